@@ -1,0 +1,67 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+/// Tests drive the unsafe layer on purpose; everything else holds there too.
+let tests: [SwiftSetting] = [
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let package = Package(
+    name: "mingle",
+    products: [
+        .executable(name: "mingle", targets: ["mingle"]),
+        .executable(name: "mingle-vmm", targets: ["mingle-vmm"]),
+        .library(name: "Hypervisor", targets: ["Hypervisor", "GuestMemory"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+    ],
+    targets: [
+        .target(name: "CLinux", cSettings: [.treatAllWarnings(as: .error)]),
+        .systemLibrary(name: "CLZ4", providers: [.apt(["liblz4-dev"])]),
+        .systemLibrary(name: "CZstd", providers: [.apt(["libzstd-dev"])]),
+        .systemLibrary(name: "CLZMA", providers: [.apt(["liblzma-dev"])]),
+        .systemLibrary(name: "CZlib", providers: [.apt(["zlib1g-dev"])]),
+        .target(name: "GuestMemory", dependencies: ["CLinux"], swiftSettings: strict),
+        .target(
+            name: "Hypervisor",
+            dependencies: ["GuestMemory", "CLinux", .product(name: "Logging", package: "swift-log")],
+            swiftSettings: strict),
+        .target(
+            name: "GuestImages",
+            dependencies: ["CLZ4", "CZstd", "CLZMA", "CZlib"],
+            swiftSettings: strict),
+        .executableTarget(
+            name: "mingle-vmm",
+            dependencies: ["Hypervisor", "GuestMemory", .product(name: "Logging", package: "swift-log")],
+            swiftSettings: strict),
+        .executableTarget(
+            name: "mingle",
+            dependencies: [
+                "Hypervisor", "GuestImages", "GuestMemory", "CLinux",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+        .target(name: "TestSupport", dependencies: [], path: "Tests/TestSupport", swiftSettings: tests),
+        .testTarget(
+            name: "GuestMemoryTests", dependencies: ["GuestMemory", "TestSupport"], swiftSettings: tests),
+        .testTarget(
+            name: "HypervisorTests", dependencies: ["Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
+            swiftSettings: tests),
+        .testTarget(
+            name: "GuestImagesTests", dependencies: ["GuestImages", "TestSupport"], swiftSettings: tests),
+        .testTarget(
+            name: "IntegrationTests",
+            dependencies: ["Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
+            swiftSettings: tests),
+    ],
+    swiftLanguageModes: [.v6]
+)

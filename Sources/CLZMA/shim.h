@@ -1,0 +1,2 @@
+// What Swift needs of lzma.
+#include <lzma.h>

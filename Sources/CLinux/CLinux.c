@@ -1,0 +1,36 @@
+#include "CLinux.h"
+
+static void mingle_kick_handler(int signal) { (void)signal; }
+
+int mingle_install_kick_handler(int signal) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = mingle_kick_handler;
+    sigemptyset(&action.sa_mask);
+    return sigaction(signal, &action, NULL) < 0 ? -errno : 0;
+}
+
+int mingle_thread_create(pthread_t *thread, const char *name, size_t stackSize, int kickSignal,
+                         void *(*body)(void *), void *context) {
+    pthread_attr_t attributes;
+    sigset_t blocked, before;
+    sigfillset(&blocked);
+    if (kickSignal) sigdelset(&blocked, kickSignal);
+    int error = pthread_attr_init(&attributes);
+    if (error) return -error;
+    error = pthread_attr_setstacksize(&attributes, stackSize);
+    if (!error) {
+        // The new thread inherits the mask, so no signal can reach it in between.
+        pthread_sigmask(SIG_SETMASK, &blocked, &before);
+        error = pthread_create(thread, &attributes, body, context);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        if (!error) pthread_setname_np(*thread, name);
+    }
+    pthread_attr_destroy(&attributes);
+    return -error;
+}
+
+void mingle_copy(void *to, const void *from, size_t count) {
+    memcpy(to, from, count);
+    __asm__ volatile("" : : "r"(to), "r"(from) : "memory");
+}

@@ -1,0 +1,172 @@
+// What Swift cannot import of Linux, and nothing else: function-like macros, variadic calls, flexible array members,
+// constants newer than the oldest headers we build with, and accesses to bytes that somebody else changes.
+#ifndef MINGLE_CLINUX_H
+#define MINGLE_CLINUX_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <linux/kvm.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+// ---- ioctl: variadic, so Swift does not see it. Each returns the result, or -errno. ----
+static inline int mingle_ioctl(int fd, unsigned long request, unsigned long argument) {
+    int result = ioctl(fd, request, argument);
+    return result < 0 ? -errno : result;
+}
+static inline int mingle_ioctl_pointer(int fd, unsigned long request, void *argument) {
+    int result = ioctl(fd, request, argument);
+    return result < 0 ? -errno : result;
+}
+
+// ---- request numbers: _IO* are function-like macros ----
+#define MINGLE_REQUEST(name) static const unsigned long MINGLE_##name = name
+MINGLE_REQUEST(KVM_GET_API_VERSION);
+MINGLE_REQUEST(KVM_CREATE_VM);
+MINGLE_REQUEST(KVM_CHECK_EXTENSION);
+MINGLE_REQUEST(KVM_GET_VCPU_MMAP_SIZE);
+MINGLE_REQUEST(KVM_GET_SUPPORTED_CPUID);
+MINGLE_REQUEST(KVM_GET_MSR_INDEX_LIST);
+MINGLE_REQUEST(KVM_CREATE_VCPU);
+MINGLE_REQUEST(KVM_GET_DIRTY_LOG);
+MINGLE_REQUEST(KVM_CLEAR_DIRTY_LOG);
+MINGLE_REQUEST(KVM_SET_USER_MEMORY_REGION);
+MINGLE_REQUEST(KVM_SET_TSS_ADDR);
+MINGLE_REQUEST(KVM_SET_IDENTITY_MAP_ADDR);
+MINGLE_REQUEST(KVM_CREATE_IRQCHIP);
+MINGLE_REQUEST(KVM_IRQ_LINE);
+MINGLE_REQUEST(KVM_IRQFD);
+MINGLE_REQUEST(KVM_CREATE_PIT2);
+MINGLE_REQUEST(KVM_ENABLE_CAP);
+MINGLE_REQUEST(KVM_RUN);
+MINGLE_REQUEST(KVM_GET_REGS);
+MINGLE_REQUEST(KVM_SET_REGS);
+MINGLE_REQUEST(KVM_GET_SREGS);
+MINGLE_REQUEST(KVM_SET_SREGS);
+MINGLE_REQUEST(KVM_SET_FPU);
+MINGLE_REQUEST(KVM_GET_MSRS);
+MINGLE_REQUEST(KVM_SET_MSRS);
+MINGLE_REQUEST(KVM_SET_CPUID2);
+MINGLE_REQUEST(KVM_GET_LAPIC);
+MINGLE_REQUEST(KVM_SET_LAPIC);
+MINGLE_REQUEST(KVM_SET_MP_STATE);
+MINGLE_REQUEST(KVM_GET_MP_STATE);
+MINGLE_REQUEST(KVM_GET_TSC_KHZ);
+MINGLE_REQUEST(KVM_KVMCLOCK_CTRL);
+MINGLE_REQUEST(KVM_GET_VCPU_EVENTS);
+MINGLE_REQUEST(UFFDIO_API);
+
+// ---- constants newer than Linux 6.1's headers ----
+// include/uapi/linux/kvm.h of Linux 6.9
+#ifndef KVM_CAP_MEMORY_FAULT_INFO
+#define KVM_CAP_MEMORY_FAULT_INFO 232
+#endif
+#ifndef KVM_EXIT_MEMORY_FAULT
+#define KVM_EXIT_MEMORY_FAULT 39
+#endif
+// include/uapi/linux/userfaultfd.h: _IO(USERFAULTFD_IOC, 0x00)
+static const unsigned long MINGLE_USERFAULTFD_IOC_NEW = _IO(0xAA, 0x00);
+
+// ---- flexible array members ----
+// Both buffers come from calloc; the caller frees them.
+#define MINGLE_CPUID_MAX 256
+static inline struct kvm_cpuid2 *mingle_cpuid_create(void) {
+    struct kvm_cpuid2 *table = calloc(1, sizeof *table + MINGLE_CPUID_MAX * sizeof table->entries[0]);
+    if (table) table->nent = MINGLE_CPUID_MAX;
+    return table;
+}
+static inline struct kvm_cpuid_entry2 *mingle_cpuid_entries(struct kvm_cpuid2 *table) { return table->entries; }
+#define MINGLE_MSRS_MAX 64
+static inline struct kvm_msrs *mingle_msrs_create(void) {
+    struct kvm_msrs *list = calloc(1, sizeof *list + MINGLE_MSRS_MAX * sizeof list->entries[0]);
+    return list;
+}
+static inline struct kvm_msr_entry *mingle_msrs_entries(struct kvm_msrs *list) { return list->entries; }
+
+// ---- the page that KVM shares with us for each vCPU ----
+/// immediate_exit is written by other threads while the kernel reads it.
+static inline void mingle_run_set_immediate_exit(struct kvm_run *run, uint8_t value) {
+    __atomic_store_n(&run->immediate_exit, value, __ATOMIC_SEQ_CST);
+}
+
+// ---- variadic or missing system calls. Each returns the result, or -errno. ----
+static inline int mingle_open(const char *path, int flags, mode_t mode) {
+    int fd = open(path, flags | O_CLOEXEC, mode);
+    return fd < 0 ? -errno : fd;
+}
+static inline int mingle_fcntl(int fd, int command, int argument) {
+    int result = fcntl(fd, command, argument);
+    return result < 0 ? -errno : result;
+}
+static inline int mingle_memfd_create(const char *name, unsigned int flags) {
+    int fd = memfd_create(name, flags);
+    return fd < 0 ? -errno : fd;
+}
+static inline int mingle_gettid(void) { return (int)syscall(SYS_gettid); }
+static inline int mingle_tgkill(int process, int thread, int signal) {
+    return syscall(SYS_tgkill, process, thread, signal) < 0 ? -errno : 0;
+}
+static inline int mingle_pidfd_open(int process) {
+    int fd = (int)syscall(SYS_pidfd_open, process, 0);
+    return fd < 0 ? -errno : fd;
+}
+static inline int mingle_pidfd_send_signal(int pidfd, int signal) {
+    return syscall(SYS_pidfd_send_signal, pidfd, signal, (void *)0, 0) < 0 ? -errno : 0;
+}
+static inline int mingle_userfaultfd(int flags) {
+    int fd = (int)syscall(SYS_userfaultfd, flags);
+    return fd < 0 ? -errno : fd;
+}
+static inline int mingle_winsize(int fd, unsigned short *rows, unsigned short *columns) {
+    struct winsize size;
+    if (ioctl(fd, TIOCGWINSZ, &size) < 0) return -errno;
+    *rows = size.ws_row;
+    *columns = size.ws_col;
+    return 0;
+}
+/// The first real-time signal: SIGRTMIN is a function call in glibc.
+static inline int mingle_sigrtmin(void) { return SIGRTMIN; }
+/// Installs an empty handler without SA_RESTART: KVM_RUN then ends with EINTR when the signal arrives.
+int mingle_install_kick_handler(int signal);
+/// Starts a thread with a name and a stack of `stackSize` bytes, all signals blocked but `kickSignal` (0: all blocked).
+int mingle_thread_create(pthread_t *thread, const char *name, size_t stackSize, int kickSignal,
+                         void *(*body)(void *), void *context);
+
+// ---- guest bytes: anybody may change them at any time, so each is read or written once, whole ----
+static inline uint8_t mingle_load8(const void *p) { return __atomic_load_n((const uint8_t *)p, __ATOMIC_RELAXED); }
+static inline uint16_t mingle_load16(const void *p) { return __atomic_load_n((const uint16_t *)p, __ATOMIC_RELAXED); }
+static inline uint32_t mingle_load32(const void *p) { return __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED); }
+static inline uint64_t mingle_load64(const void *p) { return __atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED); }
+static inline void mingle_store8(void *p, uint8_t v) { __atomic_store_n((uint8_t *)p, v, __ATOMIC_RELAXED); }
+static inline void mingle_store16(void *p, uint16_t v) { __atomic_store_n((uint16_t *)p, v, __ATOMIC_RELAXED); }
+static inline void mingle_store32(void *p, uint32_t v) { __atomic_store_n((uint32_t *)p, v, __ATOMIC_RELAXED); }
+static inline void mingle_store64(void *p, uint64_t v) { __atomic_store_n((uint64_t *)p, v, __ATOMIC_RELAXED); }
+/// A copy that the compiler may neither drop nor repeat.
+void mingle_copy(void *to, const void *from, size_t count);
+
+#endif

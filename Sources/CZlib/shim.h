@@ -1,0 +1,2 @@
+// What Swift needs of z.
+#include <zlib.h>

@@ -1,0 +1,2 @@
+// What Swift needs of zstd.
+#include <zstd.h>
