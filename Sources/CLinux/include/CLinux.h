@@ -166,6 +166,11 @@ static inline void mingle_store8(void *p, uint8_t v) { __atomic_store_n((uint8_t
 static inline void mingle_store16(void *p, uint16_t v) { __atomic_store_n((uint16_t *)p, v, __ATOMIC_RELAXED); }
 static inline void mingle_store32(void *p, uint32_t v) { __atomic_store_n((uint32_t *)p, v, __ATOMIC_RELAXED); }
 static inline void mingle_store64(void *p, uint64_t v) { __atomic_store_n((uint64_t *)p, v, __ATOMIC_RELAXED); }
+static inline void mingle_atomic_or64(void *p, uint64_t v) { __atomic_fetch_or((uint64_t *)p, v, __ATOMIC_SEQ_CST); }
+static inline void mingle_atomic_add64(void *p, uint64_t v) { __atomic_fetch_add((uint64_t *)p, v, __ATOMIC_SEQ_CST); }
+static inline uint64_t mingle_atomic_exchange64(void *p, uint64_t v) {
+    return __atomic_exchange_n((uint64_t *)p, v, __ATOMIC_SEQ_CST);
+}
 /// A copy that the compiler may neither drop nor repeat.
 void mingle_copy(void *to, const void *from, size_t count);
 
