@@ -44,6 +44,12 @@ public final class Monitor<State>: @unchecked Sendable {
         }
     }
 
+    /// Wakes every waiter; for a body of ``wait(until:_:)`` that changed the state.
+    public func wakeAll() {
+        // SAFETY: initialised in init; a broadcast needs no lock.
+        unsafe pthread_cond_broadcast(condition)
+    }
+
     /// Waits until `body` gives a value, looking again after every ``update(_:)``; `body` runs with the lock held.
     /// - Parameter deadline: nanoseconds of the monotonic clock; nil waits for ever.
     /// - Returns: nil when the deadline passed first.

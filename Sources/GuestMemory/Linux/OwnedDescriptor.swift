@@ -59,6 +59,11 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
 
     /// Reads up to `count` bytes at `offset`; shorter only at the end of the file.
     public func read(count: Int, at offset: UInt64) throws(LinuxError) -> [UInt8] {
+        try Self.readBytes(of: number, count: count, at: offset)
+    }
+
+    /// As ``read(count:at:)``, of a descriptor that somebody keeps open meanwhile.
+    public static func readBytes(of number: Int32, count: Int, at offset: UInt64) throws(LinuxError) -> [UInt8] {
         guard count >= 0, offset <= UInt64(Int64.max) - UInt64(count) else {
             throw LinuxError(operation: "pread", code: EINVAL)
         }
