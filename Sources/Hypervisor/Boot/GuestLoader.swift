@@ -55,7 +55,12 @@ struct GuestLoader {
         try memoryAccess { () throws(GuestMemoryError) in
             try memory.write(VCPUState.descriptorTable(for: entry.mode), at: Layout.descriptorTable)
         }
-        if case .payload = entry.mode { return }
+        if case .payload = entry.mode {
+            try memoryAccess { () throws(GuestMemoryError) in
+                try memory.write(VCPUState.taskState(), at: Layout.taskState)
+            }
+            return
+        }
         let tables = ACPITables(
             processorCount: configuration.processorCount,
             devices: [

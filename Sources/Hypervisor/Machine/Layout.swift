@@ -9,6 +9,8 @@ enum Layout {
     static let payloadArguments = GuestAddress(0x2000)
     /// Descriptor table for the state that we enter a guest with.
     static let descriptorTable = GuestAddress(0x3000)
+    /// Task state segment of a payload with its I/O permission map, up to 0x6069.
+    static let taskState = GuestAddress(0x4000)
     /// hvm_start_info, its module list and memory map (PVH), one page.
     static let startInfo = GuestAddress(0x6000)
     /// Linux's boot_params ("zero page").

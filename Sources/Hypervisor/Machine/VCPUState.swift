@@ -47,10 +47,11 @@ enum VCPUState {
                 &special, code: segment(0x0B, type: 0xB, privilege: 3, long: true),
                 data: segment(0x13, type: 0x3, privilege: 3, big: true))
             setLongMode(&special, tables, sse: true)
+            special.tr = taskSegment()
             try processor.setRunnable()
         }
         special.gdt.base = Layout.descriptorTable.value
-        special.gdt.limit = 31
+        special.gdt.limit = 39
         special.idt.base = 0
         special.idt.limit = 0
         try processor.setSpecialRegisters(special)
@@ -75,12 +76,42 @@ enum VCPUState {
         var table = ByteWriter()
         let entries: [UInt64] =
             switch mode {
-            case .pvh: [0, code32, data, 0]
-            case .linux64: [0, 0, code64, data]
-            case .payload: [0, userCode64, userData, 0]
+            case .pvh: [0, code32, data, 0, 0]
+            case .linux64: [0, 0, code64, data, 0]
+            case .payload: [0, userCode64, userData] + taskDescriptor()
             }
         entries.forEach { table.put($0) }
         return table.bytes
+    }
+
+    /// Bytes of a TSS and of the I/O permission map behind it, one bit a port, and the byte of ones that ends it.
+    private static let taskStateSize = 104 + 8192 + 1
+
+    /// A TSS that permits every port (Intel SDM vol. 1, 19.5.2). IOPL 3 alone should do, but some hosts run ring 3 with
+    /// IOPL 0 whatever the guest's flags say, and then ask the map.
+    static func taskState() -> [UInt8] {
+        var state = ByteWriter()
+        state.pad(to: taskStateSize - 1)
+        state.set(UInt16(104), at: 102)
+        state.put(UInt8(0xFF))
+        return state.bytes
+    }
+
+    private static func taskSegment() -> kvm_segment {
+        var segment = kvm_segment()
+        segment.base = Layout.taskState.value
+        segment.limit = UInt32(taskStateSize - 1)
+        segment.selector = 0x18
+        segment.type = 0xB  // 64-bit TSS, busy
+        segment.present = 1
+        return segment
+    }
+
+    /// The descriptor of ``taskSegment()``: 16 bytes.
+    private static func taskDescriptor() -> [UInt64] {
+        let base = Layout.taskState.value
+        let limit = UInt64(taskStateSize - 1)
+        return [limit | (base & 0xFF_FFFF) << 16 | 0x8B << 40 | (base >> 24 & 0xFF) << 56, base >> 32]
     }
 
     private static func setLongMode(_ special: inout kvm_sregs, _ tables: GuestAddress, sse: Bool) {
