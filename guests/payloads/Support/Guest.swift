@@ -44,7 +44,9 @@ public struct Guest {
             fail("no boot information of ABI version 1 at \(hex: information)")
         }
         if vcpuCount == 0 || vcpu >= vcpuCount || freeStart % Guest.pageSize != 0 || lowEnd < freeStart {
-            fail("the boot information contradicts itself: vcpu \(vcpu) of \(vcpuCount), freeStart \(hex: freeStart)")
+            fail(
+                "the boot information contradicts itself: vcpu \(vcpu) of \(vcpuCount), freeStart \(hex: freeStart)"
+            )
         }
     }
 

@@ -60,7 +60,9 @@ public struct Message: ExpressibleByStringInterpolation {
             appendDigits(UInt64(truncatingIfNeeded: number), base: 10)
         }
 
-        public mutating func appendInterpolation<Number: FixedWidthInteger & UnsignedInteger>(hex number: Number) {
+        public mutating func appendInterpolation<Number: FixedWidthInteger & UnsignedInteger>(
+            hex number: Number
+        ) {
             appendLiteral("0x")
             appendDigits(UInt64(truncatingIfNeeded: number), base: 16)
         }

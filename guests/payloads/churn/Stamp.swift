@@ -3,8 +3,8 @@ import PayloadSupport
 
 /// What a page of `churn` holds: a stamp in each of its 512 words, or a content common to all guests.
 ///
-/// A stamp is the page's number (24 bits), the guest's index (10), the vCPU (6) and the sequence number of the
-/// write (24), exclusive-or a mask of its own for each word, so that no two words of a page are equal.
+/// A stamp is the page's number (24 bits), the guest's index (10), the vCPU (6) and the sequence number of
+/// the write (24), exclusive-or a mask of its own for each word, so that no two words of a page are equal.
 struct Stamp {
     static let pageLimit: UInt64 = 1 << 24
     static let vcpuLimit: UInt64 = 1 << 6
@@ -37,7 +37,9 @@ struct Stamp {
     func write(_ state: PageState) {
         if state.isCommon { return PageContent.common(at: address).write(to: address) }
         let stamp = owner | state.sequence & Stamp.sequenceMask
-        for word in 0..<PageContent.wordCount { machine_store64(address + word * 8, stamp ^ Stamp.mask(word)) }
+        for word in 0..<PageContent.wordCount {
+            machine_store64(address + word * 8, stamp ^ Stamp.mask(word))
+        }
     }
 
     func check(_ state: PageState) -> Verdict {
@@ -64,8 +66,8 @@ struct Stamp {
         return isMixed || current > 0 ? .torn : .lost
     }
 
-    /// How many writes ago the word held this; nil if it never did. Zero and the common content, which have no
-    /// sequence number, count as older than all stamps (unless they are what is due).
+    /// How many writes ago the word held this; nil if it never did. Zero and the common content, which have
+    /// no sequence number, count as older than all stamps (unless they are what is due).
     private func age(_ value: UInt64, _ word: UInt64, _ common: PageContent, _ state: PageState) -> UInt64? {
         if value == common.word(word) { return state.isCommon ? 0 : Stamp.sequenceMask + 1 }
         if value == 0 { return Stamp.sequenceMask + 2 }

@@ -15,7 +15,7 @@ struct Samples {
         capacity = count
     }
 
-    /// Empties it and writes where `expected` numbers will go, so that storing them causes no fault meanwhile.
+    /// Empties it and writes where `expected` numbers will go: storing them causes no fault meanwhile.
     mutating func prepare(_ expected: UInt64) {
         precondition(expected <= capacity)
         count = 0
@@ -57,6 +57,8 @@ struct Samples {
 
     private subscript(index: UInt64) -> UInt64 {
         get { machine_load64(pages.address(of: first + index / 512) + index % 512 * 8) }
-        nonmutating set { machine_store64(pages.address(of: first + index / 512) + index % 512 * 8, newValue) }
+        nonmutating set {
+            machine_store64(pages.address(of: first + index / 512) + index % 512 * 8, newValue)
+        }
     }
 }

@@ -154,7 +154,8 @@ extension Experiment {
     }
 
     private func measure(
-        _ kind: Class, _ operation: Operation, _ range: Range<UInt64>, _ clock: TickClock, _ samples: inout Samples
+        _ kind: Class, _ operation: Operation, _ range: Range<UInt64>, _ clock: TickClock,
+        _ samples: inout Samples
     ) {
         let count = range.upperBound - range.lowerBound
         let scatter = Scatter(count: count)

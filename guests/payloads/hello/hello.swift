@@ -147,7 +147,9 @@ extension Hello {
         let free = guest.freePages
         for number in 0..<pages { machine_store8(free.address(of: number * stride), 1) }
         let last = free.address(of: (pages - 1) * stride)
-        say("hello: wrote pages=\(pages) stride=\(stride) first=\(hex: free.address(of: 0)) last=\(hex: last)")
+        say(
+            "hello: wrote pages=\(pages) stride=\(stride) first=\(hex: free.address(of: 0)) last=\(hex: last)"
+        )
         ringDoorbell(2)
         guest.sleepForEver()
     }

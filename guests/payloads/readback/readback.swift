@@ -39,7 +39,9 @@ struct Readback {
     }
 
     func fillSlice() {
-        for number in guest.slice(of: pages.count) { content(of: number).write(to: pages.address(of: number)) }
+        for number in guest.slice(of: pages.count) {
+            content(of: number).write(to: pages.address(of: number))
+        }
     }
 
     func serve() -> Never {
