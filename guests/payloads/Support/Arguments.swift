@@ -17,7 +17,7 @@ public struct Arguments {
         self.rest = rest
         if word.count == 0 { return nil }
         guard let (key, value) = word.split(at: 0x3D) else {
-            guest.fail("argument \(word): expected key=value")
+            guest.fail("argument \(quoted: word): expected key=value")
         }
         return Argument(guest: guest, key: key, value: value)
     }
@@ -51,11 +51,11 @@ public struct Argument {
 
     /// Ends the guest: the value is not `expected`.
     public func refuse(_ expected: Message) -> Never {
-        guest.fail("argument \(key)=\(value): expected \(expected)")
+        guest.fail("argument \(quoted: key)=\(quoted: value): expected \(expected)")
     }
 
     /// Ends the guest: nobody knows this key.
     public func refuseKey() -> Never {
-        guest.fail("argument \(key)=\(value): no such argument")
+        guest.fail("argument \(quoted: key)=\(quoted: value): no such argument")
     }
 }

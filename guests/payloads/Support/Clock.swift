@@ -11,6 +11,20 @@ public func clockNanoseconds() -> UInt64 {
     return UInt64(machine_in32(Port.clockHigh)) << 32 | UInt64(low)
 }
 
+/// Time since some moment by the host's clock. A guest that goes on elsewhere (from a snapshot) may meet an
+/// earlier clock: then it counts from there.
+public struct Stopwatch {
+    private var start = clockNanoseconds()
+
+    public init() {}
+
+    public mutating func hasPassed(seconds: UInt64) -> Bool {
+        let now = clockNanoseconds()
+        if now < start { start = now }
+        return now - start >= seconds * 1_000_000_000
+    }
+}
+
 /// The time-stamp counter as a clock: no exit to the host, hence the measure of short and frequent things.
 public struct TickClock {
     /// In Hz.
@@ -18,7 +32,8 @@ public struct TickClock {
 
     /// Takes the frequency from the boot information, or else measures it for 50 ms against the host's clock.
     public init(_ guest: Guest) {
-        frequency = guest.statedTSCFrequency != 0 ? guest.statedTSCFrequency : TickClock.measuredFrequency()
+        let stated = guest.statedTSCFrequency
+        frequency = stated >= 1_000_000 ? stated : TickClock.measuredFrequency()
     }
 
     public static var now: UInt64 { machine_ordered_tsc() }
@@ -35,8 +50,8 @@ public struct TickClock {
         let start = narrowestReading()
         sleep(microseconds: 50_000)
         let end = narrowestReading()
-        let microseconds = max(1, (end.nanoseconds - start.nanoseconds) / 1000)
-        return max(1_000_000, (end.ticks - start.ticks) * 1_000_000 / microseconds)
+        let microseconds = max(1, (end.nanoseconds &- start.nanoseconds) / 1000)
+        return max(1_000_000, (end.ticks &- start.ticks) &* 1_000_000 / microseconds)
     }
 
     /// Both clocks at one moment: of several readings the one that the host disturbed least.
@@ -46,7 +61,7 @@ public struct TickClock {
         for _ in 0..<8 {
             let before = now
             let nanoseconds = clockNanoseconds()
-            let width = now - before
+            let width = now &- before
             if width < narrowest {
                 narrowest = width
                 best = (before + width / 2, nanoseconds)

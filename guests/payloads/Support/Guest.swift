@@ -48,6 +48,7 @@ public struct Guest {
                 "the boot information contradicts itself: vcpu \(vcpu) of \(vcpuCount), freeStart \(hex: freeStart)"
             )
         }
+        if lowEnd - freeStart < Guest.pageSize { fail("no memory is free: give the guest more") }
     }
 
     public var leads: Bool { vcpu == 0 }

@@ -1,10 +1,10 @@
 import Machine
 
 /// A line under construction, written as an interpolated string: `"pages=\(count) at \(hex: address)"`.
-/// Lives on the stack; what exceeds its 192 bytes is dropped.
+/// Lives on the stack; what exceeds its 320 bytes is dropped.
 public struct Message: ExpressibleByStringInterpolation {
-    static let capacity = 192
-    var bytes: [192 of UInt8]
+    static let capacity = 320
+    var bytes: [320 of UInt8]
     var count: Int
 
     public init(stringLiteral value: StaticString) {
@@ -18,7 +18,7 @@ public struct Message: ExpressibleByStringInterpolation {
     }
 
     private init() {
-        bytes = [192 of UInt8](repeating: 0)
+        bytes = [320 of UInt8](repeating: 0)
         count = 0
     }
 
@@ -48,6 +48,12 @@ public struct Message: ExpressibleByStringInterpolation {
                 let byte = text[offset]
                 message.append(byte >= 0x20 && byte < 0x7F ? byte : 0x3F)
             }
+        }
+
+        /// The same, cut after 64 bytes.
+        public mutating func appendInterpolation(quoted text: Text) {
+            appendInterpolation(Text(address: text.address, count: min(text.count, 64)))
+            if text.count > 64 { appendLiteral("...") }
         }
 
         public mutating func appendInterpolation(_ other: Message) {

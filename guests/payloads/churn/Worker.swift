@@ -71,7 +71,7 @@ extension Worker {
         // Divided first: an hour's ticks times a million exceed 64 bits.
         let period = rest / settings.commonShare * 1_000_000
         let offset = period / groupCount * group
-        return (TickClock.now - start + offset) % max(1, period) < rest
+        return (TickClock.now &- start &+ offset) % max(1, period) < rest
     }
 
     private mutating func visit(_ group: UInt64, _ phase: Phase, isPaced: Bool) {
@@ -129,9 +129,9 @@ extension Worker {
         let due = paceStart + visits * 1000 / settings.rate * (clock.frequency / 1000)
         while !isOver() {
             let now = TickClock.now
-            if now >= due {
-                if now - due > clock.ticks(milliseconds: 100) {
-                    // The host held this vCPU: go on from here instead of catching up.
+            if now >= due || now < paceStart {
+                if now < due || now - due > clock.ticks(milliseconds: 100) {
+                    // The host held this vCPU, or moved its clock back: go on from here.
                     paceStart = now
                     visits = 0
                 }
@@ -151,6 +151,8 @@ extension Worker {
     private mutating func listen() {
         guard guest.leads else { return }
         let now = TickClock.now
+        // After a snapshot the counter may be earlier: the time begins anew.
+        if now < start { (start, nextInput) = (now, now) }
         if now < nextInput { return }
         nextInput = now + clock.ticks(milliseconds: 50)
         if settings.seconds > 0 && now - start >= clock.ticks(milliseconds: settings.seconds * 1000) {

@@ -37,6 +37,7 @@ struct ChurnSettings {
         // A stamp has 24 bits for the page's number and 6 for the vCPU's.
         let limit = min(guest.freePages.count, Stamp.pageLimit)
         pageCount = min(limit, 4096)
+        guard limit >= guest.vcpuCount else { guest.fail("\(limit) pages are free: fewer than vCPUs") }
         guard guest.vcpuCount <= Stamp.vcpuLimit else { guest.fail("more than \(Stamp.vcpuLimit) vCPUs") }
         var arguments = Arguments(guest)
         while let argument = arguments.next() {

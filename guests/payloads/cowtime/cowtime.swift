@@ -82,10 +82,10 @@ struct Experiment {
 
     private func waitForGo() {
         var reader = LineReader()
-        let start = clockNanoseconds()
+        var stopwatch = Stopwatch()
         while true {
             if let line = reader.poll(), case "go" = line { return }
-            if let delay, clockNanoseconds() - start >= delay * 1_000_000_000 { return }
+            if let delay, stopwatch.hasPassed(seconds: delay) { return }
             sleep(microseconds: 50_000)
         }
     }
@@ -170,7 +170,7 @@ extension Experiment {
                 machine_store64(address, Experiment.mark)
             }
             let after = TickClock.now
-            samples.append(after - before)
+            samples.append(after &- before)
         }
         samples.sort()
         let (median, high, maximum) = (samples.quantile(50), samples.quantile(99), samples.quantile(100))
@@ -184,7 +184,7 @@ extension Experiment {
         var least = UInt64.max
         for _ in 0..<1000 {
             let before = TickClock.now
-            least = min(least, TickClock.now - before)
+            least = min(least, TickClock.now &- before)
         }
         return least
     }

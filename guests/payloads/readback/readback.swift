@@ -50,7 +50,7 @@ struct Readback {
         say("readback: checksum=\(hex: checksum) pages=\(pages.count)")
         ringDoorbell(1)
         var reader = LineReader()
-        var last = clockNanoseconds()
+        var stopwatch = Stopwatch()
         while true {
             var isDue = false
             if let line = reader.poll() {
@@ -62,10 +62,10 @@ struct Readback {
             } else {
                 sleep(microseconds: 50_000)
             }
-            if let interval { isDue = isDue || clockNanoseconds() - last >= interval * 1_000_000_000 }
+            if let interval, stopwatch.hasPassed(seconds: interval) { isDue = true }
             if isDue {
                 compare(with: checksum)
-                last = clockNanoseconds()
+                stopwatch = Stopwatch()
             }
         }
     }
