@@ -35,6 +35,9 @@ let package = Package(
             name: "Hypervisor",
             dependencies: ["GuestMemory", "CLinux", .product(name: "Logging", package: "swift-log")],
             swiftSettings: strict),
+        .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
+        .target(name: "Sharing", dependencies: ["GuestMemory", "CLinux", "CXXHash"], swiftSettings: strict),
+        .target(name: "FrameBroker", dependencies: ["Sharing", "GuestMemory", "CLinux"], swiftSettings: strict),
         .target(
             name: "GuestImages",
             dependencies: ["CLZ4", "CZstd", "CLZMA", "CZlib"],
@@ -58,6 +61,8 @@ let package = Package(
         .testTarget(
             name: "HypervisorTests", dependencies: ["Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
             swiftSettings: tests),
+        .testTarget(
+            name: "SharingTests", dependencies: ["Sharing", "GuestMemory", "TestSupport"], swiftSettings: tests),
         .testTarget(
             name: "GuestImagesTests", dependencies: ["GuestImages", "TestSupport"], swiftSettings: tests),
         .testTarget(

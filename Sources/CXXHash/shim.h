@@ -1,0 +1,2 @@
+// What Swift needs of libxxhash.
+#include <xxhash.h>
