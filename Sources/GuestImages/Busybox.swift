@@ -38,10 +38,11 @@ struct Busybox: Sendable {
             if let busybox = try? Busybox(path: cached) { return busybox }
             do throws(GuestImagesError) {
                 try cache.withTemporaryDirectory { scratch throws(GuestImagesError) in
-                    guard let candidate = try DebianPackage.candidate(package, scratch: scratch) else {
+                    let packages = DebianPackages(scratch: scratch, searchPath: nil)
+                    guard let candidate = try packages.candidate(package) else {
                         throw .noBusybox(reason: "apt knows no package \(package)")
                     }
-                    try DebianPackage.unpack(candidate, scratch: scratch, root: "\(scratch)/root")
+                    try packages.unpack(candidate, root: "\(scratch)/root")
                     let unpacked = try Busybox(path: "\(scratch)/root/bin/busybox")
                     try cache.write(unpacked.bytes, to: "\(folder)/busybox", permissions: 0o755)
                 }

@@ -55,10 +55,12 @@ public struct DebianKernel: Sendable {
     /// process that does the same.
     /// - Parameters:
     ///   - systemRoot: where `boot` and `lib/modules` of this machine are.
+    ///   - searchPath: where apt and dpkg are looked for; nil: in PATH.
     ///   - progress: is told what takes a while.
     /// - Throws: `noKernel` with the reason and what can be done.
     public static func locate(
-        in cache: ImageCache, systemRoot: String = "", progress: (String) -> Void = { _ in }
+        in cache: ImageCache, systemRoot: String = "", searchPath: String? = nil,
+        progress: (String) -> Void = { _ in }
     ) throws(GuestImagesError) -> DebianKernel {
         if let kernel = cached(in: cache) { return kernel }
         return try cache.withLock(folder) { () throws(GuestImagesError) in
@@ -69,7 +71,7 @@ public struct DebianKernel: Sendable {
                     version: version, root: systemRoot, source: "\(systemRoot)/boot/vmlinuz-\(version)",
                     cache: cache)
             }
-            return try download(cache, progress)
+            return try download(cache, searchPath, progress)
         }
     }
 
@@ -78,7 +80,7 @@ public struct DebianKernel: Sendable {
         throws(GuestImagesError)
         -> DebianKernel
     {
-        try cache.withLock(folder) { () throws(GuestImagesError) in try download(cache, progress) }
+        try cache.withLock(folder) { () throws(GuestImagesError) in try download(cache, nil, progress) }
     }
 
     /// Opens a directory of the cache and compares sizes and times with the manifest.
@@ -130,19 +132,19 @@ public struct DebianKernel: Sendable {
         }
     }
 
-    private static func download(_ cache: ImageCache, _ progress: (String) -> Void) throws(GuestImagesError)
+    private static func download(_ cache: ImageCache, _ searchPath: String?, _ progress: (String) -> Void)
+        throws(GuestImagesError)
         -> DebianKernel
     {
         do throws(GuestImagesError) {
             return try cache.withTemporaryDirectory { scratch throws(GuestImagesError) in
-                guard
-                    let name = try DebianPackage.dependency(
-                        of: metaPackage, suffix: flavour, scratch: scratch),
-                    let package = try DebianPackage.candidate(name, scratch: scratch)
+                let packages = DebianPackages(scratch: scratch, searchPath: searchPath)
+                guard let name = try packages.dependency(of: metaPackage, suffix: flavour),
+                    let package = try packages.candidate(name)
                 else { throw .noKernel(reason: "apt knows no package \(metaPackage)") }
                 progress("downloading \(package.name) \(package.version)")
                 let root = "\(scratch)/root"
-                try DebianPackage.unpack(package, scratch: scratch, root: root)
+                try packages.unpack(package, root: root)
                 return try keep(
                     version: String(package.name.dropFirst(packagePrefix.count)), root: root,
                     source: "\(package.name) \(package.version)", cache: cache)

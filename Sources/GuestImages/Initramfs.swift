@@ -4,6 +4,7 @@ public enum Initramfs {
     private static let folder = "initramfs"
     /// Part of the name in the cache: raised when the layout below changes.
     private static let layoutVersion = 1
+    private static let keptCount = 8
     private static let emptyDirectories = ["dev", "etc", "mnt", "proc", "root", "run", "sys", "var"]
     private static let busyboxPath = "bin/busybox"
     private static let guestPath = "bin/mingle-guest"
@@ -48,8 +49,18 @@ public enum Initramfs {
             let archive = try archive(
                 initScript: inputs[0].bytes, guest: inputs[1].bytes, busybox: tool.bytes, applets: applets,
                 modules: Array(inputs.dropFirst(3)))
+            try forgetOld(in: cache)
             return try cache.write(archive, to: name)
         }
+    }
+
+    /// Every change of the guest's files leaves an archive behind; all but the latest few are removed.
+    private static func forgetOld(in cache: ImageCache) throws(GuestImagesError) {
+        let directory = cache.path(folder)
+        let byAge = FileSystem.names(in: directory).map { "\(directory)/\($0)" }.sorted {
+            FileSystem.age($0) < FileSystem.age($1)
+        }
+        for path in byAge.dropFirst(keptCount - 1) { try FileSystem.remove(path) }
     }
 
     /// The archive itself: the same bytes for the same contents.

@@ -17,22 +17,31 @@ enum Tool {
     private static let outputLimit = 16 << 20
     private static let complaintLines = 3
 
-    /// Where the program is, looked up as a shell does.
-    static func find(_ name: String, path: String?) -> String? {
-        (path ?? "/usr/bin:/bin:/usr/sbin:/sbin").split(separator: ":").map { "\($0)/\(name)" }
+    /// Where the program is, looked up as a shell does; nil for `path`: in this process's PATH.
+    static func find(_ name: String, path: String? = nil) -> String? {
+        (path ?? ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin:/usr/sbin:/sbin").split(
+            separator: ":"
+        ).map { "\($0)/\(name)" }
             .first { FileManager.default.isExecutableFile(atPath: $0) }
     }
 
     /// Runs a program to its end and returns what it wrote.
     /// - Parameters:
-    ///   - arguments: the first is the program, with a slash or as it is found in PATH.
+    ///   - arguments: the first is the program, with a slash or as it is found in the search path.
     ///   - scratch: a directory where its output may be written meanwhile; also the working directory if `inScratch`.
     /// - Throws: `toolFailed` if it cannot be started or its status is not 0.
     @discardableResult
-    static func run(_ arguments: [String], scratch: String, inScratch: Bool = false) throws(GuestImagesError)
+    static func run(
+        _ arguments: [String], scratch: String, inScratch: Bool = false, searchPath: String? = nil
+    ) throws(GuestImagesError)
         -> Result
     {
         let command = arguments.joined(separator: " ")
+        guard let word = arguments.first,
+            let program = word.contains("/") ? word : find(word, path: searchPath)
+        else {
+            throw .toolFailed(command: command, status: 127, output: "the program is not installed")
+        }
         let name = UInt32.random(in: 0...UInt32.max)
         let (outputPath, errorPath) = ("\(scratch)/output.\(name)", "\(scratch)/error.\(name)")
         defer {
@@ -40,7 +49,8 @@ enum Tool {
             try? FileSystem.remove(errorPath)
         }
         let (failure, process) = start(
-            inScratch ? ["env", "--chdir=\(scratch)"] + arguments : arguments, output: outputPath,
+            (inScratch ? ["env", "--chdir=\(scratch)"] : []) + [program] + arguments.dropFirst(),
+            output: outputPath,
             errors: errorPath)
         guard failure == 0 else {
             throw .toolFailed(command: command, status: 127, output: FileSystem.errorText(failure))

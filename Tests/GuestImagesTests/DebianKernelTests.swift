@@ -110,9 +110,76 @@ import Testing
         }
     }
 
-    @Test func everyWayOutIsTold() {
-        let text = GuestImagesError.noKernel(reason: "apt is missing").description
-        #expect(text.contains("--kernel FILE") && text.contains("/boot/vmlinuz-*-cloud-amd64"))
+    /// Scripts in the place of apt and dpkg: `package` is what is "downloaded", `digest` what the index tells of it,
+    /// and `root` what comes out of it.
+    private func makeTools(at directory: String, digest: String, root: String) throws {
+        try FileSystem.makeDirectory(directory)
+        let scripts = [
+            "apt-cache": """
+            case $1 in
+            depends) echo linux-image-cloud-amd64; echo "  Depends: linux-base"
+                echo "  Depends: linux-image-\(Self.version)" ;;
+            show) echo "Package: $3"; echo "Version: 6.1.99-1"; echo "SHA256: \(digest)" ;;
+            esac
+            """,
+            "apt-get": "[ $3 = linux-image-\(Self.version)=6.1.99-1 ] && printf package > $3.deb",
+            "dpkg-deb": "[ \"$(cat $2)\" = package ] && cp -r \(root)/. $3/",
+        ]
+        for (name, text) in scripts {
+            try FileSystem.write(
+                Array("#!/bin/sh\n\(text)\n".utf8), to: "\(directory)/\(name)", permissions: 0o755)
+        }
+    }
+
+    @Test func fetchesAPackage() throws {
+        try withTemporaryDirectory { root in
+            try makeSystem(at: "\(root)/content")
+            let digest = SHA256.hexadecimalDigest(of: Array("package".utf8))
+            try makeTools(at: "\(root)/tools", digest: digest, root: "\(root)/content")
+            let cache = ImageCache(directory: "\(root)/cache")
+            var told: [String] = []
+            let kernel = try DebianKernel.locate(in: cache, systemRoot: root, searchPath: "\(root)/tools") {
+                told.append($0)
+            }
+            #expect(told == ["downloading linux-image-\(Self.version) 6.1.99-1"])
+            #expect(kernel.version == Self.version)
+            #expect(kernel.manifest.source == "linux-image-\(Self.version) 6.1.99-1")
+            #expect(try FileSystem.read(kernel.vmlinux) == Samples.vmlinux())
+            #expect(FileSystem.names(in: "\(root)/cache") == ["kernels", "kernels.lock"])
+        }
+    }
+
+    @Test func aPackageWithAnotherDigestIsRefused() throws {
+        try withTemporaryDirectory { root in
+            try makeSystem(at: "\(root)/content")
+            try makeTools(at: "\(root)/tools", digest: "0123", root: "\(root)/content")
+            let cache = ImageCache(directory: "\(root)/cache")
+            let error = failure { () throws(GuestImagesError) in
+                try DebianKernel.locate(in: cache, systemRoot: root, searchPath: "\(root)/tools")
+            }
+            guard case .checksumMismatch(_, expected: "0123", _) = error else {
+                Issue.record("\(String(describing: error))")
+                return
+            }
+            #expect(FileSystem.names(in: "\(root)/cache") == ["kernels.lock"], "nothing of it stays")
+        }
+    }
+
+    @Test func withoutAptTheWaysOutAreTold() throws {
+        try withTemporaryDirectory { root in
+            let cache = ImageCache(directory: "\(root)/cache")
+            let error = failure { () throws(GuestImagesError) in
+                try DebianKernel.locate(in: cache, systemRoot: root, searchPath: root)
+            }
+            guard case .noKernel = error else {
+                Issue.record("\(String(describing: error))")
+                return
+            }
+            let text = error?.description ?? ""
+            for word in ["apt-cache", "not installed", "--kernel FILE", "/boot/vmlinuz-*-cloud-amd64"] {
+                #expect(text.contains(word), "\(word) in: \(text)")
+            }
+        }
     }
 
     /// The real thing: fetches the package with apt, unpacks, checks. About 27 MB from the Debian mirror.

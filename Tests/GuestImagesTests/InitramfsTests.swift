@@ -70,7 +70,7 @@ import Testing
             try FileSystem.makeDirectory(share.linux)
             try FileSystem.write(Array("one".utf8), to: "\(share.linux)/init")
             try FileSystem.write([1, 2], to: "\(share.linux)/mingle-guest")
-            let busybox = try #require(Tool.find("busybox", path: nil), "install busybox-static")
+            let busybox = try #require(Tool.find("busybox"), "install busybox-static")
             let first = try Initramfs.build(cache: cache, share: share, busybox: busybox)
             let time = try #require(FileSystem.sizeAndTime(first)).modified
             #expect(try Initramfs.build(cache: cache, share: share, busybox: busybox) == first)
@@ -80,6 +80,11 @@ import Testing
             #expect(second != first)
             let files = try entries(try FileSystem.read(second))
             #expect(files["init"] == Array("two".utf8))
+            for round in 0..<10 {
+                try FileSystem.write(Array("\(round)".utf8), to: "\(share.linux)/init")
+                _ = try Initramfs.build(cache: cache, share: share, busybox: busybox)
+            }
+            #expect(FileSystem.names(in: cache.path("initramfs")).count == 8, "old ones are removed")
             #expect(files["bin/sh"] == Array("busybox".utf8))
             #expect(FileSystem.names(in: cache.directory).allSatisfy { !$0.hasPrefix(".building") })
         }

@@ -1,5 +1,10 @@
 /// Gets Debian packages through the system's apt and takes them apart, without installing anything. Needs no root.
-enum DebianPackage {
+struct DebianPackages: Sendable {
+    /// A directory for downloads and for what the tools say.
+    let scratch: String
+    /// Where apt and dpkg are looked for; nil: in PATH.
+    let searchPath: String?
+
     /// What apt would choose for the package of that name now, or why it has none.
     struct Candidate: Sendable {
         let name: String
@@ -8,10 +13,12 @@ enum DebianPackage {
     }
 
     /// The first real package that a meta package depends on and whose name ends so.
-    static func dependency(of metaPackage: String, suffix: String, scratch: String) throws(GuestImagesError)
+    func dependency(of metaPackage: String, suffix: String) throws(GuestImagesError)
         -> String?
     {
-        let answer = try Tool.run(["apt-cache", "depends", metaPackage], scratch: scratch).text
+        let answer = try Tool.run(
+            ["apt-cache", "depends", metaPackage], scratch: scratch, searchPath: searchPath
+        ).text
         for line in answer.split(separator: "\n") {
             let words = line.split(separator: " ")
             if words.count == 2, words[0] == "Depends:", words[1].hasSuffix(suffix) {
@@ -22,8 +29,10 @@ enum DebianPackage {
     }
 
     /// Name, version and digest of the newest version that apt knows.
-    static func candidate(_ name: String, scratch: String) throws(GuestImagesError) -> Candidate? {
-        let answer = try Tool.run(["apt-cache", "show", "--no-all-versions", name], scratch: scratch).text
+    func candidate(_ name: String) throws(GuestImagesError) -> Candidate? {
+        let answer = try Tool.run(
+            ["apt-cache", "show", "--no-all-versions", name], scratch: scratch, searchPath: searchPath
+        ).text
         func field(_ key: String) -> String? {
             answer.split(separator: "\n").first { $0.hasPrefix("\(key): ") }.map {
                 String($0.dropFirst(key.count + 2))
@@ -34,10 +43,10 @@ enum DebianPackage {
     }
 
     /// Downloads a package into `scratch`, checks its digest and unpacks it into `root`, which is made.
-    static func unpack(_ package: Candidate, scratch: String, root: String) throws(GuestImagesError) {
+    func unpack(_ package: Candidate, root: String) throws(GuestImagesError) {
         try Tool.run(
             ["apt-get", "--quiet=2", "download", "\(package.name)=\(package.version)"], scratch: scratch,
-            inScratch: true)
+            inScratch: true, searchPath: searchPath)
         guard let name = FileSystem.names(in: scratch).first(where: { $0.hasSuffix(".deb") }) else {
             throw .file(
                 operation: "find the downloaded package in", path: scratch, reason: "there is no .deb file")
@@ -48,7 +57,7 @@ enum DebianPackage {
             throw .checksumMismatch(path: name, expected: package.sha256, actual: digest)
         }
         try FileSystem.makeDirectory(root)
-        try Tool.run(["dpkg-deb", "--extract", file, root], scratch: scratch)
+        try Tool.run(["dpkg-deb", "--extract", file, root], scratch: scratch, searchPath: searchPath)
         try FileSystem.remove(file)
     }
 }
