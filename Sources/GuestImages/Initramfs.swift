@@ -8,19 +8,6 @@ public enum Initramfs {
     private static let emptyDirectories = ["dev", "etc", "mnt", "proc", "root", "run", "sys", "var"]
     private static let busyboxPath = "bin/busybox"
     private static let guestPath = "bin/mingle-guest"
-    private static let mounts = """
-        proc /proc proc
-        sysfs /sys sysfs
-        devtmpfs /dev devtmpfs
-        tmpfs /tmp tmpfs mode=1777
-        tmpfs /run tmpfs mode=755
-
-        """
-    private static let deviceMounts = """
-        devpts /dev/pts devpts gid=5,mode=620,ptmxmode=666
-        tmpfs /dev/shm tmpfs mode=1777
-
-        """
 
     /// Path of the initramfs in the cache, built if it is not there yet.
     /// - Parameters:
@@ -80,8 +67,6 @@ public enum Initramfs {
         for applet in Set(applets).sorted() where "bin/\(applet)" != busyboxPath {
             try archive.add("bin/\(applet)", .symbolicLink("busybox"))
         }
-        try archive.add("etc/fstab", .file(Array(mounts.utf8)))
-        try archive.add("etc/fstab.dev", .file(Array(deviceMounts.utf8)))
         try archive.add("etc/passwd", .file(Array("root::0:0:root:/root:/bin/sh\n".utf8)))
         try archive.add("etc/group", .file(Array("root:x:0:\ntty:x:5:\n".utf8)))
         guard !modules.isEmpty else { return archive.serialized() }
@@ -94,8 +79,8 @@ public enum Initramfs {
     /// Changes with every byte and every name that goes in.
     private static func key(of inputs: [(name: String, bytes: [UInt8])]) -> String {
         var hash = SHA256()
-        let texts = ["\(layoutVersion)", mounts, deviceMounts]
-        for (name, bytes) in texts.map({ ("", Array($0.utf8)) }) + inputs {
+        hash.update(Array("\(layoutVersion)\u{0}".utf8))
+        for (name, bytes) in inputs {
             hash.update(Array("\(name)\u{0}\(bytes.count)\u{0}".utf8))
             hash.update(bytes)
         }
