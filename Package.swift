@@ -59,7 +59,9 @@ let package = Package(
             name: "HypervisorTests", dependencies: ["Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
             swiftSettings: tests),
         .testTarget(
-            name: "GuestImagesTests", dependencies: ["GuestImages", "TestSupport"], swiftSettings: tests),
+            name: "GuestImagesTests",
+            dependencies: ["GuestImages", "TestSupport", "CLZ4", "CZstd", "CLZMA", "CZlib"],
+            swiftSettings: tests),
         .testTarget(
             name: "IntegrationTests",
             dependencies: ["Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
