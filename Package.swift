@@ -43,10 +43,11 @@ let package = Package(
             name: "mingle-vmm",
             dependencies: ["Hypervisor", "GuestMemory", .product(name: "Logging", package: "swift-log")],
             swiftSettings: strict),
+        .target(name: "MingleSupport", dependencies: ["CLinux"], swiftSettings: strict),
         .executableTarget(
             name: "mingle",
             dependencies: [
-                "Hypervisor", "GuestImages", "GuestMemory", "CLinux",
+                "MingleSupport", "Hypervisor", "GuestImages", "GuestMemory", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -58,6 +59,9 @@ let package = Package(
             swiftSettings: tests),
         .testTarget(
             name: "GuestImagesTests", dependencies: ["GuestImages", "TestSupport"], swiftSettings: tests),
+        .testTarget(
+            name: "MingleSupportTests", dependencies: ["MingleSupport", "CLinux", "TestSupport"],
+            swiftSettings: tests),
         .testTarget(
             name: "IntegrationTests",
             dependencies: ["Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
