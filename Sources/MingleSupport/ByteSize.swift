@@ -1,7 +1,9 @@
 /// Sizes as people write them. Every unit is a power of 1024, as is usual for memory: `128M` and `128Mi` both are
 /// 128 * 1024 * 1024 bytes.
 public enum ByteSize {
-    private static let units: [(letter: Character, shift: Int)] = [("K", 10), ("M", 20), ("G", 30), ("T", 40)]
+    private static let units: [(letter: Character, shift: Int)] = [
+        ("K", 10), ("M", 20), ("G", 30), ("T", 40),
+    ]
 
     /// Parses a whole number of bytes with an optional unit: K, M, G or T, alone or followed by `i`, `B` or `iB`;
     /// lower case is accepted.
@@ -23,9 +25,9 @@ public enum ByteSize {
     /// A size for people: the largest unit that leaves at least 1, with one decimal where it is not a whole number.
     public static func format(_ bytes: UInt64) -> String {
         guard let unit = units.last(where: { bytes >> UInt64($0.shift) > 0 }) else { return "\(bytes)B" }
-        let tenths = bytes / ((1 << UInt64(unit.shift)) / 10 + 1)
         let whole = bytes >> UInt64(unit.shift)
-        if bytes & ((1 << UInt64(unit.shift)) - 1) == 0 { return "\(whole)\(unit.letter)" }
-        return "\(whole).\(min(9, tenths - min(tenths, whole * 10)))\(unit.letter)"
+        let rest = bytes - whole << UInt64(unit.shift)
+        if rest == 0 { return "\(whole)\(unit.letter)" }
+        return "\(whole).\((rest * 10) >> UInt64(unit.shift))\(unit.letter)"
     }
 }

@@ -12,7 +12,8 @@ public final class GuestProcess {
 
     /// Opens the guest called `name`; nil if none of that name runs. The record is read again after the handle was
     /// made: its lock is then still held by the process that we hold.
-    public static func open(_ name: String, in registry: GuestRegistry) throws(SupportError) -> GuestProcess? {
+    public static func open(_ name: String, in registry: GuestRegistry) throws(SupportError) -> GuestProcess?
+    {
         let record: GuestRecord
         switch try registry.probe(name) {
         case .absent: return nil

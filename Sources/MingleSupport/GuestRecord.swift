@@ -44,7 +44,9 @@ public struct GuestRecord: Equatable, Sendable {
         }
         guard let process = values.number("pid", as: Int32.self), process > 0 else { throw missing("pid") }
         guard let name = values["name"] else { throw missing("name") }
-        guard let memory = values.number("memory_bytes", as: UInt64.self) else { throw missing("memory_bytes") }
+        guard let memory = values.number("memory_bytes", as: UInt64.self) else {
+            throw missing("memory_bytes")
+        }
         guard let cpus = values.number("cpus", as: Int.self) else { throw missing("cpus") }
         guard let started = values.number("started_unix_ns", as: UInt64.self) else {
             throw missing("started_unix_ns")
@@ -58,7 +60,8 @@ public struct GuestRecord: Equatable, Sendable {
     /// The text of the record file.
     public var text: String {
         KeyValueText.text([
-            ("pid", "\(process)"), ("name", name), ("memory_bytes", "\(memoryBytes)"), ("cpus", "\(cpuCount)"),
+            ("pid", "\(process)"), ("name", name), ("memory_bytes", "\(memoryBytes)"),
+            ("cpus", "\(cpuCount)"),
             ("image", image), ("started_unix_ns", "\(startedUnixNanoseconds)"), ("state", state.rawValue),
             ("guest_index", "\(guestIndex)"),
         ])

@@ -58,11 +58,13 @@ public struct GuestRegistry: Sendable {
                 do throws(SupportError) {
                     let record = try GuestRecord(text: text, path: path)
                     guard record.name == name else {
-                        throw .malformedRecord(path: path, reason: "the record is of another name: \(record.name)")
+                        throw .malformedRecord(
+                            path: path, reason: "the record is of another name: \(record.name)")
                     }
                     if Self.processExists(record.process) { return .running(record) }
                     problem = .malformedRecord(
-                        path: path, reason: "process \(record.process) is not there, yet the record is locked")
+                        path: path, reason: "process \(record.process) is not there, yet the record is locked"
+                    )
                 } catch {
                     problem = error
                 }

@@ -28,7 +28,9 @@ public struct HostMemory: Equatable, Sendable {
             let fields = line.split(separator: " ", omittingEmptySubsequences: true)
             if fields.count >= 2, let number = UInt64(fields[1]) { kibibytes[fields[0]] = number }
         }
-        guard let total = kibibytes["MemTotal:"], let available = kibibytes["MemAvailable:"] else { return nil }
+        guard let total = kibibytes["MemTotal:"], let available = kibibytes["MemAvailable:"] else {
+            return nil
+        }
         self.init(
             totalBytes: total * 1024, availableBytes: available * 1024,
             swapTotalBytes: (kibibytes["SwapTotal:"] ?? 0) * 1024,

@@ -27,7 +27,8 @@ public struct KernelFile: Equatable, Sendable {
         case .success(let number): descriptor = OwnedDescriptor(taking: number)
         case .failure(let error): throw .systemCall(operation: "open kernel", subject: path, code: error.code)
         }
-        guard case .success(let status) = SystemCall.status(ofDescriptor: descriptor.number), status.isRegularFile
+        guard case .success(let status) = SystemCall.status(ofDescriptor: descriptor.number),
+            status.isRegularFile
         else { throw .unusableImage(path: path, reason: "not a regular file: name a kernel or payload file") }
         let reader = HeaderReader(descriptor: descriptor.number, path: path)
         let head = try reader.bytes(at: 0, count: 0x264)
@@ -35,12 +36,15 @@ public struct KernelFile: Equatable, Sendable {
             self = try Self.elf(head, reader: reader)
         } else if head.count == 0x264, head[0x202..<0x206] == [0x48, 0x64, 0x72, 0x53] {
             guard HeaderReader.number(head, at: 0x206, as: UInt16.self) >= 0x20c else {
-                throw .unusableImage(path: path, reason: "a bzImage older than boot protocol 2.12: use a newer kernel")
+                throw .unusableImage(
+                    path: path, reason: "a bzImage older than boot protocol 2.12: use a newer kernel")
             }
-            self.init(kind: .bzImage, footprintBytes: UInt64(HeaderReader.number(head, at: 0x260, as: UInt32.self)))
+            self.init(
+                kind: .bzImage, footprintBytes: UInt64(HeaderReader.number(head, at: 0x260, as: UInt32.self)))
         } else {
             throw .unusableImage(
-                path: path, reason: "neither an ELF file nor a bzImage: name a vmlinux, a bzImage or a payload")
+                path: path,
+                reason: "neither an ELF file nor a bzImage: name a vmlinux, a bzImage or a payload")
         }
     }
 
@@ -55,7 +59,8 @@ public struct KernelFile: Equatable, Sendable {
             HeaderReader.number(head, at: 18, as: UInt16.self) == UInt16(EM_X86_64_MACHINE)
         else { throw reader.refusal("an ELF file, but not for 64-bit x86: name an x86-64 kernel") }
         let count = Int(HeaderReader.number(head, at: 56, as: UInt16.self))
-        guard HeaderReader.number(head, at: 54, as: UInt16.self) == 56, (1...maximumProgramHeaders).contains(count),
+        guard HeaderReader.number(head, at: 54, as: UInt16.self) == 56,
+            (1...maximumProgramHeaders).contains(count),
             let offset = Int(exactly: HeaderReader.number(head, at: 32, as: UInt64.self))
         else { throw reader.refusal("an ELF file without usable program headers: name a linked kernel") }
         let table = try reader.bytes(at: offset, count: count * 56)
@@ -70,7 +75,9 @@ public struct KernelFile: Equatable, Sendable {
                 footprint = footprint.addingReportingOverflow(size).overflow ? .max : footprint + size
             case 4:
                 let size = HeaderReader.number(header, at: 32, as: UInt64.self)
-                guard let place = Int(exactly: HeaderReader.number(header, at: 8, as: UInt64.self)) else { continue }
+                guard let place = Int(exactly: HeaderReader.number(header, at: 8, as: UInt64.self)) else {
+                    continue
+                }
                 notes.scan(try reader.bytes(at: place, count: Int(min(size, UInt64(maximumNoteBytes)))))
             default: continue
             }
@@ -110,7 +117,8 @@ public struct KernelFile: Equatable, Sendable {
         }
         guard possible.contains(boot) else {
             let names = possible.map(\.rawValue).sorted().joined(separator: ", ")
-            throw .unusableImage(path: path, reason: "cannot be booted by --boot \(boot.rawValue): use one of \(names)")
+            throw .unusableImage(
+                path: path, reason: "cannot be booted by --boot \(boot.rawValue): use one of \(names)")
         }
     }
 }
@@ -137,7 +145,9 @@ private struct HeaderReader {
     func refusal(_ reason: String) -> SupportError { .unusableImage(path: path, reason: reason) }
 
     /// A little-endian number; the caller made sure that it lies within the bytes.
-    static func number<Number: FixedWidthInteger>(_ bytes: [UInt8], at offset: Int, as type: Number.Type) -> Number {
+    static func number<Number: FixedWidthInteger>(_ bytes: [UInt8], at offset: Int, as type: Number.Type)
+        -> Number
+    {
         var value: Number = 0
         for index in (0..<MemoryLayout<Number>.size).reversed() {
             value = value << 8 | Number(truncatingIfNeeded: bytes[offset + index])

@@ -35,7 +35,8 @@ public struct RunChecks: Sendable {
         guard let host else { return [] }
         guard bytes <= host.ceilingBytes else {
             throw .requirement(
-                problem: "--memory \(size) is more than the \(ByteSize.format(host.ceilingBytes)) this host can give",
+                problem:
+                    "--memory \(size) is more than the \(ByteSize.format(host.ceilingBytes)) this host can give",
                 advice: "use a smaller --memory"
                     + (host.groupLimitBytes == nil ? "" : ", or raise the control group's limit"))
         }
@@ -46,13 +47,20 @@ public struct RunChecks: Sendable {
         ]
     }
 
+    /// Refuses numbers of vCPUs that no host can give.
+    public static func cpuCount(_ count: Int) throws(SupportError) {
+        guard (1...maximumCPUs).contains(count) else {
+            throw .requirement(problem: "--cpus \(count) is not possible", advice: "use 1 to \(maximumCPUs)")
+        }
+    }
+
     /// Checks the number of vCPUs; the warnings are for the user.
     public func cpus(_ count: Int) throws(SupportError) -> [String] {
-        guard (1...Self.maximumCPUs).contains(count) else {
-            throw .requirement(problem: "--cpus \(count) is not possible", advice: "use 1 to \(Self.maximumCPUs)")
-        }
+        try Self.cpuCount(count)
         guard count > processorCount else { return [] }
-        return ["--cpus \(count) is more than the \(processorCount) of this host: the guest's CPUs will take turns"]
+        return [
+            "--cpus \(count) is more than the \(processorCount) of this host: the guest's CPUs will take turns"
+        ]
     }
 
     /// Checks that kernel and initrd leave the guest memory to run in. Only what cannot work at all is refused.
@@ -71,14 +79,16 @@ public struct RunChecks: Sendable {
         let status: FileStatus
         switch SystemCall.status(path) {
         case .success(let found): status = found
-        case .failure(let error): throw .systemCall(operation: "open \(what)", subject: path, code: error.code)
+        case .failure(let error):
+            throw .systemCall(operation: "open \(what)", subject: path, code: error.code)
         }
         guard status.isRegularFile else {
             throw .unusableImage(path: path, reason: "not a regular file: name a file as \(what)")
         }
         switch SystemCall.open(path, flags: 0) {
         case .success(let number): _ = OwnedDescriptor(taking: number)
-        case .failure(let error): throw .systemCall(operation: "open \(what)", subject: path, code: error.code)
+        case .failure(let error):
+            throw .systemCall(operation: "open \(what)", subject: path, code: error.code)
         }
         return UInt64(clamping: status.size)
     }
@@ -89,7 +99,8 @@ extension RunChecks {
     public static func writableFile(_ path: String, option: String) throws(SupportError) {
         if SystemCall.exists(path) {
             guard SystemCall.isAccessible(path, mode: W_OK) else {
-                throw .unusableImage(path: path, reason: "cannot be written: name another file with \(option)")
+                throw .unusableImage(
+                    path: path, reason: "cannot be written: name another file with \(option)")
             }
             return
         }
@@ -98,7 +109,8 @@ extension RunChecks {
             SystemCall.isAccessible(folder, mode: W_OK | X_OK)
         else {
             throw .requirement(
-                problem: "\(path) cannot be created", advice: "name a file in a writable directory with \(option)")
+                problem: "\(path) cannot be created",
+                advice: "name a file in a writable directory with \(option)")
         }
     }
 }

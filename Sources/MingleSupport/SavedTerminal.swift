@@ -95,7 +95,8 @@ public struct TerminalRepair: Sendable {
     /// Repairs the terminal `device` that is open as `terminal`.
     func repair(_ terminal: Int32, device: String) throws(SupportError) -> Outcome {
         let path = directory.terminalPath + "/" + SavedTerminal.fileName(device: device)
-        guard case .success(let number) = SystemCall.open(path, flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK) else {
+        guard case .success(let number) = SystemCall.open(path, flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+        else {
             return .nothingSaved
         }
         let descriptor = OwnedDescriptor(taking: number)

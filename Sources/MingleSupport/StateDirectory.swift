@@ -24,7 +24,8 @@ public struct StateDirectory: Equatable, Sendable {
     /// else `/tmp/mingle-UID`. Nothing is created.
     public static func location(runtimeDirectory: String?, user: UInt32) -> StateDirectory {
         if let base = runtimeDirectory, base.hasPrefix("/"),
-            case .success(let status) = SystemCall.status(base), status.isDirectory, status.owner == user {
+            case .success(let status) = SystemCall.status(base), status.isDirectory, status.owner == user
+        {
             let trimmed = base.count > 1 && base.hasSuffix("/") ? String(base.dropLast()) : base
             return StateDirectory(path: trimmed + "/mingle")
         }
@@ -50,7 +51,9 @@ public struct StateDirectory: Equatable, Sendable {
     /// Whether the directory exists; throws if something is there that cannot be trusted.
     public func isPresent() throws(SupportError) -> Bool {
         guard SystemCall.exists(path) else { return false }
-        for folder in [path, guestsPath, terminalPath] where SystemCall.exists(folder) { try Self.check(folder) }
+        for folder in [path, guestsPath, terminalPath] where SystemCall.exists(folder) {
+            try Self.check(folder)
+        }
         return true
     }
 
@@ -61,8 +64,12 @@ public struct StateDirectory: Equatable, Sendable {
         case .failure(let error):
             throw .systemCall(operation: "look at the state directory", subject: folder, code: error.code)
         }
-        func refuse(_ reason: String) -> SupportError { .unusableStateDirectory(path: folder, reason: reason) }
-        if status.isSymbolicLink { throw refuse("it is a symbolic link: remove it, a real directory is needed") }
+        func refuse(_ reason: String) -> SupportError {
+            .unusableStateDirectory(path: folder, reason: reason)
+        }
+        if status.isSymbolicLink {
+            throw refuse("it is a symbolic link: remove it, a real directory is needed")
+        }
         if !status.isDirectory { throw refuse("it is not a directory: remove it") }
         if status.owner != geteuid() {
             throw refuse(

@@ -110,7 +110,8 @@ public enum SystemCall {
             // SAFETY: the destination is the unfilled rest of `bytes`, whose size is what is passed.
             let got = unsafe bytes.withUnsafeMutableBytes { buffer in
                 unsafe pread(
-                    descriptor, buffer.baseAddress.map { unsafe $0 + filled }, count - filled, offset + filled)
+                    descriptor, buffer.baseAddress.map { unsafe $0 + filled }, count - filled, offset + filled
+                )
             }
             if got == 0 { break }
             if got < 0 {
@@ -173,7 +174,9 @@ public enum SystemCall {
     public static func nanoseconds(of clock: Clock) -> UInt64 {
         var now = timespec()
         // SAFETY: `now` is a whole struct timespec of ours.
-        guard unsafe clock_gettime(clock == .realtime ? CLOCK_REALTIME : CLOCK_MONOTONIC, &now) == 0 else { return 0 }
+        guard unsafe clock_gettime(clock == .realtime ? CLOCK_REALTIME : CLOCK_MONOTONIC, &now) == 0 else {
+            return 0
+        }
         return UInt64(clamping: now.tv_sec) * 1_000_000_000 + UInt64(clamping: now.tv_nsec)
     }
 }

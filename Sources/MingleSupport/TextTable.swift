@@ -24,7 +24,9 @@ public struct TextTable {
             var line = ""
             for (column, cell) in row.enumerated() {
                 let pad = String(repeating: " ", count: widths[column] - cell.count)
-                line += (column > 0 ? "  " : "") + (rightAligned.contains(headings[column]) ? pad + cell : cell + pad)
+                line +=
+                    (column > 0 ? "  " : "")
+                    + (rightAligned.contains(headings[column]) ? pad + cell : cell + pad)
             }
             while line.hasSuffix(" ") { line.removeLast() }
             return line

@@ -81,7 +81,8 @@ public enum VMMProgram {
             }
         }
         guard count > 0 else {
-            throw .systemCall(operation: "find our own program through", subject: "/proc/self/exe", code: errno)
+            throw .systemCall(
+                operation: "find our own program through", subject: "/proc/self/exe", code: errno)
         }
         let own = String(decoding: buffer.prefix(count), as: UTF8.self)
         let folder = own.lastIndex(of: "/").map { String(own[..<$0]) } ?? ""

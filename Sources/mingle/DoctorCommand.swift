@@ -21,7 +21,9 @@ struct DoctorCommand: ParsableCommand {
 
     func run() throws {
         let program: Result<String, SupportError>
-        do throws(SupportError) { program = .success(try VMMProgram.path()) } catch { program = .failure(error) }
+        do throws(SupportError) { program = .success(try VMMProgram.path()) } catch {
+            program = .failure(error)
+        }
         let report = Doctor().report(kernelMode: KernelModeProbe.run, state: .current(), program: program)
         print(json ? report.json(version: Version.current).text() : report.text)
         throw ExitCode(report.verdict.exitCode)

@@ -8,12 +8,13 @@ struct MingleCommand: ParsableCommand {
         abstract: "Run small virtual machines on KVM.",
         discussion: """
             EXAMPLES
-              mingle doctor                     what can this host run?
-              mingle run                        a shell in a small Linux guest
-              mingle run -- uname -a            one command in a guest; its status comes back
-              mingle run --kernel payload:hello a program that runs without an operating system
-              mingle ps                         the guests that run
-              mingle stop --all                 power all of them off
+              mingle doctor               what can this host run?
+              mingle run                  a shell in a small Linux guest
+              mingle run -- uname -a      one command; its status comes back
+              mingle run --kernel payload:hello
+                                          a program without a system under it
+              mingle ps                   the guests that run
+              mingle stop --all           power all of them off
             """,
         version: Version.current,
         subcommands: [
@@ -39,7 +40,8 @@ enum Main {
         do throws(SupportError) {
             let outcome = try TerminalRepair(directory: .current()).repairOwnTerminal()
             guard outcome == .repaired else { return }
-            Console(level: .info).log(.info, "repaired the terminal, which a killed guest had left in raw mode")
+            Console(level: .info).log(
+                .info, "repaired the terminal, which a killed guest had left in raw mode")
         } catch {
             Console(level: .warning).log(.warning, error.description)
         }

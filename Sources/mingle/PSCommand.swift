@@ -37,7 +37,8 @@ struct PSCommand: ParsableCommand {
         init(record: GuestRecord, now: UInt64) {
             self.record = record
             residentBytes = ProcessMemory(process: record.process)?.residentBytes
-            uptimeSeconds = now > record.startedUnixNanoseconds
+            uptimeSeconds =
+                now > record.startedUnixNanoseconds
                 ? (now - record.startedUnixNanoseconds) / 1_000_000_000 : 0
         }
 

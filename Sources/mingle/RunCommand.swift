@@ -13,10 +13,10 @@ struct RunCommand: ParsableCommand {
 
             EXAMPLES
               mingle run
-              mingle run --memory 256M --cpus 2 -- sh -c 'nproc; free -m'
+              mingle run --memory 256M --cpus 2 -- sh -c 'nproc; free'
               echo 'uname -r' | mingle run
-              mingle run --kernel ./bzImage --initrd ./initramfs.cpio.gz --cmdline 'rdinit=/bin/sh'
-              mingle run --kernel payload:hello --serial file:/tmp/hello.log
+              mingle run --kernel ./bzImage --initrd ./root.cpio.gz
+              mingle run --kernel payload:hello --serial file:hello.log
 
             \(ExitStatus.table)
             """)
@@ -29,13 +29,7 @@ struct RunCommand: ParsableCommand {
     @Argument(parsing: .postTerminator, help: "What to run in the guest, after '--'.")
     var command: [String] = []
 
-    @Argument(help: .hidden)
-    var misplaced: [String] = []
-
     func validate() throws {
-        if let word = misplaced.first {
-            throw ValidationError("Unexpected argument '\(word)': a command to run in the guest goes after '--'.")
-        }
         try guest.check()
         try boot.check(hasCommand: !command.isEmpty)
         try running.check()

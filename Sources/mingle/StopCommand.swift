@@ -25,7 +25,9 @@ struct StopCommand: ParsableCommand {
     @Flag(help: "End them at once, without asking the guest.")
     var force = false
 
-    @Option(help: ArgumentHelp("How long to wait for all of them.", valueName: "seconds"))
+    @Option(
+        help: ArgumentHelp("How long to wait for all of them.", valueName: "seconds"),
+        transform: Seconds.parse)
     var timeout = Seconds(15)
 
     @OptionGroup var log: LogOptions
@@ -33,7 +35,9 @@ struct StopCommand: ParsableCommand {
     func validate() throws {
         if names.isEmpty && !all { throw ValidationError("Name a guest to stop, or use --all.") }
         if !names.isEmpty && all { throw ValidationError("Use either names or --all.") }
-        for name in names { _ = try ValidationError.checking { () throws(SupportError) in try GuestName.checked(name) } }
+        for name in names {
+            _ = try ValidationError.checking { () throws(SupportError) in try GuestName.checked(name) }
+        }
     }
 
     func run() throws {
@@ -88,7 +92,8 @@ struct StopCommand: ParsableCommand {
             } else {
                 Console.write(
                     "mingle: error: guest '\(name)' did not stop within \(timeout.count) s: "
-                        + (force ? "see process \(process.record.process)" : "use --force or a longer --timeout"))
+                        + (force
+                            ? "see process \(process.record.process)" : "use --force or a longer --timeout"))
                 left += 1
             }
         }

@@ -34,7 +34,8 @@ public struct Doctor: Sendable {
         do throws(SupportError) {
             let device = try KVMDevice(container: container)
             let checks = device.checks()
-            let opened = HostCheck("kvm.device", .ok, "\(KVMDevice.path) can be opened for reading and writing")
+            let opened = HostCheck(
+                "kvm.device", .ok, "\(KVMDevice.path) can be opened for reading and writing")
             return ([opened] + checks, !checks.contains { $0.status == .problem })
         } catch {
             guard case .requirement(let problem, let advice) = error else {
@@ -54,11 +55,13 @@ public struct Doctor: Sendable {
             return HostCheck(
                 "kvm.kernel-mode", .warning,
                 "guests' kernel mode is emulated in software: payloads run at full speed, Linux does not come up",
-                remedy: "run Linux guests on a host with VT-x or AMD-V (or nested virtualization), or in the lab",
+                remedy:
+                    "run Linux guests on a host with VT-x or AMD-V (or nested virtualization), or in the lab",
                 values: [("mode", .string("emulated"))])
         case .unknown(let reason):
             return HostCheck(
-                "kvm.kernel-mode", .warning, "whether guests' kernel mode runs in hardware is not known: \(reason)",
+                "kvm.kernel-mode", .warning,
+                "whether guests' kernel mode runs in hardware is not known: \(reason)",
                 remedy: "try it: mingle run --timeout 60 -- true",
                 values: [("mode", .string("unknown"))])
         }

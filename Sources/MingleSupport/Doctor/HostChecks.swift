@@ -19,7 +19,9 @@ public struct HostChecks: Sendable {
 
     /// The word in brackets of a file such as `always [madvise] never`.
     func choice(_ path: String) -> String? {
-        value(path)?.split(separator: " ").first { $0.hasPrefix("[") }.map { String($0.dropFirst().dropLast()) }
+        value(path)?.split(separator: " ").first { $0.hasPrefix("[") }.map {
+            String($0.dropFirst().dropLast())
+        }
     }
 
     func kernel() -> HostCheck {
@@ -35,17 +37,21 @@ public struct HostChecks: Sendable {
 
     func containerCheck() -> HostCheck {
         let values: [(key: String, value: JSONValue)] = [("kind", .optional(container?.rawValue))]
-        guard let container else { return HostCheck("host.container", .ok, "not in a container", values: values) }
+        guard let container else {
+            return HostCheck("host.container", .ok, "not in a container", values: values)
+        }
         return HostCheck(
             "host.container", .ok,
-            "in a container (\(container.rawValue)): devices and limits are what it was given", values: values)
+            "in a container (\(container.rawValue)): devices and limits are what it was given", values: values
+        )
     }
 
     func processor() -> HostCheck {
         let facts = ProcessorFacts(root: root)
         let count = HostProcessors.count
         let values: [(key: String, value: JSONValue)] = [
-            ("cpus", .integer(Int64(count))), ("vmx", .boolean(facts.hasVMX)), ("svm", .boolean(facts.hasSVM)),
+            ("cpus", .integer(Int64(count))), ("vmx", .boolean(facts.hasVMX)),
+            ("svm", .boolean(facts.hasSVM)),
         ]
         let extensions = facts.hasVMX ? "VT-x" : facts.hasSVM ? "AMD-V" : "neither VT-x nor AMD-V visible"
         return HostCheck("host.processor", .ok, "\(count) CPUs, \(extensions)", values: values)
@@ -54,18 +60,22 @@ public struct HostChecks: Sendable {
     func memory() -> HostCheck {
         guard let memory = HostMemory(root: root) else {
             return HostCheck(
-                "host.memory", .warning, "/proc/meminfo cannot be read", remedy: "sudo mount -t proc proc /proc")
+                "host.memory", .warning, "/proc/meminfo cannot be read",
+                remedy: "sudo mount -t proc proc /proc")
         }
         let overcommit = value("/proc/sys/vm/overcommit_memory").flatMap { UInt64($0) }
         let values: [(key: String, value: JSONValue)] = [
-            ("total_bytes", .unsigned(memory.totalBytes)), ("available_bytes", .unsigned(memory.availableBytes)),
+            ("total_bytes", .unsigned(memory.totalBytes)),
+            ("available_bytes", .unsigned(memory.availableBytes)),
             ("swap_total_bytes", .unsigned(memory.swapTotalBytes)),
             ("swap_free_bytes", .unsigned(memory.swapFreeBytes)),
-            ("group_limit_bytes", .optional(memory.groupLimitBytes)), ("overcommit_memory", .optional(overcommit)),
+            ("group_limit_bytes", .optional(memory.groupLimitBytes)),
+            ("overcommit_memory", .optional(overcommit)),
         ]
         var summary =
             "\(ByteSize.format(memory.availableBytes)) of \(ByteSize.format(memory.totalBytes)) available, "
-            + (memory.swapTotalBytes == 0 ? "no swap" : "\(ByteSize.format(memory.swapFreeBytes)) of swap free")
+            + (memory.swapTotalBytes == 0
+                ? "no swap" : "\(ByteSize.format(memory.swapFreeBytes)) of swap free")
         if let limit = memory.groupLimitBytes { summary += ", control group limit \(ByteSize.format(limit))" }
         guard overcommit != 2 else {
             return HostCheck(
@@ -81,7 +91,8 @@ public struct HostChecks: Sendable {
         let values: [(key: String, value: JSONValue)] = [("max_map_count", .optional(count))]
         guard let count, count >= least else {
             return HostCheck(
-                "host.max-map-count", .warning, "vm.max_map_count is \(count.map(String.init) ?? "not readable")",
+                "host.max-map-count", .warning,
+                "vm.max_map_count is \(count.map(String.init) ?? "not readable")",
                 remedy: "sudo sysctl vm.max_map_count=\(least)", values: values)
         }
         return HostCheck("host.max-map-count", .ok, "vm.max_map_count is \(count)", values: values)
@@ -94,7 +105,8 @@ public struct HostChecks: Sendable {
             return HostCheck("host.ksm", .ok, "the kernel has no KSM (it is not needed)", values: values)
         }
         return HostCheck(
-            "host.ksm", .ok, run == 1 ? "KSM is on (it never merges guest RAM in memfds)" : "KSM is off (not needed)",
+            "host.ksm", .ok,
+            run == 1 ? "KSM is on (it never merges guest RAM in memfds)" : "KSM is off (not needed)",
             values: values)
     }
 
@@ -104,7 +116,8 @@ public struct HostChecks: Sendable {
         let values: [(key: String, value: JSONValue)] = [
             ("anonymous", .optional(anonymous)), ("shmem", .optional(shared)),
         ]
-        let summary = "transparent huge pages: \(anonymous ?? "none"), for guest RAM (shmem): \(shared ?? "none")"
+        let summary =
+            "transparent huge pages: \(anonymous ?? "none"), for guest RAM (shmem): \(shared ?? "none")"
         return HostCheck("host.huge-pages", .ok, summary, values: values)
     }
 
@@ -137,7 +150,8 @@ public struct HostChecks: Sendable {
     private static func limit(_ resource: Int32) -> UInt64? {
         var value = rlimit()
         // SAFETY: `value` is a whole struct rlimit of ours.
-        guard unsafe getrlimit(__rlimit_resource(UInt32(resource)), &value) == 0, value.rlim_cur != .max else {
+        guard unsafe getrlimit(__rlimit_resource(UInt32(resource)), &value) == 0, value.rlim_cur != .max
+        else {
             return nil
         }
         return UInt64(value.rlim_cur)

@@ -44,7 +44,8 @@ struct ProcessorFacts: Equatable, Sendable {
     let hasSVM: Bool
 
     init(root: String = "") {
-        let flags = (SystemCall.text(of: root + "/proc/cpuinfo") ?? "").split(separator: "\n")
+        let flags =
+            (SystemCall.text(of: root + "/proc/cpuinfo") ?? "").split(separator: "\n")
             .first { $0.hasPrefix("flags") }?.split(separator: " ") ?? []
         hasVMX = flags.contains("vmx")
         hasSVM = flags.contains("svm")
@@ -61,7 +62,8 @@ struct KernelRelease: Equatable, Sendable {
 
     init?(_ text: String) {
         let numbers = text.split(separator: ".", maxSplits: 2, omittingEmptySubsequences: false)
-        guard numbers.count >= 2, let major = Int(numbers[0]), let minor = Int(numbers[1].prefix { $0.isNumber })
+        guard numbers.count >= 2, let major = Int(numbers[0]),
+            let minor = Int(numbers[1].prefix { $0.isNumber })
         else { return nil }
         self.major = major
         self.minor = minor

@@ -28,7 +28,8 @@ public struct KVMDevice: ~Copyable {
         switch code {
         case ENOENT, ENODEV, ENXIO:
             guard let module = processor.virtualizationModule else {
-                return "the processor shows neither VT-x nor AMD-V: switch virtualization on in the firmware, or, "
+                return
+                    "the processor shows neither VT-x nor AMD-V: switch virtualization on in the firmware, or, "
                     + "inside a virtual machine, nested virtualization on its host; then: sudo modprobe kvm"
             }
             return "sudo modprobe \(module)"
@@ -56,16 +57,19 @@ public struct KVMDevice: ~Copyable {
 
     /// Without these no guest runs.
     static let required: [Capability] = [
-        .init(name: "USER_MEMORY", number: KVM_CAP_USER_MEMORY), .init(name: "IRQCHIP", number: KVM_CAP_IRQCHIP),
+        .init(name: "USER_MEMORY", number: KVM_CAP_USER_MEMORY),
+        .init(name: "IRQCHIP", number: KVM_CAP_IRQCHIP),
         .init(name: "SET_TSS_ADDR", number: KVM_CAP_SET_TSS_ADDR),
-        .init(name: "EXT_CPUID", number: KVM_CAP_EXT_CPUID), .init(name: "MP_STATE", number: KVM_CAP_MP_STATE),
+        .init(name: "EXT_CPUID", number: KVM_CAP_EXT_CPUID),
+        .init(name: "MP_STATE", number: KVM_CAP_MP_STATE),
         .init(name: "SYNC_MMU", number: KVM_CAP_SYNC_MMU),
         .init(name: "IMMEDIATE_EXIT", number: KVM_CAP_IMMEDIATE_EXIT),
     ]
     /// Without these Linux guests miss something.
     static let wanted: [Capability] = [
         .init(name: "PIT2", number: KVM_CAP_PIT2), .init(name: "IRQFD", number: KVM_CAP_IRQFD),
-        .init(name: "IOEVENTFD", number: KVM_CAP_IOEVENTFD), .init(name: "GET_TSC_KHZ", number: KVM_CAP_GET_TSC_KHZ),
+        .init(name: "IOEVENTFD", number: KVM_CAP_IOEVENTFD),
+        .init(name: "GET_TSC_KHZ", number: KVM_CAP_GET_TSC_KHZ),
         .init(name: "KVMCLOCK_CTRL", number: KVM_CAP_KVMCLOCK_CTRL),
     ]
 
@@ -115,7 +119,8 @@ public struct KVMDevice: ~Copyable {
         let modes = ["bitmap"] + (manual > 0 ? ["manual protect"] : []) + (ring > 0 ? ["ring"] : [])
         return HostCheck(
             "kvm.dirty-log", manual > 0 ? .ok : .warning, modes.joined(separator: ", "),
-            remedy: manual > 0 ? nil : "update the host's kernel: without manual protect every harvest costs more",
+            remedy: manual > 0
+                ? nil : "update the host's kernel: without manual protect every harvest costs more",
             values: values)
     }
 

@@ -52,12 +52,15 @@ public struct UserfaultCheck: Sendable {
             ("device", .boolean(facts.device == 0)), ("system_call", .boolean(facts.systemCall == 0)),
             ("unprivileged", .optional(facts.unprivileged)),
         ]
-        if facts.device == 0 { return HostCheck("host.userfaultfd", .ok, "\(devicePath) works", values: values) }
+        if facts.device == 0 {
+            return HostCheck("host.userfaultfd", .ok, "\(devicePath) works", values: values)
+        }
         if facts.systemCall == 0 {
             return HostCheck("host.userfaultfd", .ok, "the userfaultfd system call works", values: values)
         }
         let isThere = facts.device != ENOENT
-        let reason = isThere ? "\(devicePath): \(SystemCall.message(facts.device))" : "\(devicePath) does not exist"
+        let reason =
+            isThere ? "\(devicePath): \(SystemCall.message(facts.device))" : "\(devicePath) does not exist"
         return HostCheck(
             "host.userfaultfd", .warning, "not usable, vCPUs are paused instead when pages merge (\(reason))",
             remedy: isThere

@@ -16,13 +16,25 @@ struct Failure: Error {
             Console.write("mingle: error: \(problem)")
             MingleCommand.exit(withError: ExitCode.failure)
         }
-        guard MingleCommand.exitCode(for: error) == .validationFailure else { MingleCommand.exit(withError: error) }
+        guard MingleCommand.exitCode(for: error) == .validationFailure else {
+            MingleCommand.exit(withError: error)
+        }
         let text = MingleCommand.message(for: error).split(separator: "\n").joined(separator: " ")
-        Console.write("mingle: \(text) (see 'mingle --help' and 'mingle SUBCOMMAND --help')")
+        Console.write("mingle: \(text) (\(hint(for: text)))")
         MingleCommand.exit(withError: ExitCode.validationFailure)
     }
-}
 
+    /// What to read after a usage error.
+    private static func hint(for text: String) -> String {
+        let names = MingleCommand.configuration.subcommands.compactMap { $0.configuration.commandName }
+        guard let name = CommandLine.arguments.dropFirst().first, names.contains(name) else {
+            return "see 'mingle --help'"
+        }
+        let isCommand = name == "run" && text.lowercased().contains("unexpected argument")
+        return (isCommand ? "a command to run in the guest goes after '--'; " : "")
+            + "see 'mingle \(name) --help'"
+    }
+}
 
 extension ValidationError {
     /// A problem with the value of an option, as a usage error.
@@ -32,29 +44,33 @@ extension ValidationError {
 }
 
 /// A number of seconds, at least one.
-struct Seconds: ExpressibleByArgument {
+struct Seconds: CustomStringConvertible {
     let count: Int
-
-    init?(argument: String) {
-        guard let count = Int(argument), (1...Int(Int32.max)).contains(count) else { return nil }
-        self.count = count
-    }
 
     init(_ count: Int) { self.count = count }
 
-    var defaultValueDescription: String { "\(count)" }
+    /// Reads the value of an option.
+    static func parse(_ text: String) throws -> Seconds {
+        guard let count = Int(text), (1...Int(Int32.max)).contains(count) else {
+            throw ValidationError("write a whole number of seconds, 1 or more")
+        }
+        return Seconds(count)
+    }
+
+    var description: String { "\(count)" }
 }
 
 /// An amount of memory such as 128M.
-struct MemorySize: ExpressibleByArgument {
+struct MemorySize: CustomStringConvertible {
     let bytes: UInt64
-
-    init?(argument: String) {
-        guard let bytes = try? ByteSize.parse(argument) else { return nil }
-        self.bytes = bytes
-    }
 
     init(bytes: UInt64) { self.bytes = bytes }
 
-    var defaultValueDescription: String { ByteSize.format(bytes) }
+    /// Reads the value of an option.
+    static func parse(_ text: String) throws -> MemorySize {
+        try ValidationError.checking { () throws(SupportError) in MemorySize(bytes: try ByteSize.parse(text))
+        }
+    }
+
+    var description: String { ByteSize.format(bytes) }
 }

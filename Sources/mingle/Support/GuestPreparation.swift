@@ -139,7 +139,10 @@ struct GuestPreparation {
     private func guestWords(name: String) -> [String] {
         var words = ["mingle.name=\(name)"]
         if Console.isTerminal(1), let type = Environment.value("TERM"),
-            type.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: ".") }) {
+            type.utf8.allSatisfy({
+                $0 > 0x20 && $0 < 0x7f && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: ".")
+            })
+        {
             words.append("TERM=\(type)")
         }
         return words

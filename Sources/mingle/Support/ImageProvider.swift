@@ -6,7 +6,11 @@ struct ImageProvider {
     func debianKernel(_ format: KernelFormat) throws(SupportError) -> (String, String) {
         throw .requirement(problem: "no images", advice: "x")
     }
-    func payload(_ name: String) throws(SupportError) -> String { throw .requirement(problem: "no images", advice: "x") }
+    func payload(_ name: String) throws(SupportError) -> String {
+        throw .requirement(problem: "no images", advice: "x")
+    }
     func initramfs() throws(SupportError) -> String { throw .requirement(problem: "no images", advice: "x") }
-    func commandOverlay(_ words: [String]) throws(SupportError) -> [UInt8] { Array(words.joined(separator: "\0").utf8) }
+    func commandOverlay(_ words: [String]) throws(SupportError) -> [UInt8] {
+        Array(words.joined(separator: "\0").utf8)
+    }
 }

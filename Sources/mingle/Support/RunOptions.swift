@@ -9,7 +9,8 @@ struct GuestOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             "RAM, with a unit: K, M or G (Ki, Mi, Gi mean the same). At least 32M for Linux, 4M for payloads.",
-            valueName: "size"))
+            valueName: "size"),
+        transform: MemorySize.parse)
     var memory = MemorySize(bytes: 128 << 20)
 
     @Option(help: ArgumentHelp("vCPUs, 1 to \(RunChecks.maximumCPUs).", valueName: "count"))
@@ -22,7 +23,10 @@ struct GuestOptions: ParsableArguments {
     var seed: UInt64?
 
     func check() throws {
-        if let name { _ = try ValidationError.checking { () throws(SupportError) in try GuestName.checked(name) } }
+        _ = try ValidationError.checking { () throws(SupportError) in try RunChecks.cpuCount(cpus) }
+        if let name {
+            _ = try ValidationError.checking { () throws(SupportError) in try GuestName.checked(name) }
+        }
     }
 }
 
@@ -30,7 +34,8 @@ struct GuestOptions: ParsableArguments {
 struct BootOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "A kernel or payload file, 'debian' (from the image cache), or 'payload:NAME'.", valueName: "kernel"),
+            "A kernel or payload file, 'debian' (from the image cache), or 'payload:NAME'.",
+            valueName: "kernel"),
         completion: .file())
     var kernel = "debian"
 
@@ -60,7 +65,9 @@ struct BootOptions: ParsableArguments {
     func check(hasCommand: Bool) throws {
         let choice = try ValidationError.checking { () throws(SupportError) in try KernelChoice(kernel) }
         if noInitrd && !initrd.isEmpty { throw ValidationError("Use either --initrd or --no-initrd.") }
-        if format != nil, choice != .debian { throw ValidationError("--format goes with --kernel debian only.") }
+        if format != nil, choice != .debian {
+            throw ValidationError("--format goes with --kernel debian only.")
+        }
         if case .payload = choice {
             try checkPayload(what: kernel)
         } else if noInitrd && hasCommand && choice == .debian {
@@ -70,7 +77,9 @@ struct BootOptions: ParsableArguments {
 
     /// Refuses what only Linux understands.
     func checkPayload(what: String) throws {
-        if !initrd.isEmpty { throw ValidationError("\(what) is a payload, which has no initrd: leave --initrd out.") }
+        if !initrd.isEmpty {
+            throw ValidationError("\(what) is a payload, which has no initrd: leave --initrd out.")
+        }
         if cmdline != nil || bareCmdline {
             throw ValidationError("\(what) is a payload: its arguments go after '--', not into --cmdline.")
         }
@@ -82,7 +91,9 @@ struct RunningOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Where the serial line goes: stdio, none or file:PATH.", valueName: "where"))
     var serial = "stdio"
 
-    @Option(help: ArgumentHelp("End the guest after this time. (default: never)", valueName: "seconds"))
+    @Option(
+        help: ArgumentHelp("End the guest after this time. (default: never)", valueName: "seconds"),
+        transform: Seconds.parse)
     var timeout: Seconds?
 
     @Option(help: ArgumentHelp("How long the guest may take to power off when asked.", valueName: "seconds"))
@@ -102,7 +113,9 @@ struct RunningOptions: ParsableArguments {
     }
 
     var destination: SerialDestination {
-        get throws { try ValidationError.checking { () throws(SupportError) in try SerialDestination(serial) } }
+        get throws {
+            try ValidationError.checking { () throws(SupportError) in try SerialDestination(serial) }
+        }
     }
 }
 
