@@ -39,6 +39,14 @@ public struct Console: Sendable {
     /// Whether a descriptor of this process is a terminal.
     public static func isTerminal(_ descriptor: Int32) -> Bool { isatty(descriptor) == 1 }
 
+    /// The rows and columns of the terminal that is open as `descriptor`; nil if it is none.
+    public static func terminalSize(_ descriptor: Int32) -> (rows: UInt16, columns: UInt16)? {
+        var rows: UInt16 = 0
+        var columns: UInt16 = 0
+        // SAFETY: both numbers are ours and outlive the call.
+        return unsafe mingle_winsize(descriptor, &rows, &columns) == 0 ? (rows, columns) : nil
+    }
+
     /// The number of this process, which the guest's VMM will keep.
     public static var process: Int32 { getpid() }
 }

@@ -19,6 +19,8 @@ public enum SupportError: Error, Equatable, Sendable, CustomStringConvertible {
     case malformedRecord(path: String, reason: String)
     /// The kernel, or another image file, is not one that can be booted as asked.
     case unusableImage(path: String, reason: String)
+    /// What the image library said, which names file and remedy itself.
+    case image(message: String)
     /// Something that a run needs is not there; the advice says how to get it.
     case requirement(problem: String, advice: String)
 
@@ -40,6 +42,7 @@ public enum SupportError: Error, Equatable, Sendable, CustomStringConvertible {
         case .unusableStateDirectory(let path, let reason): "state directory \(path): \(reason)"
         case .malformedRecord(let path, let reason): "\(path): \(reason)"
         case .unusableImage(let path, let reason): "\(path): \(reason)"
+        case .image(let message): message
         case .requirement(let problem, let advice): "\(problem): \(advice)"
         }
     }

@@ -132,6 +132,30 @@ public enum SystemCall {
         return String(decoding: bytes, as: UTF8.self)
     }
 
+    /// All bytes of a regular file of at most `limit` bytes.
+    public static func contents(of path: String, limit: Int = 1 << 30) throws(SupportError) -> [UInt8] {
+        let size = try RunChecks.readableFile(path, what: "the file")
+        guard size <= UInt64(limit) else {
+            throw .unusableImage(path: path, reason: "larger than the \(ByteSize.format(UInt64(limit))) that are read")
+        }
+        let result = open(path, flags: O_RDONLY).flatMap { number in
+            let descriptor = OwnedDescriptor(taking: number)
+            return read(descriptor.number, count: Int(size), at: 0)
+        }
+        switch result {
+        case .success(let bytes): return bytes
+        case .failure(let error): throw .systemCall(operation: "read", subject: path, code: error.code)
+        }
+    }
+
+    /// The size of a file in bytes, or that of all files in a directory; 0 if there is nothing.
+    public static func storedBytes(_ path: String) -> UInt64 {
+        guard case .success(let status) = linkStatus(path) else { return 0 }
+        guard status.isDirectory else { return status.isRegularFile ? UInt64(clamping: status.size) : 0 }
+        guard case .success(let names) = names(in: path) else { return 0 }
+        return names.reduce(0) { $0 + storedBytes(path + "/" + $1) }
+    }
+
     /// Whether this process may access `path`; `mode` is made of R_OK, W_OK and X_OK.
     public static func isAccessible(_ path: String, mode: Int32) -> Bool {
         // SAFETY: the bridged string is NUL-terminated and outlives the call.

@@ -18,7 +18,7 @@ struct MingleCommand: ParsableCommand {
             """,
         version: Version.current,
         subcommands: [
-            RunCommand.self, PSCommand.self, StopCommand.self, DoctorCommand.self,
+            RunCommand.self, PSCommand.self, StopCommand.self, ImagesCommand.self, DoctorCommand.self,
             CompletionsCommand.self,
         ])
 }

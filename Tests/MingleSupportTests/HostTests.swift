@@ -90,6 +90,11 @@ extension ProcessMemory {
         let temporary = try TemporaryDirectory()
         let file = try temporary.write("initrd", "12345")
         #expect(try RunChecks.readableFile(file, what: "the initrd") == 5)
+        #expect(try SystemCall.contents(of: file) == Array("12345".utf8))
+        #expect(throws: SupportError.self) { try SystemCall.contents(of: file, limit: 4) }
+        try temporary.write("folder/below/more", "123")
+        #expect(SystemCall.storedBytes(temporary.path) == 8)
+        #expect(SystemCall.storedBytes(temporary.path + "/none") == 0)
         #expect(throws: SupportError.self) { try RunChecks.readableFile(temporary.path, what: "the initrd") }
         #expect(throws: SupportError.self) { try RunChecks.readableFile(file + "x", what: "the initrd") }
         try RunChecks.writableFile(file, option: "--report")

@@ -20,7 +20,8 @@ struct GuestPreparation {
         /// What `mingle ps` shows.
         let label: String
         let file: KernelFile
-        let isDebian: Bool
+        /// The Debian kernel, if it is one.
+        let debian: ImageProvider.BootableKernel?
 
         var isPayload: Bool { file.kind == .payload }
     }
@@ -57,15 +58,21 @@ struct GuestPreparation {
     private func warn(_ warnings: [String]) { for warning in warnings { console.log(.warning, warning) } }
 
     private func kernel() throws(SupportError) -> Kernel {
-        let path: String
-        let label: String
-        let choice = try KernelChoice(command.boot.kernel)
-        switch choice {
-        case .debian: (path, label) = try images.debianKernel(command.boot.format ?? .vmlinux)
-        case .payload(let name): (path, label) = (try images.payload(name), "payload:\(name)")
-        case .file(let file): (path, label) = (file, String(file.split(separator: "/").last ?? "kernel"))
+        let format = command.boot.format
+        switch try KernelChoice(command.boot.kernel) {
+        case .debian:
+            let debian = try images.debianKernel(format ?? .vmlinux)
+            return Kernel(
+                path: debian.path, label: debian.label, file: try KernelFile(path: debian.path), debian: debian)
+        case .payload(let name):
+            let path = try images.payload(name)
+            return Kernel(path: path, label: "payload:\(name)", file: try KernelFile(path: path), debian: nil)
+        case .file(let file):
+            _ = try RunChecks.readableFile(file, what: "kernel")
+            let path = format == .decompressed ? try images.decompressed(file) : file
+            let label = String(file.split(separator: "/").last ?? "kernel")
+            return Kernel(path: path, label: label, file: try KernelFile(path: path), debian: nil)
         }
-        return Kernel(path: path, label: label, file: try KernelFile(path: path), isDebian: choice == .debian)
     }
 
     private func checkUnused(_ name: String, in state: StateDirectory) throws(SupportError) {
@@ -106,8 +113,8 @@ struct GuestPreparation {
         let options = command.boot
         var image: [String] = []
         var usesOwnInitramfs = false
-        if options.initrd.isEmpty && !options.noInitrd && (kernel.isDebian || !words.isEmpty) {
-            result.initrds.append(try images.initramfs())
+        if options.initrd.isEmpty && !options.noInitrd && (kernel.debian != nil || !words.isEmpty) {
+            result.initrds.append(try images.initramfs(for: kernel.debian))
             usesOwnInitramfs = true
         }
         result.initrds += options.initrd

@@ -39,7 +39,11 @@ struct BootOptions: ParsableArguments {
         completion: .file())
     var kernel = "debian"
 
-    @Option(help: "The form of the debian kernel: vmlinux, bzimage or decompressed.")
+    @Option(
+        help: """
+            The form of the kernel: vmlinux or bzimage for 'debian' (default: vmlinux); decompressed unpacks a \
+            bzImage, of 'debian' or a file, into memory first.
+            """)
     var format: KernelFormat?
 
     @Option(help: "How the kernel is entered: auto, pvh, linux64, bzimage or payload.")
@@ -72,6 +76,14 @@ struct BootOptions: ParsableArguments {
             try checkPayload(what: kernel)
         } else if noInitrd && hasCommand && choice == .debian {
             throw ValidationError("A command needs the initial RAM disk: leave --no-initrd out.")
+        }
+    }
+
+    private func check(format: KernelFormat?, choice: KernelChoice) throws {
+        switch (choice, format) {
+        case (.debian, _), (_, nil), (.file, .decompressed): return
+        case (.file, _): throw ValidationError("--format for a kernel file can only be decompressed.")
+        case (.payload, _): throw ValidationError("A payload has no --format.")
         }
     }
 
