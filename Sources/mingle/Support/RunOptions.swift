@@ -69,9 +69,7 @@ struct BootOptions: ParsableArguments {
     func check(hasCommand: Bool) throws {
         let choice = try ValidationError.checking { () throws(SupportError) in try KernelChoice(kernel) }
         if noInitrd && !initrd.isEmpty { throw ValidationError("Use either --initrd or --no-initrd.") }
-        if format != nil, choice != .debian {
-            throw ValidationError("--format goes with --kernel debian only.")
-        }
+        try check(format: format, choice: choice)
         if case .payload = choice {
             try checkPayload(what: kernel)
         } else if noInitrd && hasCommand && choice == .debian {
