@@ -41,7 +41,9 @@ let package = Package(
             swiftSettings: strict),
         .executableTarget(
             name: "mingle-vmm",
-            dependencies: ["Hypervisor", "GuestMemory", .product(name: "Logging", package: "swift-log")],
+            dependencies: [
+                "Hypervisor", "GuestMemory", "CLinux", .product(name: "Logging", package: "swift-log"),
+            ],
             swiftSettings: strict),
         .target(name: "MingleSupport", dependencies: ["CLinux"], swiftSettings: strict),
         .executableTarget(

@@ -12,6 +12,7 @@
 #include <linux/futex.h>
 #include <linux/kvm.h>
 #include <linux/userfaultfd.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -70,6 +71,7 @@ MINGLE_REQUEST(KVM_SET_REGS);
 MINGLE_REQUEST(KVM_GET_SREGS);
 MINGLE_REQUEST(KVM_SET_SREGS);
 MINGLE_REQUEST(KVM_SET_FPU);
+MINGLE_REQUEST(KVM_TRANSLATE);
 MINGLE_REQUEST(KVM_GET_MSRS);
 MINGLE_REQUEST(KVM_SET_MSRS);
 MINGLE_REQUEST(KVM_SET_CPUID2);
@@ -167,6 +169,11 @@ static inline void mingle_store8(void *p, uint8_t v) { __atomic_store_n((uint8_t
 static inline void mingle_store16(void *p, uint16_t v) { __atomic_store_n((uint16_t *)p, v, __ATOMIC_RELAXED); }
 static inline void mingle_store32(void *p, uint32_t v) { __atomic_store_n((uint32_t *)p, v, __ATOMIC_RELAXED); }
 static inline void mingle_store64(void *p, uint64_t v) { __atomic_store_n((uint64_t *)p, v, __ATOMIC_RELAXED); }
+static inline void mingle_atomic_or64(void *p, uint64_t v) { __atomic_fetch_or((uint64_t *)p, v, __ATOMIC_SEQ_CST); }
+static inline void mingle_atomic_add64(void *p, uint64_t v) { __atomic_fetch_add((uint64_t *)p, v, __ATOMIC_SEQ_CST); }
+static inline uint64_t mingle_atomic_exchange64(void *p, uint64_t v) {
+    return __atomic_exchange_n((uint64_t *)p, v, __ATOMIC_SEQ_CST);
+}
 /// A copy that the compiler may neither drop nor repeat.
 void mingle_copy(void *to, const void *from, size_t count);
 

@@ -1,0 +1,59 @@
+internal import CLinux
+internal import Glibc
+
+/// Owns a mapping made by mmap(2) and unmaps it when it goes. The only place where Mingle maps memory.
+@safe
+public struct MemoryMapping: ~Copyable, @unchecked Sendable {
+    /// First byte (HVA).
+    @unsafe public let base: UnsafeMutableRawPointer
+    public let sizeInBytes: Int
+
+    /// Guest RAM: a shared mapping of the whole of a memory file, allocated page by page on first use, left out of
+    /// core dumps and of children.
+    public static func guestMemory(
+        of file: borrowing OwnedDescriptor, sizeInBytes: UInt64
+    ) throws(LinuxError) -> MemoryMapping {
+        let mapping = try MemoryMapping(
+            sizeInBytes: sizeInBytes, protection: PROT_READ | PROT_WRITE,
+            flags: MAP_SHARED | MAP_NORESERVE, descriptor: file.number, subject: "guest RAM")
+        // SAFETY: advice on the range just mapped, which this value owns.
+        guard unsafe madvise(mapping.base, mapping.sizeInBytes, Int32(MADV_DONTFORK)) == 0,
+            unsafe madvise(mapping.base, mapping.sizeInBytes, Int32(MADV_DONTDUMP)) == 0
+        else { throw .current("madvise", "guest RAM") }
+        return mapping
+    }
+
+    /// Zeroed private memory, allocated page by page on first use.
+    public static func anonymous(sizeInBytes: UInt64) throws(LinuxError) -> MemoryMapping {
+        try MemoryMapping(
+            sizeInBytes: sizeInBytes, protection: PROT_READ | PROT_WRITE,
+            flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, descriptor: -1, subject: "\(sizeInBytes) bytes")
+    }
+
+    /// What a driver shares through its descriptor (kvm_run, for one), readable and writable.
+    public static func device(
+        _ device: borrowing OwnedDescriptor, sizeInBytes: UInt64
+    ) throws(LinuxError) -> MemoryMapping {
+        try MemoryMapping(
+            sizeInBytes: sizeInBytes, protection: PROT_READ | PROT_WRITE, flags: MAP_SHARED,
+            descriptor: device.number, subject: "device memory")
+    }
+
+    private init(
+        sizeInBytes: UInt64, protection: Int32, flags: Int32, descriptor: Int32, subject: String
+    ) throws(LinuxError) {
+        guard let size = Int(exactly: sizeInBytes), size > 0 else {
+            throw LinuxError(operation: "mmap", code: EINVAL, subject: subject)
+        }
+        // SAFETY: no fixed address, so no existing mapping is touched; the result is checked.
+        let address = unsafe mmap(nil, size, /* prot: */ protection, /* flags: */ flags, descriptor, 0)
+        guard let address = unsafe address, unsafe address != MAP_FAILED else { throw .current("mmap", subject) }
+        unsafe base = address
+        self.sizeInBytes = size
+    }
+
+    deinit {
+        // SAFETY: the range is owned by this value, which is going; nobody may hold a pointer into it any more.
+        _ = unsafe munmap(base, sizeInBytes)
+    }
+}

@@ -1,0 +1,15 @@
+/// Tells which pages a guest's vCPUs wrote. KVM's dirty log in a VM; a fake in tests.
+public protocol DirtyPageLog: Sendable {
+    /// Adds the pages written since they were last cleared to `bitmap`: 64 pages a word, in memory-file order
+    /// (`GuestMemory.pageIndex`). Pages stay reported until cleared, if the log is cleared by hand.
+    func harvestDirtyPages(into bitmap: inout [UInt64]) throws(LinuxError)
+    /// Starts watching the pages of `bitmap` again: the next write to each is reported.
+    func clearDirtyPages(_ bitmap: [UInt64]) throws(LinuxError)
+}
+
+/// Stops everybody who could write guest memory: all vCPUs and all device threads.
+public protocol WriterControl: Sendable {
+    /// Returns when nobody writes guest memory any more. Calls nest; each is undone by one ``resumeWriters()``.
+    func pauseWriters()
+    func resumeWriters()
+}

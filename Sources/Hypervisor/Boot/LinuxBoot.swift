@@ -1,0 +1,226 @@
+internal import GuestMemory
+internal import Glibc
+
+/// Where a vCPU begins.
+struct EntryPoint: Equatable, Sendable {
+    enum Mode: Equatable, Sendable {
+        /// 32-bit protected mode without paging; EBX = hvm_start_info (PVH).
+        case pvh(startInfo: GuestAddress)
+        /// Long mode, ring 0, identity map; RSI = boot_params (Linux 64-bit protocol).
+        case linux64(bootParameters: GuestAddress, pageTables: GuestAddress)
+        /// Long mode, ring 3, identity map; RDI = boot information, a stack for each vCPU (guests/README.md).
+        case payload(information: GuestAddress, stacks: GuestAddress, pageTables: GuestAddress)
+    }
+    let address: UInt64
+    let mode: Mode
+}
+
+/// Loads a Linux kernel, initrd and command line, and writes what the kernel reads first.
+struct LinuxBoot {
+    private let memory: GuestMemory
+    private let map: MemoryMap
+    private let commandLine: String
+    private let initrdPaths: [String]
+
+    init(memory: GuestMemory, commandLine: String, initrdPaths: [String]) throws(HypervisorError) {
+        self.memory = memory
+        self.commandLine = commandLine
+        self.initrdPaths = initrdPaths
+        map = MemoryMap(of: memory)
+        guard commandLine.utf8.count <= Layout.commandLineLimit, !commandLine.utf8.contains(0) else {
+            throw .invalidConfiguration(
+                "the kernel command line has \(commandLine.utf8.count) bytes; x86 Linux takes \(Layout.commandLineLimit), without NUL")
+        }
+    }
+
+    /// A vmlinux: by its PVH note if it has one (and `allowPVH`), else by the 64-bit protocol.
+    func loadELF(
+        _ file: borrowing OwnedDescriptor, name: String, allowPVH: Bool, requirePVH: Bool
+    ) throws(HypervisorError) -> EntryPoint {
+        let image = try ELFImage(file, name: name)
+        if requirePVH, image.pvhEntry == nil { throw .badImage("\(name): has no PVH note: boot it with --boot linux64") }
+        try image.load(file, name: name, into: memory)
+        let initrd = try loadInitrd(above: image.end, limit: GuestAddress(0x7FFF_FFFF))
+        try writeCommandLine()
+        if allowPVH, let entry = image.pvhEntry {
+            try writeStartInfo(initrd: initrd)
+            return EntryPoint(address: UInt64(entry), mode: .pvh(startInfo: Layout.startInfo))
+        }
+        try writeBootParameters(setupHeader: nil, initrd: initrd)
+        return try linux64(entry: image.entry)
+    }
+
+    /// A bzImage by its 64-bit entry (Linux's Documentation/arch/x86/boot.rst).
+    func loadBzImage(_ file: borrowing OwnedDescriptor, name: String) throws(HypervisorError) -> EntryPoint {
+        let image = try BzImageHeader(file, name: name)
+        let start = image.loadAddress
+        guard let needed = GuestRange(start: start, sizeInBytes: max(image.sizeInMemory, image.kernelSize)),
+            memory.isRAM(needed), needed.start >= Layout.highMemoryBase
+        else {
+            throw .badImage(
+                "\(name): needs \(image.sizeInMemory >> 20) MiB from \(start) on, more than the guest's"
+                    + " \(memory.sizeInBytes >> 20) MiB: give it more --memory")
+        }
+        try memoryAccess { () throws(GuestMemoryError) in
+            try memory.readFile(file, at: image.kernelOffset, count: image.kernelSize, to: start)
+        }
+        let initrd = try loadInitrd(above: needed.end, limit: GuestAddress(image.initrdLimit))
+        try writeCommandLine()
+        try writeBootParameters(setupHeader: image.setupHeader, initrd: initrd)
+        return try linux64(entry: start.value + 0x200)
+    }
+
+    private func linux64(entry: UInt64) throws(HypervisorError) -> EntryPoint {
+        let tables = try PageTables(in: memory, forUserMode: false)
+        return EntryPoint(
+            address: entry, mode: .linux64(bootParameters: Layout.bootParameters, pageTables: tables.root))
+    }
+
+    private func writeCommandLine() throws(HypervisorError) {
+        try memoryAccess { () throws(GuestMemoryError) in
+            try memory.write(Array(commandLine.utf8) + [0], at: Layout.commandLine)
+        }
+    }
+
+    // MARK: initrd
+
+    /// Reads all initrds, one behind the other, as high as they may be; Linux takes concatenated archives.
+    private func loadInitrd(above kernelEnd: GuestAddress, limit: GuestAddress) throws(HypervisorError) -> GuestRange? {
+        if initrdPaths.isEmpty { return nil }
+        var sizes: [UInt64] = []
+        var total: UInt64 = 0
+        for path in initrdPaths {
+            let file = try openImage(path)
+            let size = try hypervisorSystem { () throws(LinuxError) in try file.fileSize() }
+            // Archives begin at multiples of four.
+            let (sum, overflow) = total.addingReportingOverflow((size &+ 3) & ~3)
+            guard size > 0, !overflow else { throw .badImage("\(path): an empty or absurd initrd of \(size) bytes") }
+            total = sum
+            sizes.append(size)
+        }
+        let top = min(memory.regions[0].range.end.value, limit.value &+ 1) & ~(Page.size - 1)
+        guard let padded = Page.roundUp(total), padded <= top, top - padded >= kernelEnd.value else {
+            throw .badImage(
+                "\(initrdPaths.joined(separator: ", ")): an initrd of \(total) bytes does not fit between the kernel's end"
+                    + " at \(kernelEnd) and 0x\(hex(top)): give the guest more --memory")
+        }
+        var address = GuestAddress(top - padded)
+        let start = address
+        for (path, size) in zip(initrdPaths, sizes) {
+            let file = try openImage(path)
+            try memoryAccess { () throws(GuestMemoryError) in
+                try memory.readFile(file, at: 0, count: size, to: address)
+            }
+            address = GuestAddress(address.value + (size + 3) & ~3)
+        }
+        return GuestRange(start: start, sizeInBytes: total)
+    }
+
+    // MARK: PVH
+
+    /// hvm_start_info and what it points to (Xen's public/arch-x86/hvm/start_info.h).
+    private func writeStartInfo(initrd: GuestRange?) throws(HypervisorError) {
+        let moduleList: UInt64 = Layout.startInfo.value + 56
+        let memoryMap = moduleList + 32
+        var info = ByteWriter()
+        info.put(UInt32(0x336E_C578))
+        info.put(UInt32(1))
+        info.put(UInt32(0))
+        info.put(UInt32(initrd == nil ? 0 : 1))
+        info.put(initrd == nil ? UInt64(0) : moduleList)
+        info.put(Layout.commandLine.value)
+        info.put(Layout.acpiTables.value)
+        info.put(memoryMap)
+        info.put(UInt32(map.entries.count))
+        info.put(UInt32(0))
+        info.put(initrd?.start.value ?? 0)
+        info.put(initrd?.sizeInBytes ?? 0)
+        info.put(UInt64(0))
+        info.put(UInt64(0))
+        for entry in map.entries {
+            info.put(entry.range.start.value)
+            info.put(entry.range.sizeInBytes)
+            info.put(entry.kind.rawValue)
+            info.put(UInt32(0))
+        }
+        precondition(info.bytes.count <= Int(Page.size), "start info fits its page")
+        try memoryAccess { () throws(GuestMemoryError) in try memory.write(info.bytes, at: Layout.startInfo) }
+    }
+
+    // MARK: 64-bit protocol
+
+    /// boot_params (Linux's Documentation/arch/x86/zero-page.rst).
+    private func writeBootParameters(setupHeader: [UInt8]?, initrd: GuestRange?) throws(HypervisorError) {
+        var page = ByteWriter()
+        page.pad(to: Int(Page.size))
+        for (offset, byte) in (setupHeader ?? []).enumerated() { page.set(byte, at: 0x1F1 + offset) }
+        if setupHeader == nil {
+            page.set(UInt16(0xAA55), at: 0x1FE)
+            page.set(UInt32(0x5372_6448), at: 0x202)  // "HdrS"
+            page.set(UInt16(0x020F), at: 0x206)
+            page.set(UInt8(1), at: 0x211)  // LOADED_HIGH
+        }
+        page.set(Layout.acpiTables.value, at: 0x070)
+        page.set(UInt8(0xFF), at: 0x210)  // type_of_loader: undefined
+        page.set(UInt32(truncatingIfNeeded: initrd?.start.value ?? 0), at: 0x218)
+        page.set(UInt32(truncatingIfNeeded: initrd?.sizeInBytes ?? 0), at: 0x21C)
+        page.set(UInt32(truncatingIfNeeded: Layout.commandLine.value), at: 0x228)
+        page.set(UInt8(map.entries.count), at: 0x1E8)
+        for (index, entry) in map.entries.enumerated() {
+            let offset = 0x2D0 + index * 20
+            page.set(entry.range.start.value, at: offset)
+            page.set(entry.range.sizeInBytes, at: offset + 8)
+            page.set(entry.kind.rawValue, at: offset + 16)
+        }
+        try memoryAccess { () throws(GuestMemoryError) in try memory.write(page.bytes, at: Layout.bootParameters) }
+    }
+}
+
+/// The setup header of a bzImage, checked (Linux's Documentation/arch/x86/boot.rst).
+struct BzImageHeader {
+    static let magic: UInt32 = 0x5372_6448  // "HdrS"
+    /// Bytes 0x1F1 up to the header's end, to be copied to boot_params.
+    let setupHeader: [UInt8]
+    /// The protected-mode part: where in the file, and its bytes.
+    let kernelOffset: UInt64
+    let kernelSize: UInt64
+    /// Where it wants to be, and how much RAM it needs from there on until it has a memory map of its own.
+    let loadAddress: GuestAddress
+    let sizeInMemory: UInt64
+    /// Highest address that an initrd may occupy.
+    let initrdLimit: UInt64
+
+    init(_ file: borrowing OwnedDescriptor, name: String) throws(HypervisorError) {
+        let reader = try ImageReader(file, name: name)
+        let header = try reader.bytes(at: 0, count: 0x268, what: "boot header")
+        guard header.u16(0x1FE) == 0xAA55, header.u32(0x202) == Self.magic else {
+            throw reader.bad("neither an ELF file nor a bzImage")
+        }
+        let version = header.u16(0x206)
+        guard version >= 0x20C, header[0x211] & 1 != 0, header.u16(0x236) & 1 != 0 else {
+            throw reader.bad(
+                "a bzImage of protocol \(version >> 8).\(version & 0xff) without a 64-bit entry: Linux 3.8 or later is needed")
+        }
+        let sectors = header[0x1F1] == 0 ? 4 : UInt64(header[0x1F1])
+        kernelOffset = (sectors + 1) * 512
+        guard kernelOffset < reader.size else { throw reader.bad("truncated: ends before its kernel part") }
+        kernelSize = reader.size - kernelOffset
+        let preferred = header.u64(0x258)
+        guard preferred >= Layout.highMemoryBase.value, preferred < Layout.holeStart.value, Page.isAligned(preferred) else {
+            throw reader.bad("wants to be loaded at 0x\(hex(preferred))")
+        }
+        loadAddress = GuestAddress(preferred)
+        sizeInMemory = UInt64(header.u32(0x260))
+        initrdLimit = UInt64(header.u32(0x22C))
+        let end = min(0x202 + Int(header[0x201]), 0x268)
+        guard end >= 0x238 else { throw reader.bad("its boot header ends at 0x\(hex(UInt64(end)))") }
+        setupHeader = Array(header[0x1F1..<end])
+    }
+}
+
+/// Opens a kernel or initrd that the user named.
+func openImage(_ path: String) throws(HypervisorError) -> OwnedDescriptor {
+    do throws(LinuxError) { return try OwnedDescriptor.open(path, flags: O_RDONLY) } catch {
+        throw .badImage("\(path): \(LinuxError.message(error.code))")
+    }
+}

@@ -1,0 +1,212 @@
+internal import GuestMemory
+
+/// A 16550A UART with FIFOs (National Semiconductor PC16550D), interrupt-driven.
+///
+/// What the guest sends waits in a ring for the host's console loop; while the ring is full the transmitter says that
+/// it is busy, so a slow reader slows the guest and never blocks its vCPU. What the host sends waits in a queue of the
+/// same kind. Modem lines say: connected. The divisor is stored and otherwise ignored.
+public final class Serial16550: PortDevice {
+    /// Bytes that may wait for the host, and for the guest.
+    public static let capacity = 64 << 10
+
+    private struct State {
+        var interruptEnable: UInt8 = 0
+        var lineControl: UInt8 = 0
+        var modemControl: UInt8 = 0
+        var fifoControl: UInt8 = 0
+        var scratch: UInt8 = 0
+        var divisor: UInt16 = 12
+        var transmitInterrupt = false
+        var level = false
+        var output = ByteQueue()
+        var input = ByteQueue()
+        var overrun = false
+        var lostBytes: UInt64 = 0
+    }
+
+    private enum LineStatus {
+        static let dataReady: UInt8 = 0x01
+        static let overrun: UInt8 = 0x02
+        static let transmitterEmpty: UInt8 = 0x60
+    }
+
+    private let state = Monitor(State())
+    private let setInterrupt: @Sendable (Bool) -> Void
+    private let outputReady: @Sendable () -> Void
+
+    /// - Parameters:
+    ///   - setInterrupt: sets the level of its interrupt line; called under the device's lock.
+    ///   - outputReady: called when bytes begin to wait for the host; must not block.
+    init(setInterrupt: @escaping @Sendable (Bool) -> Void, outputReady: @escaping @Sendable () -> Void) {
+        self.setInterrupt = setInterrupt
+        self.outputReady = outputReady
+    }
+
+    // MARK: the host's side
+
+    /// Takes what the guest sent, at most `limit` bytes.
+    public func takeOutput(limit: Int) -> [UInt8] {
+        state.withLock { state in
+            let wasFull = state.output.count >= Self.capacity
+            let bytes = state.output.take(limit)
+            if wasFull, !bytes.isEmpty {
+                state.transmitInterrupt = true
+                updateInterrupt(&state)
+            }
+            return bytes
+        }
+    }
+
+    /// Bytes that ``receive(_:)`` would take now.
+    public var inputSpace: Int { state.withLock { Self.capacity - $0.input.count } }
+
+    /// Hands bytes to the guest; what does not fit is refused.
+    /// - Returns: how many were taken.
+    @discardableResult
+    public func receive(_ bytes: [UInt8]) -> Int {
+        state.withLock { state in
+            let taken = min(bytes.count, Self.capacity - state.input.count)
+            state.input.append(bytes[..<taken])
+            updateInterrupt(&state)
+            return taken
+        }
+    }
+
+    // MARK: the guest's side
+
+    func read(offset: UInt16, size: Int, by vcpu: VirtualCPU) -> UInt32 {
+        guard size == 1 else { return UInt32.max }
+        return state.withLock { UInt32(register(offset, &$0)) }
+    }
+
+    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: VirtualCPU) {
+        guard size == 1 else { return }
+        let begun = state.withLock { state in
+            let waiting = state.output.count
+            set(offset, UInt8(truncatingIfNeeded: value), &state)
+            return waiting == 0 && state.output.count > 0
+        }
+        if begun { outputReady() }
+    }
+
+    private func register(_ offset: UInt16, _ state: inout State) -> UInt8 {
+        let latch = state.lineControl & 0x80 != 0
+        switch offset {
+        case 0 where latch: return UInt8(truncatingIfNeeded: state.divisor)
+        case 1 where latch: return UInt8(truncatingIfNeeded: state.divisor >> 8)
+        case 0:
+            if state.modemControl & 0x10 != 0, state.input.isEmpty { return 0 }
+            let byte = state.input.take(1).first ?? 0
+            updateInterrupt(&state)
+            return byte
+        case 1: return state.interruptEnable
+        case 2: return interruptIdentification(&state)
+        case 3: return state.lineControl
+        case 4: return state.modemControl
+        case 5: return lineStatus(&state)
+        case 6: return modemStatus(state)
+        default: return state.scratch
+        }
+    }
+
+    private func set(_ offset: UInt16, _ value: UInt8, _ state: inout State) {
+        let latch = state.lineControl & 0x80 != 0
+        switch offset {
+        case 0 where latch: state.divisor = state.divisor & 0xff00 | UInt16(value)
+        case 1 where latch: state.divisor = state.divisor & 0x00ff | UInt16(value) << 8
+        case 0: transmit(value, &state)
+        case 1:
+            // Enabling the transmitter interrupt while the transmitter is empty raises it (PC16550D, 8.6.3).
+            if value & 2 != 0, state.interruptEnable & 2 == 0 { state.transmitInterrupt = true }
+            state.interruptEnable = value & 0x0f
+        case 2:
+            state.fifoControl = value
+            if value & 2 != 0 { state.input.removeAll() }
+        case 3: state.lineControl = value
+        case 4: state.modemControl = value & 0x1f
+        case 7: state.scratch = value
+        default: break
+        }
+        updateInterrupt(&state)
+    }
+
+    private func transmit(_ byte: UInt8, _ state: inout State) {
+        if state.modemControl & 0x10 != 0 {
+            // Loopback: the transmitter feeds the receiver.
+            if state.input.count < 16 { state.input.append([byte]) } else { state.overrun = true }
+        } else if state.output.count < Self.capacity {
+            state.output.append([byte])
+        } else {
+            state.lostBytes += 1
+        }
+        // Sent at once: empty again as long as the ring has room.
+        state.transmitInterrupt = state.output.count < Self.capacity
+    }
+
+    private func lineStatus(_ state: inout State) -> UInt8 {
+        var status: UInt8 = 0
+        if !state.input.isEmpty { status |= LineStatus.dataReady }
+        if state.output.count < Self.capacity { status |= LineStatus.transmitterEmpty }
+        if state.overrun {
+            status |= LineStatus.overrun
+            state.overrun = false
+        }
+        return status
+    }
+
+    private func modemStatus(_ state: State) -> UInt8 {
+        // In loopback the outputs appear as inputs: DTR as DSR, RTS as CTS, OUT1 as RI, OUT2 as DCD.
+        guard state.modemControl & 0x10 != 0 else { return 0xB0 }
+        let control = state.modemControl
+        return (control & 1) << 5 | (control & 2) << 3 | (control & 4) << 4 | (control & 8) << 4
+    }
+
+    private func interruptIdentification(_ state: inout State) -> UInt8 {
+        let fifos: UInt8 = state.fifoControl & 1 != 0 ? 0xC0 : 0
+        if state.interruptEnable & 1 != 0, !state.input.isEmpty { return fifos | 0x04 }
+        if state.interruptEnable & 2 != 0, state.transmitInterrupt {
+            state.transmitInterrupt = false
+            updateInterrupt(&state)
+            return fifos | 0x02
+        }
+        return fifos | 0x01
+    }
+
+    private func updateInterrupt(_ state: inout State) {
+        let wanted =
+            state.interruptEnable & 1 != 0 && !state.input.isEmpty
+            || state.interruptEnable & 2 != 0 && state.transmitInterrupt
+        guard wanted != state.level else { return }
+        state.level = wanted
+        setInterrupt(wanted)
+    }
+}
+
+/// A queue of bytes that gives up its memory when it has been large and is empty.
+struct ByteQueue {
+    private var bytes: [UInt8] = []
+    private var head = 0
+    var count: Int { bytes.count - head }
+    var isEmpty: Bool { count == 0 }
+
+    mutating func append(_ new: some Collection<UInt8>) { bytes.append(contentsOf: new) }
+
+    mutating func take(_ limit: Int) -> [UInt8] {
+        let end = head + min(max(limit, 0), count)
+        let taken = Array(bytes[head..<end])
+        head = end
+        if head == bytes.count {
+            bytes.removeAll(keepingCapacity: bytes.count <= 4096)
+            head = 0
+        } else if head >= 4096 {
+            bytes.removeFirst(head)
+            head = 0
+        }
+        return taken
+    }
+
+    mutating func removeAll() {
+        bytes.removeAll()
+        head = 0
+    }
+}

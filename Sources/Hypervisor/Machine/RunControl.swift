@@ -1,0 +1,148 @@
+internal import GuestMemory
+internal import Synchronization
+
+/// What all vCPU threads of a guest obey, and what they answer.
+///
+/// Every change of mind has a number of its own (a generation), which a vCPU repeats when it has obeyed. A flag would
+/// not do: after resume and pause in quick succession, a vCPU that saw neither would take its old answer for the new one.
+///
+/// ```
+///            resume                 end, stop
+///   paused <--------> running  ------------------> ended
+///            pause
+/// ```
+/// Lock order: the monitor here is innermost but for a thread's own.
+final class RunControl: Sendable {
+    enum Command: UInt64 { case run, pause, end }
+
+    private struct State {
+        var generation: UInt64 = 1
+        var command = Command.pause
+        /// Callers of `pause` that have not resumed. The machine starts paused, held once by its owner.
+        var pauseDepth = 1
+        /// By vCPU: the last generation that it obeyed while outside the guest.
+        var acknowledged: [UInt64]
+        /// vCPU threads that have ended.
+        var finished = 0
+        var end: GuestEnd?
+    }
+
+    private let processorCount: Int
+    private let state: Monitor<State>
+    /// The current generation, for a vCPU to look at without the lock before each entry.
+    private let request = Atomic<UInt64>(1)
+    /// Called once, when the end is known; on the thread that brought it about.
+    private let ended: @Sendable () -> Void
+
+    init(processorCount: Int, ended: @escaping @Sendable () -> Void) {
+        self.processorCount = processorCount
+        self.ended = ended
+        state = Monitor(State(acknowledged: [UInt64](repeating: 0, count: processorCount)))
+    }
+
+    /// The end of the guest, once it has come.
+    var end: GuestEnd? { state.withLock { $0.end } }
+    var isPaused: Bool { state.withLock { $0.command == .pause } }
+
+    // MARK: controllers
+
+    /// Stops all vCPUs outside the guest and returns when they are. Nests.
+    func pause(kick: (Int) -> Void) {
+        let generation: UInt64 = state.update { state in
+            state.pauseDepth += 1
+            if state.command == .run { change(&state, to: .pause) }
+            return state.generation
+        }
+        // A thread that is about to enter the guest sees immediate_exit or the signal; if a signal is lost on a thread
+        // that is in a system call of its own, the next one comes within 2 ms.
+        while true {
+            let late = state.withLock { state in
+                state.command == .end ? [] : (0..<processorCount).filter { state.acknowledged[$0] < generation }
+            }
+            if late.isEmpty { return }
+            late.forEach(kick)
+            let deadline = monotonicNanoseconds() + 2_000_000
+            _ = state.wait(until: deadline) { state in
+                state.command == .end || !state.acknowledged.contains { $0 < generation } ? true : nil
+            }
+        }
+    }
+
+    /// Undoes one `pause`; the last one lets the vCPUs go on.
+    func resume() {
+        state.update { state in
+            precondition(state.pauseDepth > 0, "resume follows a pause")
+            state.pauseDepth -= 1
+            if state.pauseDepth == 0, state.command == .pause { change(&state, to: .run) }
+        }
+    }
+
+    /// Ends the guest; the first reason given is the one that counts. All vCPUs leave.
+    func end(_ reason: GuestEnd, kick: (Int) -> Void) {
+        let first = state.update { state in
+            guard state.end == nil else { return false }
+            state.end = reason
+            change(&state, to: .end)
+            return true
+        }
+        guard first else { return }
+        (0..<processorCount).forEach(kick)
+        ended()
+    }
+
+    /// As `end(_:kick:)`, from a vCPU's own thread: the others are kicked by whoever learns of the end.
+    func endFromProcessor(_ reason: GuestEnd) { end(reason, kick: { _ in }) }
+
+    /// Waits until every vCPU thread has left, reminding those that have not.
+    func waitForThreads(kick: (Int) -> Void) {
+        while true {
+            let all: Bool? = state.wait(until: monotonicNanoseconds() + 2_000_000) { [processorCount] state in
+                state.finished == processorCount ? true : nil
+            }
+            if all != nil { return }
+            (0..<processorCount).forEach(kick)
+        }
+    }
+
+    private func change(_ state: inout State, to command: Command) {
+        state.generation += 1
+        state.command = command
+        request.store(state.generation, ordering: .sequentiallyConsistent)
+    }
+
+    // MARK: vCPU threads
+
+    /// Whether something changed since `seen`; cheap, before every entry.
+    func hasChanged(since seen: UInt64) -> Bool {
+        request.load(ordering: .sequentiallyConsistent) != seen
+    }
+
+    /// Obeys the current command: acknowledges it, waits while paused.
+    /// - Returns: false when the thread must end.
+    func checkIn(_ index: Int, seen: inout UInt64) -> Bool {
+        let generation: UInt64? = state.wait { state -> UInt64?? in
+            if state.acknowledged[index] != state.generation {
+                state.acknowledged[index] = state.generation
+                wake()
+            }
+            switch state.command {
+            case .run: return .some(state.generation)
+            case .pause: return nil
+            case .end: return .some(nil)
+            }
+        } ?? nil
+        guard let generation else { return false }
+        seen = generation
+        return true
+    }
+
+    /// Waits until the deadline (monotonic nanoseconds) or the next change.
+    func sleep(until deadline: UInt64, seen: UInt64) {
+        _ = state.wait(until: deadline) { state in state.generation != seen ? true : nil }
+    }
+
+    /// A vCPU thread's last word.
+    func finish() { state.update { $0.finished += 1 } }
+
+    private func wake() { state.wakeAll() }
+}

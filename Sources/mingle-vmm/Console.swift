@@ -1,0 +1,129 @@
+import CLinux
+import Glibc
+import GuestMemory
+import Hypervisor
+
+/// The guest's serial line on the host: where its bytes go, where they come from, and the escape key.
+struct Console {
+    /// What a byte typed asks of the VMM.
+    enum Request { case quit }
+
+    private static let escape: UInt8 = 0x01  // Ctrl-A
+    private static let chunk = 4096
+
+    private let serial: Serial16550
+    private let file: OutputFile?
+    private let terminal: RawTerminal?
+    private let endOfFileToGuest: Bool
+    private(set) var inputDescriptor: Int32?
+    private(set) var outputDescriptor: Int32?
+    private var pending: ArraySlice<UInt8> = []
+    private var escaped = false
+    /// Nobody reads what the guest says any more.
+    private(set) var isBroken = false
+
+    init(_ options: Options, serial: Serial16550) throws(LinuxError) {
+        self.serial = serial
+        endOfFileToGuest = options.endOfFileToGuest
+        switch options.serial {
+        case .stdio:
+            file = nil
+            terminal = try RawTerminal.takeOver(stateDirectory: options.stateDirectory)
+            // A terminal that is not ours (a background job) is not read either.
+            inputDescriptor = terminal == nil && isatty(0) == 1 ? nil : 0
+            outputDescriptor = 1
+        case .file(let path):
+            file = try OutputFile(path)
+            terminal = nil
+            inputDescriptor = nil
+            outputDescriptor = file?.descriptor.number
+        case .none:
+            file = nil
+            terminal = nil
+            inputDescriptor = nil
+            outputDescriptor = nil
+        }
+    }
+
+    /// Whether a write is worth waiting for.
+    mutating func hasOutput() -> Bool {
+        if pending.isEmpty { pending = serial.takeOutput(limit: Self.chunk)[...] }
+        if outputDescriptor == nil {
+            // Nobody listens: keep the line flowing.
+            while !pending.isEmpty { pending = serial.takeOutput(limit: Self.chunk)[...] }
+        }
+        return !pending.isEmpty
+    }
+
+    /// Whether the guest could take more input.
+    var wantsInput: Bool { inputDescriptor != nil && serial.inputSpace >= Self.chunk }
+
+    /// Writes once; the descriptor was ready.
+    mutating func writeOutput() {
+        guard let descriptor = outputDescriptor else { return }
+        guard let count = HostIO.write(descriptor, pending) else {
+            outputDescriptor = nil
+            isBroken = true
+            return
+        }
+        pending = pending.dropFirst(count)
+    }
+
+    /// Reads once; the descriptor was ready.
+    mutating func readInput() -> Request? {
+        guard let descriptor = inputDescriptor else { return nil }
+        switch HostIO.read(descriptor, limit: Self.chunk) {
+        case .nothing: return nil
+        case .endOfFile:
+            inputDescriptor = nil
+            if endOfFileToGuest, terminal == nil { serial.receive([0x04]) }
+            return nil
+        case .bytes(let bytes):
+            guard terminal != nil else {
+                serial.receive(bytes)
+                return nil
+            }
+            return type(bytes)
+        }
+    }
+
+    /// Keys of a terminal: Ctrl-A X quits, Ctrl-A Ctrl-A (or A) is Ctrl-A, all else is the guest's.
+    private mutating func type(_ keys: [UInt8]) -> Request? {
+        var typed: [UInt8] = []
+        var request: Request?
+        for key in keys {
+            switch (escaped, key) {
+            case (false, Self.escape): escaped = true
+            case (false, _): typed.append(key)
+            case (true, UInt8(ascii: "x")), (true, UInt8(ascii: "X")):
+                request = .quit
+                escaped = false
+            case (true, Self.escape), (true, UInt8(ascii: "a")):
+                typed.append(Self.escape)
+                escaped = false
+            case (true, _): escaped = false
+            }
+        }
+        serial.receive(typed)
+        return request
+    }
+
+    /// Writes what the guest said last, for at most `seconds` if the reader is slow.
+    mutating func flush(seconds: Double) {
+        let deadline = monotonicNanoseconds() + UInt64(seconds * 1e9)
+        while hasOutput(), let descriptor = outputDescriptor {
+            let now = monotonicNanoseconds()
+            guard now < deadline else { return }
+            let ready = HostIO.poll([(descriptor, .output)], timeout: Int32((deadline - now) / 1_000_000 + 1))
+            if !ready[0].isEmpty { writeOutput() }
+        }
+    }
+}
+
+/// The file that `--serial file:PATH` names, made anew.
+private final class OutputFile {
+    let descriptor: OwnedDescriptor
+    init(_ path: String) throws(LinuxError) {
+        descriptor = try .open(path, flags: O_WRONLY | O_CREAT | O_TRUNC, mode: 0o644)
+    }
+}

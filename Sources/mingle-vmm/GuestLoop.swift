@@ -1,0 +1,139 @@
+import CLinux
+import Glibc
+import GuestMemory
+import Hypervisor
+
+/// How it ended, for the shell.
+struct Outcome {
+    let end: GuestEnd
+    /// Exit status of this process.
+    let status: UInt8
+    /// What to say instead of the guest's own end, when the end came from outside.
+    let explanation: String?
+}
+
+/// Wakes the main thread.
+final class WakeEvent: Sendable {
+    private let descriptor: OwnedDescriptor
+    init() throws(LinuxError) { descriptor = try .event() }
+    var number: Int32 { descriptor.number }
+    func signal() { descriptor.signalEvent() }
+    func drain() { descriptor.drainEvent() }
+}
+
+/// The main thread's loop: console, signals, time limits.
+///
+/// ```
+///  running --signal--> asked to power off (button pressed, again every half second) --grace over, 2nd signal--> stopped
+///     |  \--time limit, Ctrl-A X-----------------------------------------------------------------------------^
+///     +--- the guest ends by itself, at any time
+/// ```
+struct GuestLoop: ~Copyable {
+    private struct Stopping {
+        let signal: Int32
+        let deadline: UInt64
+        var nextPress: UInt64
+    }
+
+    private let options: Options
+    private let machine: VirtualMachine
+    private let timeline: Timeline
+    private var console: Console
+    private var stopping: Stopping?
+    private let timeLimit: UInt64?
+    private var announcedReady = false
+
+    init(_ options: Options, _ machine: VirtualMachine, _ timeline: Timeline) throws(LinuxError) {
+        self.options = options
+        self.machine = machine
+        self.timeline = timeline
+        console = try Console(options, serial: machine.serial)
+        timeLimit = options.timeout > 0 ? monotonicNanoseconds() + UInt64(options.timeout * 1e9) : nil
+    }
+
+    /// Runs until the guest has ended or must be stopped.
+    mutating func run(
+        _ signals: borrowing OwnedDescriptor, _ wake: WakeEvent, _ record: GuestRecord?
+    ) -> Outcome {
+        while true {
+            if let end = machine.end { return outcome(end) }
+            if let outcome = checkTime() { return outcome }
+            if !announcedReady, timeline.isReady {
+                announcedReady = true
+                record?.update(state: stopping == nil ? "running" : "stopping")
+            }
+            let hasOutput = console.hasOutput()
+            let ready = HostIO.poll(
+                [
+                    (signals.number, .input), (wake.number, .input),
+                    (console.wantsInput ? console.inputDescriptor ?? -1 : -1, .input),
+                    (hasOutput ? console.outputDescriptor ?? -1 : -1, .output),
+                ], timeout: timeout())
+            if !ready[1].isEmpty { wake.drain() }
+            if !ready[3].isEmpty { console.writeOutput() }
+            if !ready[2].isEmpty, console.readInput() == .quit {
+                machine.stop()
+                return Outcome(end: .stopped, status: 130, explanation: "stopped by Ctrl-A X")
+            }
+            if !ready[0].isEmpty {
+                while let signal = HostIO.nextSignal(signals) {
+                    if let outcome = receive(signal, record) { return outcome }
+                }
+            }
+            // A reader that has gone is as good as a hang-up: nobody wants this guest any more.
+            if console.isBroken, stopping == nil, let outcome = receive(SIGHUP, record) { return outcome }
+        }
+    }
+
+    /// Last words of the guest, then the console's own end.
+    consuming func finish() { console.flush(seconds: 2) }
+
+    private mutating func receive(_ signal: Int32, _ record: GuestRecord?) -> Outcome? {
+        if let stopping { return stop(after: stopping.signal) }
+        let now = monotonicNanoseconds()
+        stopping = Stopping(
+            signal: signal, deadline: now + UInt64(options.grace * 1e9), nextPress: now + 500_000_000)
+        record?.update(state: "stopping")
+        let isPayload = options.configuration.bootProtocol == .payload
+        machine.requestStop()
+        // A payload has no power button.
+        return isPayload ? stop(after: signal) : nil
+    }
+
+    private mutating func checkTime() -> Outcome? {
+        let now = monotonicNanoseconds()
+        if let timeLimit, now >= timeLimit {
+            machine.stop()
+            if let end = machine.end, end != .stopped { return outcome(end) }
+            return Outcome(end: .stopped, status: 124, explanation: "stopped at the time limit of \(options.timeout) s")
+        }
+        guard let current = stopping else { return nil }
+        if now >= current.deadline { return stop(after: current.signal) }
+        if now >= current.nextPress {
+            // A kernel that was still booting has not seen the first press.
+            machine.requestStop()
+            stopping?.nextPress = now + 500_000_000
+        }
+        return nil
+    }
+
+    private func stop(after signal: Int32) -> Outcome {
+        machine.stop()
+        if let end = machine.end, end != .stopped { return outcome(end) }
+        return Outcome(
+            end: .stopped, status: UInt8(truncatingIfNeeded: 128 + signal),
+            explanation: "stopped by force after signal \(signal)")
+    }
+
+    private func outcome(_ end: GuestEnd) -> Outcome {
+        Outcome(end: end, status: end.exitCode, explanation: nil)
+    }
+
+    /// Milliseconds until something is due; nil for ever.
+    private func timeout() -> Int32? {
+        let due = [timeLimit, stopping?.deadline, stopping?.nextPress].compactMap { $0 }.min()
+        guard let due else { return nil }
+        let now = monotonicNanoseconds()
+        return due <= now ? 0 : Int32(clamping: (due - now) / 1_000_000 + 1)
+    }
+}

@@ -1,0 +1,51 @@
+import CLinux
+import Glibc
+import GuestMemory
+
+/// A file of the state directory that says that we live: locked as long as we do, so that whoever finds it unlocked
+/// knows that its owner is gone. Removed at the end.
+struct RegisteredFile: ~Copyable {
+    private let descriptor: OwnedDescriptor
+    private let path: String
+
+    /// Creates or takes over the file and locks it.
+    /// - Returns: nil when somebody else holds it.
+    static func claim(_ path: String) throws(LinuxError) -> RegisteredFile? {
+        // A file that is removed between open and lock is nobody's: look again.
+        for _ in 0..<100 {
+            let descriptor = try OwnedDescriptor.open(path, flags: O_RDWR | O_CREAT | O_NOFOLLOW, mode: 0o600)
+            if flock(descriptor.number, LOCK_EX | LOCK_NB) != 0 {
+                if errno == EWOULDBLOCK { return nil }
+                throw .current("flock", path)
+            }
+            if isStill(descriptor.number, at: path) { return RegisteredFile(descriptor: descriptor, path: path) }
+        }
+        throw LinuxError(operation: "flock", code: EBUSY, subject: path)
+    }
+
+    private init(descriptor: consuming OwnedDescriptor, path: String) {
+        self.descriptor = descriptor
+        self.path = path
+    }
+
+    private static func isStill(_ number: Int32, at path: String) -> Bool {
+        var (open, named) = (stat(), stat())
+        // SAFETY: live locals; the path is a NUL-terminated copy.
+        guard unsafe fstat(number, &open) == 0, unsafe lstat(path, &named) == 0 else { return false }
+        return open.st_ino == named.st_ino && open.st_dev == named.st_dev
+    }
+
+    /// Replaces the text. Readers see one or the other.
+    func write(_ text: String) {
+        let bytes = Array(text.utf8)
+        // SAFETY: the array is alive for the call. One write of less than a page is atomic on tmpfs and ext4; the file
+        // is informative, so an error (a full disk) only leaves an old text.
+        _ = unsafe pwrite(descriptor.number, bytes, bytes.count, 0)
+        _ = ftruncate(descriptor.number, bytes.count)
+    }
+
+    deinit {
+        // Still locked, so it is ours to remove.
+        _ = unsafe unlink(path)
+    }
+}

@@ -1,0 +1,75 @@
+import CLinux
+import Glibc
+import GuestMemory
+import Hypervisor
+import Logging
+
+/// One guest, one process: build it, run its console until it ends, say how it ended.
+@main
+struct VMM {
+    /// Mistakes in the arguments; as sysexits(3).
+    private static let usageStatus: Int32 = 64
+    /// The guest could not be started.
+    private static let failureStatus: Int32 = 125
+
+    static func main() {
+        let started = monotonicNanoseconds()
+        HostIO.useOneArena()
+        let options: Options
+        do throws(UsageError) { options = try Options(Array(CommandLine.arguments.dropFirst())) } catch {
+            fail("\(error)\n\(Options.usage)", status: usageStatus)
+        }
+        do {
+            exit(try run(options, Timeline(started: started)))
+        } catch { fail("\(error)", status: failureStatus) }
+    }
+
+    private static func run(_ options: Options, _ timeline: Timeline) throws -> Int32 {
+        let signals = try HostIO.signals([SIGTERM, SIGHUP, SIGINT, SIGQUIT])
+        let record = try GuestRecord(options)
+        let wake = try WakeEvent()
+        var observer = GuestObserver()
+        observer.doorbell = { number, processor in
+            timeline.ring(number, processor)
+            if number == 1 { wake.signal() }
+        }
+        observer.serialOutput = { wake.signal() }
+        observer.ended = { wake.signal() }
+        observer.entered = { timeline.enter() }
+
+        let machine = try VirtualMachine(options.configuration, observer: observer)
+        let built = monotonicNanoseconds()
+        var loop = try GuestLoop(options, machine, timeline)
+        try machine.start()
+        record?.update(state: "booting")
+        let outcome = loop.run(signals, wake, record)
+        machine.stop()
+        loop.finish()
+        let ended = monotonicNanoseconds()
+        if let path = options.reportPath {
+            try Report(options: options, outcome: outcome, timeline: timeline, built: built, ended: ended)
+                .write(to: path)
+        }
+        sayGoodbye(outcome, options, seconds: Double(ended - timeline.started) / 1e9)
+        return Int32(outcome.status)
+    }
+
+    /// One line for people; quiet when the guest did what was asked.
+    private static func sayGoodbye(_ outcome: Outcome, _ options: Options, seconds: Double) {
+        let level: Logger.Level =
+            switch outcome.end {
+            case .poweredOff, .exited: .info
+            case .rebooted, .panicked, .stopped: .warning
+            case .tripleFault, .failed: .error
+            }
+        guard level >= options.logLevel else { return }
+        let tenths = Int(seconds * 10)
+        let text = outcome.explanation ?? "\(outcome.end)"
+        HostIO.writeAll(2, "mingle: \(options.configuration.name): \(text) (after \(tenths / 10).\(tenths % 10) s)\n")
+    }
+
+    private static func fail(_ text: String, status: Int32) -> Never {
+        HostIO.writeAll(2, "mingle: error: \(text)\n")
+        exit(status)
+    }
+}
