@@ -65,7 +65,8 @@ struct VMM {
         guard level >= options.logLevel else { return }
         let tenths = Int(seconds * 10)
         let text = outcome.explanation ?? "\(outcome.end)"
-        HostIO.writeAll(2, "mingle: \(options.configuration.name): \(text) (after \(tenths / 10).\(tenths % 10) s)\n")
+        let time = "\(tenths / 10).\(tenths % 10) s"
+        HostIO.writeAll(2, "mingle: \(options.configuration.name): after \(time): \(text)\n")
     }
 
     private static func fail(_ text: String, status: Int32) -> Never {

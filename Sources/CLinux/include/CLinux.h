@@ -92,6 +92,10 @@ MINGLE_REQUEST(UFFDIO_API);
 #ifndef KVM_EXIT_MEMORY_FAULT
 #define KVM_EXIT_MEMORY_FAULT 39
 #endif
+// include/uapi/linux/kvm.h of Linux 5.14
+#ifndef KVM_CAP_EXIT_ON_EMULATION_FAILURE
+#define KVM_CAP_EXIT_ON_EMULATION_FAILURE 204
+#endif
 // include/uapi/linux/userfaultfd.h: _IO(USERFAULTFD_IOC, 0x00)
 static const unsigned long MINGLE_USERFAULTFD_IOC_NEW = _IO(0xAA, 0x00);
 

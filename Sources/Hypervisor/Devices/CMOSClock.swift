@@ -44,7 +44,7 @@ final class CMOSClock: PortDevice {
         }
     }
 
-    private static func bcd(_ value: Int) -> UInt8 { UInt8(value / 10 << 4 | value % 10) }
+    private static func bcd(_ value: Int) -> UInt8 { UInt8((value / 10) << 4 | value % 10) }
 }
 
 /// A date of the Gregorian calendar in UTC.

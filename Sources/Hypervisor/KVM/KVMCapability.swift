@@ -29,6 +29,8 @@ public struct KVMCapability: Hashable, Sendable {
     public static let manualDirtyLog = KVMCapability(
         "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2", KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)
     public static let dirtyRing = KVMCapability("KVM_CAP_DIRTY_LOG_RING", KVM_CAP_DIRTY_LOG_RING)
+    public static let exitOnEmulationFailure = KVMCapability(
+        "KVM_CAP_EXIT_ON_EMULATION_FAILURE", KVM_CAP_EXIT_ON_EMULATION_FAILURE)
     public static let irqEventDescriptor = KVMCapability("KVM_CAP_IRQFD", KVM_CAP_IRQFD)
     public static let ioEventDescriptor = KVMCapability("KVM_CAP_IOEVENTFD", KVM_CAP_IOEVENTFD)
 
@@ -41,6 +43,6 @@ public struct KVMCapability: Hashable, Sendable {
     public static let all: [KVMCapability] =
         required + [
             .tscDeadlineTimer, .adjustClock, .recommendedProcessors, .maximumProcessors, .memorySlots,
-            .readOnlyMemory, .manualDirtyLog, .dirtyRing, .irqEventDescriptor, .ioEventDescriptor,
+            .readOnlyMemory, .manualDirtyLog, .dirtyRing, .exitOnEmulationFailure, .irqEventDescriptor, .ioEventDescriptor,
         ]
 }

@@ -157,6 +157,10 @@ public final class VirtualMachine: Sendable {
         return try hypervisorSystem { () throws(LinuxError) in
             let machine = try system.createMachine()
             if dirtyLog == .manual { try machine.enable(.manualDirtyLog, argument: 1) }
+            // Without it, user-mode code that KVM cannot emulate gets #UD, and nobody learns why.
+            if system.checkExtension(.exitOnEmulationFailure) != 0 {
+                try machine.enable(.exitOnEmulationFailure, argument: 1)
+            }
             try machine.setIdentityMapAddress(Layout.identityMap)
             try machine.setTSSAddress(Layout.tss)
             try machine.createInterruptController()
