@@ -43,8 +43,7 @@ struct FileStatus: Equatable {
     func isSameFile(as other: FileStatus) -> Bool { device == other.device && inode == other.inode }
 }
 
-/// The calling thread's errno: a macro in C, which Swift does not see without its own C library module, whose
-/// definitions clash with those of CLinux.
+/// The calling thread's errno, which is a macro in C.
 var errno: Int32 {
     // SAFETY: the C library gives a pointer to this thread's errno, valid as long as the thread.
     unsafe __errno_location().pointee
@@ -54,15 +53,9 @@ var errno: Int32 {
 public enum SystemCall {
     /// The text for an errno value.
     public static func message(_ code: Int32) -> String {
-        var buffer = [CChar](repeating: 0, count: 128)
-        let capacity = buffer.count
-        // SAFETY: the buffer is ours, its true size is passed, and GNU strerror_r ends its text with NUL in either case.
-        return unsafe buffer.withUnsafeMutableBufferPointer { bytes in
-            guard let base = bytes.baseAddress, let text = unsafe strerror_r(code, base, capacity) else {
-                return "error \(code)"
-            }
-            return unsafe String(cString: text)
-        }
+        // SAFETY: the text is a constant of the C library; nil for a number that it does not know.
+        guard let text = unsafe strerrordesc_np(code) else { return "error \(code)" }
+        return unsafe String(cString: text)
     }
 
     /// Opens a file, always with O_CLOEXEC. Throws errno.
@@ -136,7 +129,8 @@ public enum SystemCall {
     public static func contents(of path: String, limit: Int = 1 << 30) throws(SupportError) -> [UInt8] {
         let size = try RunChecks.readableFile(path, what: "the file")
         guard size <= UInt64(limit) else {
-            throw .unusableImage(path: path, reason: "larger than the \(ByteSize.format(UInt64(limit))) that are read")
+            throw .unusableImage(
+                path: path, reason: "larger than the \(ByteSize.format(UInt64(limit))) that are read")
         }
         let result = open(path, flags: O_RDONLY).flatMap { number in
             let descriptor = OwnedDescriptor(taking: number)

@@ -35,7 +35,9 @@ struct ImagesCommand: ParsableCommand {
         func run() throws {
             let (cache, images) = try ImageProvider(console: log.console).list()
             if json {
-                print(JSONValue.object([("cache", .string(cache)), ("images", ImagesCommand.json(images))]).text())
+                print(
+                    JSONValue.object([("cache", .string(cache)), ("images", ImagesCommand.json(images))])
+                        .text())
             } else {
                 print(ImagesCommand.table(images))
             }
@@ -63,7 +65,8 @@ struct ImagesCommand: ParsableCommand {
         @OptionGroup var log: LogOptions
 
         func run() throws {
-            let images = try ImageProvider(console: Console(level: min(log.logLevel, .info))).build(update: update)
+            let images = try ImageProvider(console: Console(level: min(log.logLevel, .info))).build(
+                update: update)
             print(json ? ImagesCommand.json(images).text() : ImagesCommand.table(images))
         }
     }
@@ -149,7 +152,10 @@ struct ImagesCommand: ParsableCommand {
 
         func run() throws {
             let freed = try ImageProvider(console: log.console).clean()
-            print(json ? JSONValue.object([("freed_bytes", .unsigned(freed))]).text() : "freed \(ByteSize.format(freed))")
+            print(
+                json
+                    ? JSONValue.object([("freed_bytes", .unsigned(freed))]).text()
+                    : "freed \(ByteSize.format(freed))")
         }
     }
 

@@ -150,7 +150,7 @@ public struct HostChecks: Sendable {
     private static func limit(_ resource: Int32) -> UInt64? {
         var value = rlimit()
         // SAFETY: `value` is a whole struct rlimit of ours.
-        guard unsafe getrlimit(__rlimit_resource(UInt32(resource)), &value) == 0, value.rlim_cur != .max
+        guard unsafe getrlimit(resource, &value) == 0, value.rlim_cur != .max
         else {
             return nil
         }

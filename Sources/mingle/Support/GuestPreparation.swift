@@ -63,7 +63,8 @@ struct GuestPreparation {
         case .debian:
             let debian = try images.debianKernel(format ?? .vmlinux)
             return Kernel(
-                path: debian.path, label: debian.label, file: try KernelFile(path: debian.path), debian: debian)
+                path: debian.path, label: debian.label, file: try KernelFile(path: debian.path),
+                debian: debian)
         case .payload(let name):
             let path = try images.payload(name)
             return Kernel(path: path, label: "payload:\(name)", file: try KernelFile(path: path), debian: nil)

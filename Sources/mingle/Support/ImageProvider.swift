@@ -59,7 +59,9 @@ struct ImageProvider {
         }
     }
 
-    fileprivate func images<Result>(_ body: () throws(GuestImagesError) -> Result) throws(SupportError) -> Result {
+    fileprivate func images<Result>(_ body: () throws(GuestImagesError) -> Result) throws(SupportError)
+        -> Result
+    {
         do throws(GuestImagesError) { return try body() } catch { throw .image(message: error.description) }
     }
 }
@@ -159,12 +161,16 @@ extension ImageProvider {
         let root = cache.path("kernels")
         for name in ((try? FileManager.default.contentsOfDirectory(atPath: root)) ?? []).sorted() {
             guard !name.hasPrefix(".") else { continue }
-            check(name) { () throws(GuestImagesError) in try DebianKernel(directory: "\(root)/\(name)").verify() }
+            check(name) { () throws(GuestImagesError) in
+                try DebianKernel(directory: "\(root)/\(name)").verify()
+            }
         }
         if let share = try? ShareDirectory.find() {
             let catalogue = PayloadCatalogue(share: share)
             for payload in catalogue.payloads {
-                check("payload:\(payload.name)") { () throws(GuestImagesError) in _ = try catalogue.find(payload.name) }
+                check("payload:\(payload.name)") { () throws(GuestImagesError) in
+                    _ = try catalogue.find(payload.name)
+                }
             }
         }
         return results

@@ -1,11 +1,13 @@
+import Hypervisor
 import MingleSupport
 
 /// Finds out whether guests' kernel mode runs in hardware: the only place that asks.
 enum KernelModeProbe {
     static func run() -> KernelModeSupport {
-        if SystemCall.exists("/sys/module/kvm_intel") || SystemCall.exists("/sys/module/kvm_amd") {
-            return .hardware
+        do throws(HypervisorError) {
+            return try HostProbe.ring0().runsNatively ? .hardware : .emulated
+        } catch {
+            return .unknown(reason: "\(error)")
         }
-        return .unknown(reason: "neither kvm_intel nor kvm_amd is loaded")
     }
 }
