@@ -62,7 +62,7 @@ let package = Package(
         .testTarget(
             name: "GuestImagesTests", dependencies: ["GuestImages", "TestSupport"], swiftSettings: tests),
         .testTarget(
-            name: "MingleSupportTests", dependencies: ["MingleSupport", "CLinux", "TestSupport"],
+            name: "MingleSupportTests", dependencies: ["MingleSupport", "mingle", "TestSupport"],
             swiftSettings: tests),
         .testTarget(
             name: "IntegrationTests",

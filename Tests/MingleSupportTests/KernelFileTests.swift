@@ -7,11 +7,11 @@ import Testing
 
     init() throws { temporary = try TemporaryDirectory() }
 
-    private static func bytes<Number: FixedWidthInteger>(_ number: Number) -> [UInt8] {
+    static func bytes<Number: FixedWidthInteger>(_ number: Number) -> [UInt8] {
         (0..<MemoryLayout<Number>.size).map { UInt8(truncatingIfNeeded: number >> Number($0 * 8)) }
     }
 
-    private static func note(_ name: String, type: UInt32, descriptorSize: UInt32) -> [UInt8] {
+    static func note(_ name: String, type: UInt32, descriptorSize: UInt32) -> [UInt8] {
         let text = Array(name.utf8) + [0]
         let padding = [UInt8](repeating: 0, count: (4 - text.count % 4) % 4)
         return bytes(UInt32(text.count)) + bytes(descriptorSize) + bytes(type) + text + padding
@@ -19,7 +19,7 @@ import Testing
     }
 
     /// An ELF file with two load segments and one of notes.
-    private static func elf(notes: [UInt8], machine: UInt16 = 62, memory: UInt64 = 1 << 20, count: UInt16 = 3)
+    static func elf(notes: [UInt8], machine: UInt16 = 62, memory: UInt64 = 1 << 20, count: UInt16 = 3)
         -> [UInt8]
     {
         func header(_ type: UInt32, offset: UInt64, file: UInt64, memory: UInt64) -> [UInt8] {
@@ -39,11 +39,11 @@ import Testing
         try KernelFile(path: try temporary.write("kernel", bytes))
     }
 
-    private func bzImage(version: UInt16) -> [UInt8] {
+    static func bzImage(version: UInt16) -> [UInt8] {
         var file = [UInt8](repeating: 0, count: 4096)
         file.replaceSubrange(0x202..<0x206, with: Array("HdrS".utf8))
-        file.replaceSubrange(0x206..<0x208, with: Self.bytes(version))
-        file.replaceSubrange(0x260..<0x264, with: Self.bytes(UInt32(50 << 20)))
+        file.replaceSubrange(0x206..<0x208, with: bytes(version))
+        file.replaceSubrange(0x260..<0x264, with: bytes(UInt32(50 << 20)))
         return file
     }
 
@@ -62,7 +62,7 @@ import Testing
         #expect(
             try inspect(Self.elf(notes: Self.note("Xen", type: 6, descriptorSize: 5))).kind
                 == .vmlinux(hasPVH: false))
-        let image = try inspect(bzImage(version: 0x20f))
+        let image = try inspect(Self.bzImage(version: 0x20f))
         #expect(image.kind == .bzImage && image.footprintBytes == 50 << 20)
     }
 
@@ -75,8 +75,8 @@ import Testing
         let bad: [[UInt8]] = [
             [], [0x7f], Array("#!/bin/sh\n".utf8), Array(good.prefix(63)), Array(good.prefix(100)),
             Self.elf(notes: [], machine: 40), Self.elf(notes: [], count: 0), Self.elf(notes: [], count: 129),
-            [UInt8](repeating: 0, count: 4096), bzImage(version: 0x20b),
-            Array(bzImage(version: 0x20f).prefix(0x263)),
+            [UInt8](repeating: 0, count: 4096), Self.bzImage(version: 0x20b),
+            Array(Self.bzImage(version: 0x20f).prefix(0x263)),
         ]
         for bytes in bad { #expect(throws: SupportError.self) { try inspect(bytes) } }
     }
@@ -103,7 +103,7 @@ import Testing
         let pvh = try inspect(Self.elf(notes: Self.note("Xen", type: 18, descriptorSize: 4)))
         let plain = try inspect(Self.elf(notes: []))
         let payload = try inspect(Self.elf(notes: Self.note("Mingle", type: 1, descriptorSize: 8)))
-        let packed = try inspect(bzImage(version: 0x20f))
+        let packed = try inspect(Self.bzImage(version: 0x20f))
         let possible: [(KernelFile, Set<BootProtocol>)] = [
             (pvh, [.auto, .pvh, .linux64]), (plain, [.auto, .linux64]), (payload, [.auto, .payload]),
             (packed, [.auto, .bzimage, .linux64]),
