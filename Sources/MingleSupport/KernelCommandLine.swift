@@ -6,16 +6,16 @@ public enum KernelCommandLine {
     /// What every Linux guest is given unless `--bare-cmdline` is.
     ///
     /// - `console=ttyS0 quiet`: the serial line is the console, and only warnings and worse appear on it.
-    /// - `panic=-1 reboot=t`: a panic reboots at once, and a reboot is a triple fault, so that both end the VMM
-    ///   instead of leaving a guest that hangs.
+    /// - `panic=-1`: a panic reboots at once, and a reboot ends the VMM, instead of leaving a guest that hangs.
     /// - `random.trust_cpu=on`: a guest without devices has few other sources of entropy and would wait for it.
     /// - `cryptomgr.notests`: the self tests of crypto drivers are for new hardware and cost boot time.
     ///
-    /// Left out on purpose: `tsc=reliable` (on a host whose TSC is not stable it makes the guest's time jump, and with
-    /// kvm-clock it gains nothing), `no_timer_check` (a guest that finds KVM's CPUID leaves sets it by itself) and
-    /// `mitigations=off` (whether the inside of a guest is trusted is its owner's choice).
+    /// Left out on purpose: `reboot=t` (a reboot would be a triple fault, and could not be told from a kernel that lost
+    /// its way; Linux resets by ACPI or the keyboard controller unasked), `tsc=reliable` (on a host whose TSC is not stable it makes the guest's time jump, and with kvm-clock it
+    /// gains nothing), `no_timer_check` (a guest that finds KVM's CPUID leaves sets it by itself) and `mitigations=off`
+    /// (whether the inside of a guest is trusted is its owner's choice).
     public static let defaults = [
-        "console=ttyS0", "quiet", "panic=-1", "reboot=t", "random.trust_cpu=on", "cryptomgr.notests",
+        "console=ttyS0", "quiet", "panic=-1", "random.trust_cpu=on", "cryptomgr.notests",
     ]
 
     /// Puts a command line together: the defaults unless `bare`, what the image needs, then the user's words, so that

@@ -43,6 +43,8 @@ enum Main {
             Console(level: .info).log(
                 .info, "repaired the terminal, which a killed guest had left in raw mode")
         } catch {
+            // A directory that cannot be trusted is refused by the subcommands that need it.
+            if case .unusableStateDirectory = error { return }
             Console(level: .warning).log(.warning, error.description)
         }
     }

@@ -51,7 +51,7 @@ import Testing
         let line = try KernelCommandLine.assemble(
             bare: false, image: ["mingle.name=web"], user: ["quiet=0 x=1"])
         #expect(
-            line == "console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on cryptomgr.notests "
+            line == "console=ttyS0 quiet panic=-1 random.trust_cpu=on cryptomgr.notests "
                 + "mingle.name=web quiet=0 x=1")
     }
 
