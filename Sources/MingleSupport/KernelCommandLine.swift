@@ -11,9 +11,10 @@ public enum KernelCommandLine {
     /// - `cryptomgr.notests`: the self tests of crypto drivers are for new hardware and cost boot time.
     ///
     /// Left out on purpose: `reboot=t` (a reboot would be a triple fault, and could not be told from a kernel that lost
-    /// its way; Linux resets by ACPI or the keyboard controller unasked), `tsc=reliable` (on a host whose TSC is not stable it makes the guest's time jump, and with kvm-clock it
-    /// gains nothing), `no_timer_check` (a guest that finds KVM's CPUID leaves sets it by itself) and `mitigations=off`
-    /// (whether the inside of a guest is trusted is its owner's choice).
+    /// its way; Linux resets by ACPI or the keyboard controller unasked), `tsc=reliable` (on a host whose TSC is not
+    /// stable it makes the guest's time jump, and with kvm-clock it gains nothing), `no_timer_check` (a guest that finds
+    /// KVM's CPUID leaves sets it by itself) and `mitigations=off` (whether the inside of a guest is trusted is its
+    /// owner's choice).
     public static let defaults = [
         "console=ttyS0", "quiet", "panic=-1", "random.trust_cpu=on", "cryptomgr.notests",
     ]
