@@ -45,10 +45,11 @@ let package = Package(
                 "Hypervisor", "GuestMemory", "CLinux", .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict),
+        .target(name: "MingleSupport", dependencies: ["CLinux"], swiftSettings: strict),
         .executableTarget(
             name: "mingle",
             dependencies: [
-                "Hypervisor", "GuestImages", "GuestMemory", "CLinux",
+                "MingleSupport", "Hypervisor", "GuestImages", "GuestMemory", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -61,6 +62,9 @@ let package = Package(
         .testTarget(
             name: "GuestImagesTests",
             dependencies: ["GuestImages", "TestSupport", "CLZ4", "CZstd", "CLZMA", "CZlib"],
+            swiftSettings: tests),
+        .testTarget(
+            name: "MingleSupportTests", dependencies: ["MingleSupport", "mingle", "TestSupport"],
             swiftSettings: tests),
         .testTarget(
             name: "IntegrationTests",
