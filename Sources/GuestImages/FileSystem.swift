@@ -78,12 +78,13 @@ enum FileSystem {
         status(path).map { $0.st_mode & S_IFMT == S_IFDIR } ?? false
     }
 
-    /// Size in bytes and modification time in nanoseconds since 1970; nil if it is no regular file.
+    /// Size in bytes and modification time, nil if it is no regular file. The time is in nanoseconds since 1970 but whole
+    /// seconds: archives keep no more, and a cache that was copied must stay good.
     static func sizeAndTime(_ path: String) -> (size: Int, modified: Int64)? {
         guard let status = status(path), status.st_mode & S_IFMT == S_IFREG else { return nil }
         return (
             Int(status.st_size),
-            Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec)
+            Int64(status.st_mtim.tv_sec) * 1_000_000_000
         )
     }
 

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { exitPort = 0xD00, doorbellPort = 0xD04, ready = 1, maxInputDevices = 32, orderBytes = 4096, pathBytes = 4096 };
+enum { exitPort = 0xD00, doorbellPort = 0xD04, ready = 1, inputReady = 2, maxInputDevices = 32, orderBytes = 4096, pathBytes = 4096 };
 
 /// Matches `struct winsize`, which the kernel's headers declare beside a second `struct termios`.
 struct window_size {
@@ -279,7 +279,14 @@ static void setLine(long tty, int terminal, const char *size) {
         line.c_lflag |= ECHO | ECHOE | ECHOK | ISIG | ICANON | IEXTEN;
         line.c_iflag |= ICRNL;
     }
+    // A reader that falls behind lowers RTS, and the host's side waits.
+    line.c_cflag |= CRTSCTS;
     call3(__NR_ioctl, tty, TCSETSW, (long)&line);
+    // From here on the line takes any bytes. Before, it would have echoed and edited them.
+    if (!terminal) {
+        out(doorbellPort, 32, inputReady);
+        call3(__NR_iopl, 0, 0, 0);
+    }
 }
 /// A session of its own with the line as controlling terminal, so that signals typed and job control work.
 static void takeTerminal(const char *path, int terminal, const char *size) {
