@@ -48,10 +48,11 @@ let package = Package(
                 "Hypervisor", "GuestMemory", "CLinux", .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict),
+        .target(name: "MingleSupport", dependencies: ["CLinux"], swiftSettings: strict),
         .executableTarget(
             name: "mingle",
             dependencies: [
-                "Hypervisor", "GuestImages", "GuestMemory", "CLinux",
+                "MingleSupport", "Hypervisor", "GuestImages", "GuestMemory", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -64,7 +65,12 @@ let package = Package(
         .testTarget(
             name: "SharingTests", dependencies: ["Sharing", "GuestMemory", "TestSupport"], swiftSettings: tests),
         .testTarget(
-            name: "GuestImagesTests", dependencies: ["GuestImages", "TestSupport"], swiftSettings: tests),
+            name: "GuestImagesTests",
+            dependencies: ["GuestImages", "TestSupport", "CLZ4", "CZstd", "CLZMA", "CZlib"],
+            swiftSettings: tests),
+        .testTarget(
+            name: "MingleSupportTests", dependencies: ["MingleSupport", "mingle", "TestSupport"],
+            swiftSettings: tests),
         .testTarget(
             name: "IntegrationTests",
             dependencies: ["Hypervisor", "GuestMemory", "CLinux", "TestSupport"],

@@ -25,8 +25,8 @@ public final class GuestMemory: Sendable {
     /// Device writes on their way, for each page of the memory file.
     public let inFlight: InFlightCounts
     /// The memory file; nothing but this object may map, read or write it (see docs/design.md).
-    private let file: OwnedDescriptor
-    let mapping: MemoryMapping
+    package let file: OwnedDescriptor
+    package let mapping: MemoryMapping
 
     /// Allocates RAM.
     /// - Parameters:

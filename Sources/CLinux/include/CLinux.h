@@ -3,13 +3,12 @@
 #ifndef MINGLE_CLINUX_H
 #define MINGLE_CLINUX_H
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE 1
-#endif
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/kvm.h>
+#include <linux/memfd.h>
 #include <linux/userfaultfd.h>
 #include <malloc.h>
 #include <poll.h>
@@ -34,6 +33,11 @@
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
+
+// ---- glibc's own functions, which its headers declare only under _GNU_SOURCE ----
+// That macro must stay out of this header: it changes fd_set and __rusage_who, and Swift's Glibc module, compiled without
+// it, would then contradict this one.
+extern const char *strerrordesc_np(int code);
 
 // ---- ioctl: variadic, so Swift does not see it. Each returns the result, or -errno. ----
 static inline int mingle_ioctl(int fd, unsigned long request, unsigned long argument) {
@@ -82,6 +86,12 @@ MINGLE_REQUEST(KVM_GET_TSC_KHZ);
 MINGLE_REQUEST(KVM_KVMCLOCK_CTRL);
 MINGLE_REQUEST(KVM_GET_VCPU_EVENTS);
 MINGLE_REQUEST(UFFDIO_API);
+MINGLE_REQUEST(UFFDIO_REGISTER);
+MINGLE_REQUEST(UFFDIO_UNREGISTER);
+MINGLE_REQUEST(UFFDIO_WAKE);
+MINGLE_REQUEST(UFFDIO_COPY);
+MINGLE_REQUEST(UFFDIO_ZEROPAGE);
+MINGLE_REQUEST(UFFDIO_WRITEPROTECT);
 
 // ---- constants newer than Linux 6.1's headers ----
 // include/uapi/linux/kvm.h of Linux 6.9
@@ -97,6 +107,10 @@ MINGLE_REQUEST(UFFDIO_API);
 #endif
 // include/uapi/linux/userfaultfd.h: _IO(USERFAULTFD_IOC, 0x00)
 static const unsigned long MINGLE_USERFAULTFD_IOC_NEW = _IO(0xAA, 0x00);
+
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
 
 // ---- flexible array members ----
 // Both buffers come from calloc; the caller frees them.
@@ -130,7 +144,7 @@ static inline int mingle_fcntl(int fd, int command, int argument) {
     return result < 0 ? -errno : result;
 }
 static inline int mingle_memfd_create(const char *name, unsigned int flags) {
-    int fd = memfd_create(name, flags);
+    int fd = (int)syscall(SYS_memfd_create, name, flags);
     return fd < 0 ? -errno : fd;
 }
 static inline int mingle_gettid(void) { return (int)syscall(SYS_gettid); }
@@ -144,6 +158,10 @@ static inline int mingle_pidfd_open(int process) {
 static inline int mingle_pidfd_send_signal(int pidfd, int signal) {
     return syscall(SYS_pidfd_send_signal, pidfd, signal, (void *)0, 0) < 0 ? -errno : 0;
 }
+/// mremap is variadic. Moves a mapping onto `to`, replacing what was there. Returns 0, or -errno.
+int mingle_mremap_onto(void *from, size_t size, void *to);
+/// fallocate(2) with FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE. Returns 0, or -errno.
+int mingle_punch_hole(int fd, uint64_t offset, uint64_t size);
 static inline int mingle_userfaultfd(int flags) {
     int fd = (int)syscall(SYS_userfaultfd, flags);
     return fd < 0 ? -errno : fd;
@@ -177,6 +195,8 @@ static inline void mingle_atomic_add64(void *p, uint64_t v) { __atomic_fetch_add
 static inline uint64_t mingle_atomic_exchange64(void *p, uint64_t v) {
     return __atomic_exchange_n((uint64_t *)p, v, __ATOMIC_SEQ_CST);
 }
+/// Whether all 512 words of a page are `word`. The page may change meanwhile.
+int mingle_page_is_uniform(const void *page, uint64_t word);
 /// A copy that the compiler may neither drop nor repeat.
 void mingle_copy(void *to, const void *from, size_t count);
 

@@ -4,10 +4,15 @@ internal import GuestMemory
 ///
 /// What the guest sends waits in a ring for the host's console loop; while the ring is full the transmitter says that
 /// it is busy, so a slow reader slows the guest and never blocks its vCPU. What the host sends waits in a queue of the
-/// same kind. Modem lines say: connected. The divisor is stored and otherwise ignored.
+/// same kind and enters the receiver's FIFO as that has room: hardware flow control on the host's side. A guest that
+/// lowers RTS stops it, as Linux does when the reader falls behind (`stty crtscts`) and before anybody opened the line;
+/// one that never touches the modem control register gets everything at once. Modem lines say: connected. The divisor
+/// is stored and otherwise ignored.
 public final class Serial16550: PortDevice {
     /// Bytes that may wait for the host, and for the guest.
     public static let capacity = 64 << 10
+    /// Depth of the receiver's FIFO.
+    private static let fifoSize = 16
 
     private struct State {
         var interruptEnable: UInt8 = 0
@@ -19,7 +24,11 @@ public final class Serial16550: PortDevice {
         var transmitInterrupt = false
         var level = false
         var output = ByteQueue()
+        /// The receiver's FIFO, and what waits on the host's side of the line.
+        var received = ByteQueue()
         var input = ByteQueue()
+        /// Whether the guest ever said how it wants the modem lines.
+        var controlsModem = false
         var overrun = false
         var lostBytes: UInt64 = 0
     }
@@ -67,6 +76,7 @@ public final class Serial16550: PortDevice {
         state.withLock { state in
             let taken = min(bytes.count, Self.capacity - state.input.count)
             state.input.append(bytes[..<taken])
+            fillReceiver(&state)
             updateInterrupt(&state)
             return taken
         }
@@ -95,8 +105,8 @@ public final class Serial16550: PortDevice {
         case 0 where latch: return UInt8(truncatingIfNeeded: state.divisor)
         case 1 where latch: return UInt8(truncatingIfNeeded: state.divisor >> 8)
         case 0:
-            if state.modemControl & 0x10 != 0, state.input.isEmpty { return 0 }
-            let byte = state.input.take(1).first ?? 0
+            let byte = state.received.take(1).first ?? 0
+            fillReceiver(&state)
             updateInterrupt(&state)
             return byte
         case 1: return state.interruptEnable
@@ -121,9 +131,13 @@ public final class Serial16550: PortDevice {
             state.interruptEnable = value & 0x0f
         case 2:
             state.fifoControl = value
-            if value & 2 != 0 { state.input.removeAll() }
+            if value & 2 != 0 { state.received.removeAll() }
+            fillReceiver(&state)
         case 3: state.lineControl = value
-        case 4: state.modemControl = value & 0x1f
+        case 4:
+            state.modemControl = value & 0x1f
+            state.controlsModem = true
+            fillReceiver(&state)
         case 7: state.scratch = value
         default: break
         }
@@ -133,7 +147,7 @@ public final class Serial16550: PortDevice {
     private func transmit(_ byte: UInt8, _ state: inout State) {
         if state.modemControl & 0x10 != 0 {
             // Loopback: the transmitter feeds the receiver.
-            if state.input.count < 16 { state.input.append([byte]) } else { state.overrun = true }
+            if state.received.count < Self.fifoSize { state.received.append([byte]) } else { state.overrun = true }
         } else if state.output.count < Self.capacity {
             state.output.append([byte])
         } else {
@@ -143,9 +157,17 @@ public final class Serial16550: PortDevice {
         state.transmitInterrupt = state.output.count < Self.capacity
     }
 
+    /// Moves bytes from the line into the receiver, if the guest lets them come.
+    private func fillReceiver(_ state: inout State) {
+        let isLoop = state.modemControl & 0x10 != 0
+        let isHeld = state.controlsModem && state.modemControl & 0x02 == 0
+        if isLoop || isHeld || state.received.count >= Self.fifoSize || state.input.isEmpty { return }
+        state.received.append(state.input.take(Self.fifoSize - state.received.count))
+    }
+
     private func lineStatus(_ state: inout State) -> UInt8 {
         var status: UInt8 = 0
-        if !state.input.isEmpty { status |= LineStatus.dataReady }
+        if !state.received.isEmpty { status |= LineStatus.dataReady }
         if state.output.count < Self.capacity { status |= LineStatus.transmitterEmpty }
         if state.overrun {
             status |= LineStatus.overrun
@@ -163,7 +185,7 @@ public final class Serial16550: PortDevice {
 
     private func interruptIdentification(_ state: inout State) -> UInt8 {
         let fifos: UInt8 = state.fifoControl & 1 != 0 ? 0xC0 : 0
-        if state.interruptEnable & 1 != 0, !state.input.isEmpty { return fifos | 0x04 }
+        if state.interruptEnable & 1 != 0, !state.received.isEmpty { return fifos | 0x04 }
         if state.interruptEnable & 2 != 0, state.transmitInterrupt {
             state.transmitInterrupt = false
             updateInterrupt(&state)
@@ -174,7 +196,7 @@ public final class Serial16550: PortDevice {
 
     private func updateInterrupt(_ state: inout State) {
         let wanted =
-            state.interruptEnable & 1 != 0 && !state.input.isEmpty
+            state.interruptEnable & 1 != 0 && !state.received.isEmpty
             || state.interruptEnable & 2 != 0 && state.transmitInterrupt
         guard wanted != state.level else { return }
         state.level = wanted

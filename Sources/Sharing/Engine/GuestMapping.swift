@@ -11,7 +11,7 @@ public enum PageContent: Equatable, Sendable {
 /// The engine's hands: all it does to guest memory. The real one is `LinuxGuestMapping`; tests have one of plain arrays.
 /// Used by the scanner's thread alone. Pages are numbers in the guest's memory file.
 ///
-/// Between ``protect(_:)`` (or a pause of all writers) and ``release(_:)`` a window is open: nothing in there may
+/// Between ``protect(_:)`` (or a pause of all writers) and ``release(_:replaced:)`` a window is open: nothing in there may
 /// allocate, log, call KVM or the store.
 public protocol GuestMapping: AnyObject {
     var pageCount: Int { get }
@@ -43,8 +43,9 @@ public protocol GuestMapping: AnyObject {
     func mapFrames(_ pages: Range<Int>, _ location: FrameLocation, keeping: [KeptPage]) throws(MappingFailure) -> Bool
     /// Replaces the mapping of a range by private anonymous memory.
     func mapZero(_ pages: Range<Int>) throws(MappingFailure)
-    /// Closes a window: writers of these pages go on, whatever is mapped there now.
-    func release(_ pages: Range<Int>)
+    /// Closes a window: writers of these pages go on.
+    /// - Parameter replaced: whether the mapping of the range was replaced in the window.
+    func release(_ pages: Range<Int>, replaced: Bool)
 
     /// Replaces private mappings by the home file's with the same bytes. Nobody may read or write meanwhile: all vCPUs
     /// and device threads are paused.

@@ -92,10 +92,11 @@ extension SharingEngine {
             list.reserveCapacity(span.pages.count)
             return list
         }
-        let opened = window(ready.map(\.pages), containsNewMappings: isNew) {
+        let opened = window(ready.map(\.pages), containsNewMappings: isNew) { replaced in
             var base = 0
             for index in ready.indices {
                 mapped[index] = self.mapInWindow(ready[index], base: base, kept: &kept[index])
+                if mapped[index] { replaced[index] = ready[index].pages.count }
                 base += ready[index].pages.count
             }
         }
@@ -204,7 +205,7 @@ extension SharingEngine {
         var run = pages.lowerBound..<pages.lowerBound
         var mapped = false
         let isNew = pages.contains { records.isUnregistered($0) }
-        let opened = window([pages], containsNewMappings: isNew) {
+        let opened = window([pages], containsNewMappings: isNew) { replaced in
             // The first stretch that is still zero; what follows a changed page waits for the next pass.
             var end = pages.lowerBound
             while end < pages.upperBound, self.inFlight.count(end) == 0, self.mapping.isZero(end) { end += 1 }
@@ -213,6 +214,7 @@ extension SharingEngine {
             do throws(MappingFailure) {
                 try self.mapping.mapZero(run)
                 mapped = true
+                replaced[0] = run.count
             } catch { self.note(error) }
         }
         guard opened, mapped else { return }
@@ -230,15 +232,19 @@ extension SharingEngine {
 
     // MARK: the window itself
 
-    /// Runs `body` while nobody can write the pages.
+    /// Runs `body` while nobody can write the pages. It says of each stretch how many pages from its start on it mapped
+    /// anew.
     /// - Returns: false when the window could not be opened.
-    private func window(_ stretches: [Range<Int>], containsNewMappings: Bool, _ body: () -> Void) -> Bool {
+    private func window(
+        _ stretches: [Range<Int>], containsNewMappings: Bool, _ body: (inout [Int]) -> Void
+    ) -> Bool {
+        var replaced = [Int](repeating: 0, count: stretches.count)
         let opened: UInt64
         switch policy.window {
         case .pause:
             writers.pauseWriters()
             opened = monotonicNanoseconds()
-            body()
+            body(&replaced)
             writers.resumeWriters()
         case .userfaultfd:
             do throws(LinuxError) {
@@ -248,11 +254,14 @@ extension SharingEngine {
                 if containsNewMappings { noteRegistered() }
                 opened = monotonicNanoseconds()
                 for pages in stretches { try mapping.protect(pages) }
-                body()
-                stretches.forEach(mapping.release)
             } catch {
-                stretches.forEach(mapping.release)
+                for pages in stretches { mapping.release(pages, replaced: false) }
                 return false
+            }
+            body(&replaced)
+            for (pages, count) in zip(stretches, replaced) {
+                mapping.release(pages.prefix(count), replaced: true)
+                mapping.release(pages.dropFirst(count), replaced: false)
             }
         }
         let length = monotonicNanoseconds() - opened
