@@ -27,7 +27,7 @@ public final class SharingEngine {
         public var isUnfinished = false
     }
 
-    public var policy: SharingPolicy
+    public private(set) var policy: SharingPolicy
     public private(set) var statistics = SharingStatistics()
     /// Why the guest must not go on, once that is so.
     public internal(set) var fatal: MappingFailure?
@@ -75,15 +75,25 @@ public final class SharingEngine {
         deferred = watched
     }
 
+    /// Takes a new policy. Turned on again after it was off, everything is looked at anew.
+    public func setPolicy(_ new: SharingPolicy) {
+        if new.isEnabled, !policy.isEnabled { watchAll() }
+        policy = new
+    }
+
+    private func watchAll() {
+        for page in 0..<records.count where records.kind(page) != .untouched && records.kind(page) != .zero {
+            watch(page)
+        }
+    }
+
     // MARK: store
 
     /// Connects a store. What an earlier one knew is void; pages that map its frames are looked at again and move over.
     public func connect(_ store: any FrameStore) {
         self.store = store
         statistics.hasStore = true
-        for page in 0..<records.count where records.kind(page) != .untouched && records.kind(page) != .zero {
-            watch(page)
-        }
+        watchAll()
     }
 
     /// The store is lost: mappings stay, references are nobody's.
