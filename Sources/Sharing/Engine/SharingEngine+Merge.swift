@@ -337,6 +337,7 @@ extension SharingEngine {
         }
         rehome(pages)
         sendForgotten()
+        refreshStatistics()
         return fatal == nil && records.seams > 0
     }
 }

@@ -288,6 +288,10 @@ public final class SharingEngine {
 
     private func updateStatistics(cpu: UInt64) {
         statistics.cpuNanoseconds += cpu
+        refreshStatistics()
+    }
+
+    func refreshStatistics() {
         statistics.pagesMapped = records.count(of: .mapped)
         statistics.pagesZero = records.count(of: .zero)
         statistics.mappings = records.seams + 1
