@@ -74,12 +74,12 @@ public final class Serial16550: PortDevice {
 
     // MARK: the guest's side
 
-    func read(offset: UInt16, size: Int, by vcpu: VirtualCPU) -> UInt32 {
+    func read(offset: UInt16, size: Int, by vcpu: any ProcessorContext) -> UInt32 {
         guard size == 1 else { return UInt32.max }
         return state.withLock { UInt32(register(offset, &$0)) }
     }
 
-    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: VirtualCPU) {
+    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: any ProcessorContext) {
         guard size == 1 else { return }
         let begun = state.withLock { state in
             let waiting = state.output.count

@@ -8,12 +8,10 @@ internal import Synchronization
 ///      ^                                                          |
 ///      +---------------- the request has changed -----------------+
 /// ```
-final class VirtualCPU: Sendable {
+final class VirtualCPU: ProcessorContext {
     let index: Int
     let processor: KVMProcessor
-    /// High half of the clock as the guest last latched it.
-    let clockLatch = Mutex<UInt32>(0)
-
+    private let clockLatch = Atomic<UInt32>(0)
     private let control: RunControl
     private let bus: Bus
     private let memory: GuestMemory
@@ -54,10 +52,13 @@ final class VirtualCPU: Sendable {
 
     // MARK: what devices ask of the vCPU that they serve
 
-    /// Ends the guest.
+    var latchedClock: UInt32 {
+        get { clockLatch.load(ordering: .relaxed) }
+        set { clockLatch.store(newValue, ordering: .relaxed) }
+    }
+
     func end(_ reason: GuestEnd) { control.endFromProcessor(reason) }
 
-    /// Lets the guest's vCPU rest; a pause or the end interrupts it.
     func sleep(microseconds: UInt32) {
         sleepDeadline.store(monotonicNanoseconds() + UInt64(microseconds) * 1000, ordering: .relaxed)
     }
