@@ -66,7 +66,7 @@ final class VirtualCPU: ProcessorContext {
     // MARK: the thread
 
     private func threadMain() {
-        defer { control.finish() }
+        defer { control.finish(index) }
         do throws(LinuxError) {
             var seen: UInt64 = 0
             guard control.checkIn(index, seen: &seen) else { return }

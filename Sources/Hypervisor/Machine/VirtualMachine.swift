@@ -102,7 +102,7 @@ public final class VirtualMachine: Sendable {
             do throws(LinuxError) { try processor.startThread() } catch {
                 // Those that did start must not run a guest that is not whole.
                 control.end(.stopped, kick: kick)
-                for _ in processor.index..<processors.count { control.finish() }
+                for index in processor.index..<processors.count { control.finish(index) }
                 shutDown()
                 throw .system(error)
             }
