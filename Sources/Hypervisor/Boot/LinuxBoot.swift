@@ -218,9 +218,11 @@ struct BzImageHeader {
     }
 }
 
-/// Opens a kernel or initrd that the user named.
+/// Opens a kernel or initrd that the user named. Without O_NONBLOCK a FIFO would hold us until somebody writes to it.
 func openImage(_ path: String) throws(HypervisorError) -> OwnedDescriptor {
-    do throws(LinuxError) { return try OwnedDescriptor.open(path, flags: O_RDONLY) } catch {
-        throw .badImage("\(path): \(LinuxError.message(error.code))")
-    }
+    do throws(LinuxError) {
+        let file = try OwnedDescriptor.open(path, flags: O_RDONLY | O_NONBLOCK | O_NOCTTY)
+        if try file.isRegularFile() { return file }
+    } catch { throw .badImage("\(path): \(LinuxError.message(error.code))") }
+    throw .badImage("\(path): not a regular file")
 }
