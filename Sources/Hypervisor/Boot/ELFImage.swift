@@ -23,6 +23,7 @@ struct ELFImage {
 
     static let magic: [UInt8] = [0x7F, 0x45, 0x4C, 0x46]
     private static let maximumHeaders = 128
+    /// Bytes of all notes together; kernels have some hundred.
     private static let maximumNotes: UInt64 = 1 << 20
 
     /// - Parameters: the file and its size; `name` for messages.
@@ -44,13 +45,15 @@ struct ELFImage {
         entry = header.u64(24)
         var segments: [Segment] = []
         var notes: [ELFNote] = []
+        var noteSize: UInt64 = 0
         for index in 0..<count {
             let program = ByteSlice(table.bytes, base: index * 56)
             let (type, offset, size) = (program.u32(0), program.u64(8), program.u64(32))
             if type == 1, program.u64(40) > 0 {
                 segments.append(try Self.segment(program, reader))
             } else if type == 4 {
-                guard size <= Self.maximumNotes else { throw reader.bad("notes of \(size) bytes") }
+                guard size <= Self.maximumNotes - noteSize else { throw reader.bad("notes of \(size) bytes and more") }
+                noteSize += size
                 notes += try ELFNote.parse(reader.bytes(at: offset, count: Int(size), what: "notes").bytes, reader)
             }
         }
@@ -61,7 +64,12 @@ struct ELFImage {
         guard !segments.isEmpty else { throw reader.bad("nothing to load: no PT_LOAD segment") }
         self.segments = segments
         pvhEntry = notes.first { $0.name == "Xen" && $0.type == 18 }.flatMap { $0.integer() }
-        payloadVersion = notes.first { $0.name == "Mingle" && $0.type == 1 }.flatMap { $0.integer() }
+        payloadVersion = try notes.first { $0.name == "Mingle" && $0.type == 1 }.map { note throws(HypervisorError) in
+            guard note.descriptor.count == 8, ByteSlice(note.descriptor).u32(4) == 0 else {
+                throw reader.bad("its Mingle note is not of 8 bytes with flags 0")
+            }
+            return ByteSlice(note.descriptor).u32(0)
+        }
     }
 
     private static func segment(_ program: ByteSlice, _ reader: borrowing ImageReader) throws(HypervisorError) -> Segment {
@@ -73,6 +81,11 @@ struct ELFImage {
             throw reader.bad("truncated: a segment needs bytes up to \(offset) + \(sizeInFile), the file has \(reader.size)")
         }
         return Segment(fileOffset: offset, sizeInFile: sizeInFile, range: range)
+    }
+
+    /// Whether an address that a vCPU is to start at was loaded.
+    func contains(_ address: UInt64) -> Bool {
+        segments.contains { $0.range.start.value <= address && address < $0.range.end.value }
     }
 
     /// Reads all segments into guest memory, each straight from the file.

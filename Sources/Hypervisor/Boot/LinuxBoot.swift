@@ -39,15 +39,17 @@ struct LinuxBoot {
     ) throws(HypervisorError) -> EntryPoint {
         let image = try ELFImage(file, name: name)
         if requirePVH, image.pvhEntry == nil { throw .badImage("\(name): has no PVH note: boot it with --boot linux64") }
+        let start = (allowPVH ? image.pvhEntry.map(UInt64.init) : nil) ?? image.entry
+        guard image.contains(start) else { throw .badImage("\(name): its entry point 0x\(hex(start)) is in no segment") }
         try image.load(file, name: name, into: memory)
         let initrd = try loadInitrd(above: image.end, limit: GuestAddress(0x7FFF_FFFF))
         try writeCommandLine()
-        if allowPVH, let entry = image.pvhEntry {
+        if allowPVH, image.pvhEntry != nil {
             try writeStartInfo(initrd: initrd)
-            return EntryPoint(address: UInt64(entry), mode: .pvh(startInfo: Layout.startInfo))
+            return EntryPoint(address: start, mode: .pvh(startInfo: Layout.startInfo))
         }
         try writeBootParameters(setupHeader: nil, initrd: initrd)
-        return try linux64(entry: image.entry)
+        return try linux64(entry: start)
     }
 
     /// A bzImage by its 64-bit entry (Linux's Documentation/arch/x86/boot.rst).
@@ -203,7 +205,8 @@ struct BzImageHeader {
         }
         let sectors = header[0x1F1] == 0 ? 4 : UInt64(header[0x1F1])
         kernelOffset = (sectors + 1) * 512
-        guard kernelOffset < reader.size else { throw reader.bad("truncated: ends before its kernel part") }
+        // The 64-bit entry is 0x200 bytes into the kernel part.
+        guard reader.size > kernelOffset + 0x200 else { throw reader.bad("truncated: ends before its kernel's entry") }
         kernelSize = reader.size - kernelOffset
         let preferred = header.u64(0x258)
         guard preferred >= Layout.highMemoryBase.value, preferred < Layout.holeStart.value, Page.isAligned(preferred) else {

@@ -22,8 +22,9 @@ struct PayloadBoot {
             throw .badImage("\(name): a payload of ABI \(version); this version of mingle runs ABI \(Self.abiVersion)")
         }
         try image.load(file, name: name, into: memory)
-        guard image.segments.contains(where: { $0.range.start.value <= image.entry && image.entry < $0.range.end.value })
-        else { throw .badImage("\(name): its entry point 0x\(hex(image.entry)) is in no segment") }
+        guard image.contains(image.entry) else {
+            throw .badImage("\(name): its entry point 0x\(hex(image.entry)) is in no segment")
+        }
         let arguments = Array(options.arguments.utf8)
         guard arguments.count <= Self.argumentsLimit, !arguments.contains(0) else {
             throw .invalidConfiguration(
