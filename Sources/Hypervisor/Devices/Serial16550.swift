@@ -20,8 +20,13 @@ public final class Serial16550: PortDevice {
         var level = false
         var output = ByteQueue()
         var input = ByteQueue()
+        /// What the transmitter sent to the receiver in loopback, where the line is cut off.
+        var looped = ByteQueue()
         var overrun = false
-        var lostBytes: UInt64 = 0
+
+        var isLoopback: Bool { modemControl & 0x10 != 0 }
+        var hasData: Bool { isLoopback ? !looped.isEmpty : !input.isEmpty }
+        var hasRoom: Bool { output.count < Serial16550.capacity }
     }
 
     private enum LineStatus {
@@ -95,8 +100,7 @@ public final class Serial16550: PortDevice {
         case 0 where latch: return UInt8(truncatingIfNeeded: state.divisor)
         case 1 where latch: return UInt8(truncatingIfNeeded: state.divisor >> 8)
         case 0:
-            if state.modemControl & 0x10 != 0, state.input.isEmpty { return 0 }
-            let byte = state.input.take(1).first ?? 0
+            let byte = (state.isLoopback ? state.looped.take(1) : state.input.take(1)).first ?? 0
             updateInterrupt(&state)
             return byte
         case 1: return state.interruptEnable
@@ -117,13 +121,19 @@ public final class Serial16550: PortDevice {
         case 0: transmit(value, &state)
         case 1:
             // Enabling the transmitter interrupt while the transmitter is empty raises it (PC16550D, 8.6.3).
-            if value & 2 != 0, state.interruptEnable & 2 == 0 { state.transmitInterrupt = true }
+            if value & 2 != 0, state.interruptEnable & 2 == 0 { state.transmitInterrupt = state.hasRoom }
             state.interruptEnable = value & 0x0f
         case 2:
-            state.fifoControl = value
-            if value & 2 != 0 { state.input.removeAll() }
+            // Bit 0 gates the others; changing it empties the FIFOs as well (PC16550D, 8.4). What was sent is sent.
+            if (value ^ state.fifoControl) & 1 != 0 || value & 3 == 3 {
+                state.input.removeAll()
+                state.looped.removeAll()
+            }
+            state.fifoControl = value & 1 != 0 ? value : 0
         case 3: state.lineControl = value
-        case 4: state.modemControl = value & 0x1f
+        case 4:
+            state.modemControl = value & 0x1f
+            if !state.isLoopback { state.looped.removeAll() }
         case 7: state.scratch = value
         default: break
         }
@@ -131,39 +141,39 @@ public final class Serial16550: PortDevice {
     }
 
     private func transmit(_ byte: UInt8, _ state: inout State) {
-        if state.modemControl & 0x10 != 0 {
-            // Loopback: the transmitter feeds the receiver.
-            if state.input.count < 16 { state.input.append([byte]) } else { state.overrun = true }
-        } else if state.output.count < Self.capacity {
+        if state.isLoopback {
+            // The transmitter feeds the receiver.
+            if state.looped.count < 16 { state.looped.append([byte]) } else { state.overrun = true }
+        } else if state.hasRoom {
             state.output.append([byte])
-        } else {
-            state.lostBytes += 1
         }
-        // Sent at once: empty again as long as the ring has room.
-        state.transmitInterrupt = state.output.count < Self.capacity
+        // Sent at once: empty again as long as the ring has room. A byte written in spite of a full ring is lost.
+        state.transmitInterrupt = state.hasRoom
     }
 
     private func lineStatus(_ state: inout State) -> UInt8 {
         var status: UInt8 = 0
-        if !state.input.isEmpty { status |= LineStatus.dataReady }
-        if state.output.count < Self.capacity { status |= LineStatus.transmitterEmpty }
+        if state.hasData { status |= LineStatus.dataReady }
+        if state.hasRoom { status |= LineStatus.transmitterEmpty }
         if state.overrun {
             status |= LineStatus.overrun
             state.overrun = false
+            updateInterrupt(&state)
         }
         return status
     }
 
     private func modemStatus(_ state: State) -> UInt8 {
         // In loopback the outputs appear as inputs: DTR as DSR, RTS as CTS, OUT1 as RI, OUT2 as DCD.
-        guard state.modemControl & 0x10 != 0 else { return 0xB0 }
+        guard state.isLoopback else { return 0xB0 }
         let control = state.modemControl
         return (control & 1) << 5 | (control & 2) << 3 | (control & 4) << 4 | (control & 8) << 4
     }
 
     private func interruptIdentification(_ state: inout State) -> UInt8 {
         let fifos: UInt8 = state.fifoControl & 1 != 0 ? 0xC0 : 0
-        if state.interruptEnable & 1 != 0, !state.input.isEmpty { return fifos | 0x04 }
+        if state.interruptEnable & 4 != 0, state.overrun { return fifos | 0x06 }
+        if state.interruptEnable & 1 != 0, state.hasData { return fifos | 0x04 }
         if state.interruptEnable & 2 != 0, state.transmitInterrupt {
             state.transmitInterrupt = false
             updateInterrupt(&state)
@@ -174,7 +184,8 @@ public final class Serial16550: PortDevice {
 
     private func updateInterrupt(_ state: inout State) {
         let wanted =
-            state.interruptEnable & 1 != 0 && !state.input.isEmpty
+            state.interruptEnable & 4 != 0 && state.overrun
+            || state.interruptEnable & 1 != 0 && state.hasData
             || state.interruptEnable & 2 != 0 && state.transmitInterrupt
         guard wanted != state.level else { return }
         state.level = wanted
