@@ -48,6 +48,10 @@ final class Bus: Sendable {
             precondition(Int(left.first) + left.count <= Int(right.first), "port windows do not overlap")
         }
         portWindows = sorted.map { PortWindow(ports: Int($0.first)..<Int($0.first) + $0.count, device: $0.device) }
+        let byAddress = memory.sorted { $0.range.start < $1.range.start }
+        for (left, right) in zip(byAddress, byAddress.dropFirst()) {
+            precondition(!left.range.overlaps(right.range), "memory windows do not overlap")
+        }
         memoryWindows = memory.map { MemoryWindow(range: $0.range, device: $0.device) }
     }
 
