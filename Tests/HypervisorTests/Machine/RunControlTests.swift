@@ -194,6 +194,7 @@ private final class Crew: Sendable {
 
     /// A vCPU ends the guest by itself while others pause it: a pause never returns with somebody inside.
     @Test func pausesHoldWhileAGuestEndsByItself() throws {
+        var random = SeededGenerator(for: "ends by vCPUs")
         for round in 0..<60 {
             let crew = Crew(4)
             try withWatchdog(seconds: 60, "pausing a guest that ends") {
@@ -201,6 +202,8 @@ private final class Crew: Sendable {
                 crew.control.resume()
                 var last = false
                 while !last {
+                    // Mostly somebody leaves by itself and ends the guest while others are still inside.
+                    usleep(UInt32.random(in: 0..<400, using: &random))
                     last = crew.control.end != nil
                     crew.control.pause(kick: crew.kick)
                     let before = crew.entryCount
