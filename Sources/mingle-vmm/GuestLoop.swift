@@ -62,6 +62,7 @@ struct GuestLoop: ~Copyable {
                 announcedReady = true
                 record?.update(state: stopping == nil ? "running" : "stopping")
             }
+            if !console.mayRead, timeline.acceptsInput { console.mayRead = true }
             let hasOutput = console.hasOutput()
             let ready = HostIO.poll(
                 [

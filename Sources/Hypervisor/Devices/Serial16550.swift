@@ -4,10 +4,15 @@ internal import GuestMemory
 ///
 /// What the guest sends waits in a ring for the host's console loop; while the ring is full the transmitter says that
 /// it is busy, so a slow reader slows the guest and never blocks its vCPU. What the host sends waits in a queue of the
-/// same kind. Modem lines say: connected. The divisor is stored and otherwise ignored.
+/// same kind and enters the receiver's FIFO as that has room: hardware flow control on the host's side. A guest that
+/// lowers RTS stops it, as Linux does when the reader falls behind (`stty crtscts`) and before anybody opened the line;
+/// one that never touches the modem control register gets everything at once. Modem lines say: connected. The divisor
+/// is stored and otherwise ignored.
 public final class Serial16550: PortDevice {
     /// Bytes that may wait for the host, and for the guest.
     public static let capacity = 64 << 10
+    /// Depth of the receiver's FIFO.
+    private static let fifoSize = 16
 
     private struct State {
         var interruptEnable: UInt8 = 0
@@ -19,13 +24,14 @@ public final class Serial16550: PortDevice {
         var transmitInterrupt = false
         var level = false
         var output = ByteQueue()
+        /// The receiver's FIFO, and what waits on the host's side of the line.
+        var received = ByteQueue()
         var input = ByteQueue()
-        /// What the transmitter sent to the receiver in loopback, where the line is cut off.
-        var looped = ByteQueue()
+        /// Whether the guest ever said how it wants the modem lines.
+        var controlsModem = false
         var overrun = false
 
         var isLoopback: Bool { modemControl & 0x10 != 0 }
-        var hasData: Bool { isLoopback ? !looped.isEmpty : !input.isEmpty }
         var hasRoom: Bool { output.count < Serial16550.capacity }
     }
 
@@ -72,6 +78,7 @@ public final class Serial16550: PortDevice {
         state.withLock { state in
             let taken = min(bytes.count, Self.capacity - state.input.count)
             state.input.append(bytes[..<taken])
+            fillReceiver(&state)
             updateInterrupt(&state)
             return taken
         }
@@ -100,7 +107,8 @@ public final class Serial16550: PortDevice {
         case 0 where latch: return UInt8(truncatingIfNeeded: state.divisor)
         case 1 where latch: return UInt8(truncatingIfNeeded: state.divisor >> 8)
         case 0:
-            let byte = (state.isLoopback ? state.looped.take(1) : state.input.take(1)).first ?? 0
+            let byte = state.received.take(1).first ?? 0
+            fillReceiver(&state)
             updateInterrupt(&state)
             return byte
         case 1: return state.interruptEnable
@@ -125,15 +133,14 @@ public final class Serial16550: PortDevice {
             state.interruptEnable = value & 0x0f
         case 2:
             // Bit 0 gates the others; changing it empties the FIFOs as well (PC16550D, 8.4). What was sent is sent.
-            if (value ^ state.fifoControl) & 1 != 0 || value & 3 == 3 {
-                state.input.removeAll()
-                state.looped.removeAll()
-            }
+            if (value ^ state.fifoControl) & 1 != 0 || value & 3 == 3 { state.received.removeAll() }
             state.fifoControl = value & 1 != 0 ? value : 0
+            fillReceiver(&state)
         case 3: state.lineControl = value
         case 4:
             state.modemControl = value & 0x1f
-            if !state.isLoopback { state.looped.removeAll() }
+            state.controlsModem = true
+            fillReceiver(&state)
         case 7: state.scratch = value
         default: break
         }
@@ -143,7 +150,7 @@ public final class Serial16550: PortDevice {
     private func transmit(_ byte: UInt8, _ state: inout State) {
         if state.isLoopback {
             // The transmitter feeds the receiver.
-            if state.looped.count < 16 { state.looped.append([byte]) } else { state.overrun = true }
+            if state.received.count < Self.fifoSize { state.received.append([byte]) } else { state.overrun = true }
         } else if state.hasRoom {
             state.output.append([byte])
         }
@@ -151,9 +158,16 @@ public final class Serial16550: PortDevice {
         state.transmitInterrupt = state.hasRoom
     }
 
+    /// Moves bytes from the line into the receiver, if the guest lets them come.
+    private func fillReceiver(_ state: inout State) {
+        let isHeld = state.controlsModem && state.modemControl & 0x02 == 0
+        if state.isLoopback || isHeld || state.received.count >= Self.fifoSize || state.input.isEmpty { return }
+        state.received.append(state.input.take(Self.fifoSize - state.received.count))
+    }
+
     private func lineStatus(_ state: inout State) -> UInt8 {
         var status: UInt8 = 0
-        if state.hasData { status |= LineStatus.dataReady }
+        if !state.received.isEmpty { status |= LineStatus.dataReady }
         if state.hasRoom { status |= LineStatus.transmitterEmpty }
         if state.overrun {
             status |= LineStatus.overrun
@@ -173,7 +187,7 @@ public final class Serial16550: PortDevice {
     private func interruptIdentification(_ state: inout State) -> UInt8 {
         let fifos: UInt8 = state.fifoControl & 1 != 0 ? 0xC0 : 0
         if state.interruptEnable & 4 != 0, state.overrun { return fifos | 0x06 }
-        if state.interruptEnable & 1 != 0, state.hasData { return fifos | 0x04 }
+        if state.interruptEnable & 1 != 0, !state.received.isEmpty { return fifos | 0x04 }
         if state.interruptEnable & 2 != 0, state.transmitInterrupt {
             state.transmitInterrupt = false
             updateInterrupt(&state)
@@ -185,7 +199,7 @@ public final class Serial16550: PortDevice {
     private func updateInterrupt(_ state: inout State) {
         let wanted =
             state.interruptEnable & 4 != 0 && state.overrun
-            || state.interruptEnable & 1 != 0 && state.hasData
+            || state.interruptEnable & 1 != 0 && !state.received.isEmpty
             || state.interruptEnable & 2 != 0 && state.transmitInterrupt
         guard wanted != state.level else { return }
         state.level = wanted

@@ -122,6 +122,8 @@ private enum Register {
             bench.set(Register.modem, 0x10 | output)
             #expect(bench.get(Register.modemStatus) == input)
         }
+        #expect(bench.get(Register.data) == 9, "what the receiver had")
+        bench.serial.receive([10])
         #expect(bench.get(Register.lineStatus) == 0x60, "the line is cut off")
         bench.set(Register.data, 0x55)
         #expect(bench.get(Register.lineStatus) == 0x61)
@@ -132,9 +134,30 @@ private enum Register {
         #expect(bench.line.level && bench.get(Register.identification) == 0x06, "overrun: line status interrupt")
         #expect(bench.get(Register.lineStatus) == 0x63)
         #expect(bench.get(Register.lineStatus) == 0x61 && !bench.line.level, "reading clears it")
-        bench.set(Register.modem, 0)
-        #expect(bench.get(Register.data) == 9, "what the host sent is still there")
+        for byte in UInt8(0)..<16 { #expect(bench.get(Register.data) == byte) }
+        bench.set(Register.modem, 2)
+        #expect(bench.get(Register.data) == 10, "what the host sent meanwhile")
         #expect(bench.get(Register.lineStatus) == 0x60)
+    }
+
+    @Test func theGuestHoldsTheHostByRTS() {
+        let bench = Bench()
+        bench.set(Register.enable, 1)
+        bench.set(Register.modem, 1)
+        let bytes = (0..<40).map { UInt8($0) }
+        #expect(bench.serial.receive(bytes) == 40)
+        #expect(bench.get(Register.lineStatus) == 0x60 && !bench.line.level, "held")
+        bench.set(Register.modem, 3)
+        #expect(bench.line.level && bench.get(Register.data) == 0)
+        bench.set(Register.modem, 1)
+        // The FIFO's 16 bytes had come, and one more when the first was read.
+        for byte in UInt8(1)..<17 { #expect(bench.get(Register.data) == byte) }
+        #expect(bench.get(Register.lineStatus) == 0x60)
+        bench.set(Register.modem, 2)
+        bench.set(2, 3)
+        #expect(bench.get(Register.data) == 33, "a reset empties the FIFO, and the line fills it again")
+        for byte in UInt8(34)..<40 { #expect(bench.get(Register.data) == byte) }
+        #expect(!bench.line.level)
     }
 
     @Test func aFullRingSlowsTheGuest() {
@@ -165,12 +188,15 @@ private enum Register {
 
     @Test func inputHasAnEnd() {
         let bench = Bench()
+        bench.set(Register.modem, 0)
         #expect(bench.serial.inputSpace == Serial16550.capacity)
         #expect(bench.serial.receive([UInt8](repeating: 5, count: Serial16550.capacity - 1)) == Serial16550.capacity - 1)
         #expect(bench.serial.inputSpace == 1)
         #expect(bench.serial.receive([6, 7, 8]) == 1)
         #expect(bench.serial.inputSpace == 0)
         #expect(bench.serial.receive([9]) == 0)
+        bench.set(Register.modem, 2)
+        #expect(bench.serial.inputSpace == 16, "the FIFO took its part")
         for _ in 0..<Serial16550.capacity - 1 where bench.get(Register.data) != 5 { Issue.record("wrong byte") }
         #expect(bench.get(Register.data) == 6)
         #expect(bench.serial.inputSpace == Serial16550.capacity)
@@ -189,13 +215,13 @@ private enum Register {
 private struct Model {
     var enable: UInt8 = 0, line: UInt8 = 0, modem: UInt8 = 0, fifo: UInt8 = 0, scratch: UInt8 = 0
     var divisor: [UInt8] = [12, 0]
-    var (output, input, looped): ([UInt8], [UInt8], [UInt8]) = ([], [], [])
+    var (output, input, received): ([UInt8], [UInt8], [UInt8]) = ([], [], [])
+    var saidModem = false
     var overrun = false
     var emptied = false
 
     var latched: Bool { line >= 0x80 }
     var loops: Bool { modem & 16 == 16 }
-    var received: [UInt8] { loops ? looped : input }
     var busy: Bool { output.count == Serial16550.capacity }
     var cause: UInt8? {
         if enable & 4 == 4 && overrun { return 6 }
@@ -204,12 +230,20 @@ private struct Model {
         return nil
     }
 
+    /// The line gives bytes to the receiver one by one, as long as it may.
+    mutating func flow() {
+        while !loops && (!saidModem || modem & 2 == 2) && received.count < 16 && !input.isEmpty {
+            received.append(input.removeFirst())
+        }
+    }
+
     mutating func read(_ offset: UInt16) -> UInt8 {
         if latched && offset < 2 { return divisor[Int(offset)] }
         switch offset {
         case 0:
             if received.isEmpty { return 0 }
-            return loops ? looped.removeFirst() : input.removeFirst()
+            defer { flow() }
+            return received.removeFirst()
         case 1: return enable
         case 2:
             let found = cause ?? 1
@@ -236,7 +270,7 @@ private struct Model {
         switch offset {
         case 0:
             if loops {
-                if looped.count == 16 { overrun = true } else { looped.append(value) }
+                if received.count == 16 { overrun = true } else { received.append(value) }
             } else if !busy {
                 output.append(value)
             }
@@ -245,12 +279,14 @@ private struct Model {
             if enable & 2 == 0 && value & 2 == 2 { emptied = !busy }
             enable = value % 16
         case 2:
-            if value % 2 != fifo % 2 || (value % 2 == 1 && value & 2 == 2) { (input, looped) = ([], []) }
+            if value % 2 != fifo % 2 || (value % 2 == 1 && value & 2 == 2) { received = [] }
             fifo = value % 2 == 1 ? value : 0
+            flow()
         case 3: line = value
         case 4:
             modem = value % 32
-            if !loops { looped = [] }
+            saidModem = true
+            flow()
         case 7: scratch = value
         default: break
         }
@@ -276,6 +312,7 @@ private struct Model {
                     let bytes = (0..<Int.random(in: 0..<30, using: &random)).map { _ in random.byte() }
                     #expect(bench.serial.receive(bytes) == bytes.count)
                     model.input += bytes
+                    model.flow()
                 case 18:
                     let limit = Int.random(in: 0..<40, using: &random)
                     let taken = min(limit, model.output.count)
