@@ -34,7 +34,9 @@ func makeMemory(_ size: UInt64) throws -> GuestMemory {
 }
 
 /// Little-endian integers of guest memory or of a table.
-func integer(_ bytes: some Collection<UInt8>) -> UInt64 { bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) } }
+func integer(_ bytes: some Collection<UInt8>) -> UInt64 {
+    bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) }
+}
 
 func littleEndian(_ value: UInt64, _ width: Int) -> [UInt8] {
     (0..<width).map { UInt8(truncatingIfNeeded: value >> UInt64($0 * 8)) }

@@ -68,7 +68,10 @@ private struct Tables {
         #expect(fadt[8] == 6 && fadt[131] == 5)
         func field(_ offset: Int, _ width: Int) -> UInt64 { integer(fadt[offset..<offset + width]) }
         func address(_ offset: Int) -> [UInt64] {
-            [field(offset, 1), field(offset + 1, 1), field(offset + 2, 1), field(offset + 3, 1), field(offset + 4, 8)]
+            [
+                field(offset, 1), field(offset + 1, 1), field(offset + 2, 1), field(offset + 3, 1),
+                field(offset + 4, 8),
+            ]
         }
         #expect(field(40, 4) == field(140, 8), "DSDT and X_DSDT")
         #expect(field(36, 4) == 0 && field(132, 8) == 0, "no FACS")
@@ -110,7 +113,9 @@ private struct Tables {
         let processors = entries.filter { $0[0] == 0 }
         #expect(processors == (0..<UInt8(processorCount)).map { [0, 8, $0, $0, 1, 0, 0, 0] })
         #expect(entries.filter { $0[0] == 1 } == [[1, 12, 0, 0, 0, 0, 0xC0, 0xFE, 0, 0, 0, 0]])
-        #expect(entries.filter { $0[0] == 2 } == [[2, 10, 0, 9, 9, 0, 0, 0, 0x0D, 0]], "the SCI: level, active high")
+        #expect(
+            entries.filter { $0[0] == 2 } == [[2, 10, 0, 9, 9, 0, 0, 0, 0x0D, 0]],
+            "the SCI: level, active high")
         #expect(entries.filter { $0[0] == 4 } == [[4, 6, 0xFF, 0, 0, 1]])
         #expect(entries.count == processorCount + 3)
     }
@@ -149,6 +154,8 @@ private struct Tables {
         #expect(parser.names["\\_SB_.V059._UID"] == .integer(59))
         #expect(
             parser.names["\\_SB_.V000._CRS"]
-                == .buffer([0x86, 9, 0, 1, 0, 0, 0, 0xD0, 0, 0x10, 0, 0, 0x89, 6, 0, 1, 1, 17, 0, 0, 0, 0x79, 0]))
+                == .buffer([
+                    0x86, 9, 0, 1, 0, 0, 0, 0xD0, 0, 0x10, 0, 0, 0x89, 6, 0, 1, 1, 17, 0, 0, 0, 0x79, 0,
+                ]))
     }
 }

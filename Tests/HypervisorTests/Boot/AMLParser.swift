@@ -36,7 +36,9 @@ struct AMLParser {
             guard lead & 0x30 == 0 else { throw Malformed(position: start) }
             length = Int(lead & 0x0F) | Int(try number(Int(lead >> 6))) << 4
         }
-        guard start + length <= bytes.count, start + length >= position else { throw Malformed(position: start) }
+        guard start + length <= bytes.count, start + length >= position else {
+            throw Malformed(position: start)
+        }
         return start + length
     }
 

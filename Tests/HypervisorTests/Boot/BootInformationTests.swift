@@ -15,7 +15,8 @@ import Testing
             return high.map { ram + [[4 * gib, $0, 1]] } ?? ram
         }
         return [
-            (128 * mib, map(128 * mib, nil)), (3 * gib - 4096, map(3 * gib - 4096, nil)), (3 * gib, map(3 * gib, nil)),
+            (128 * mib, map(128 * mib, nil)), (3 * gib - 4096, map(3 * gib - 4096, nil)),
+            (3 * gib, map(3 * gib, nil)),
             (3 * gib + 4096, map(3 * gib, 4 * gib + 4096)), (4 * gib, map(3 * gib, 5 * gib)),
             (5 * gib, map(3 * gib, 6 * gib)),
         ]
@@ -24,11 +25,14 @@ import Testing
     @Test(arguments: maps) func theMemoryMapNamesAllRAMAndNoMore(size: UInt64, expected: [[UInt64]]) throws {
         let memory = try makeMemory(size)
         let entries = MemoryMap(of: memory).entries
-        #expect(entries.map { [$0.range.start.value, $0.range.end.value, UInt64($0.kind.rawValue)] } == expected)
+        #expect(
+            entries.map { [$0.range.start.value, $0.range.end.value, UInt64($0.kind.rawValue)] } == expected)
         let ram = entries.filter { $0.kind == .ram }
         #expect(ram.allSatisfy { memory.isRAM($0.range) })
         #expect(ram.reduce(0) { $0 + $1.range.sizeInBytes } == size - 0x6_0000)
-        for (left, right) in zip(entries, entries.dropFirst()) { #expect(left.range.end <= right.range.start) }
+        for (left, right) in zip(entries, entries.dropFirst()) {
+            #expect(left.range.end <= right.range.start)
+        }
     }
 
     @Test(arguments: maps) func pvhStartInfo(size: UInt64, expectedMap: [[UInt64]]) throws {
@@ -49,15 +53,17 @@ import Testing
         let module = try bench.memory.read(GuestAddress(integer(info[16..<24])), count: 32)
         let commandLine = try bench.memory.read(GuestAddress(integer(info[24..<32])), count: 11)
         #expect(commandLine == Array("panic=-1 x".utf8) + [0])
-        #expect(try bench.memory.read(GuestAddress(integer(info[32..<40])), count: 8) == Array("RSD PTR ".utf8))
+        #expect(
+            try bench.memory.read(GuestAddress(integer(info[32..<40])), count: 8) == Array("RSD PTR ".utf8))
         let map = GuestAddress(integer(info[40..<48]))
         #expect(integer(info[48..<52]) == UInt64(expectedMap.count))
         #expect(integer(info[52..<56]) == 0)
         for (index, expected) in expectedMap.enumerated() {
             let entry = try bench.memory.read(GuestAddress(map.value + UInt64(index) * 24), count: 24)
-            #expect([integer(entry[0..<8]), integer(entry[8..<16]), integer(entry[16..<24])] == [
-                expected[0], expected[1] - expected[0], expected[2],
-            ])
+            #expect(
+                [integer(entry[0..<8]), integer(entry[8..<16]), integer(entry[16..<24])] == [
+                    expected[0], expected[1] - expected[0], expected[2],
+                ])
         }
         // The initrd: both archives, the second at a multiple of four, in a page-aligned place below 2 GiB.
         let (start, length) = (integer(module[0..<8]), integer(module[8..<16]))
@@ -141,10 +147,13 @@ import Testing
         // guests/README.md, "Boot information page".
         var expected = Array("MINGLEPB".utf8)
         expected += littleEndian(1, 4) + littleEndian(3, 4)
-        expected += littleEndian(size, 8) + littleEndian(lowEnd, 8) + littleEndian(highStart, 8) + littleEndian(highEnd, 8)
+        expected +=
+            littleEndian(size, 8) + littleEndian(lowEnd, 8) + littleEndian(highStart, 8)
+            + littleEndian(highEnd, 8)
         // Stacks of 64 KiB begin at the page behind the image.
         expected += littleEndian(0x30_2000 + 3 * 0x1_0000, 8)
-        expected += littleEndian(0xA1B2_C3D4, 4) + littleEndian(14, 4) + littleEndian(0x1122_3344_5566_7788, 8)
+        expected +=
+            littleEndian(0xA1B2_C3D4, 4) + littleEndian(14, 4) + littleEndian(0x1122_3344_5566_7788, 8)
         expected += littleEndian(0x2000, 8) + littleEndian(2_345_678_000, 8)
         expected += [UInt8](repeating: 0, count: 4096 - expected.count)
         #expect(try memory.read(GuestAddress(0x1000), count: 4096) == expected)
@@ -152,7 +161,8 @@ import Testing
         #expect(try memory.read(GuestAddress(0), count: 4096).allSatisfy { $0 == 0 })
 
         let mode = EntryPoint.Mode.payload(
-            information: GuestAddress(0x1000), stacks: GuestAddress(0x30_2000), pageTables: GuestAddress(0x10000))
+            information: GuestAddress(0x1000), stacks: GuestAddress(0x30_2000),
+            pageTables: GuestAddress(0x10000))
         #expect(entry == EntryPoint(address: 0x20_0000, mode: mode))
         for index in 0..<3 {
             let pointer = PayloadBoot.stackPointer(index, stacks: GuestAddress(0x30_2000))
@@ -189,7 +199,9 @@ import Testing
         for table in [pvh, linux, payload] { #expect(table.count == 5 && table[0] == 0) }
         func expectFlat(_ descriptor: UInt64, type: UInt64, privilege: UInt64, long: UInt64) {
             let fields = Fields(descriptor)
-            #expect(fields.base == 0 && fields.limit == 0xF_FFFF && fields.granularity == 1 && fields.present == 1)
+            #expect(
+                fields.base == 0 && fields.limit == 0xF_FFFF && fields.granularity == 1 && fields.present == 1
+            )
             #expect(fields.type == type && fields.isCode == 1 && fields.privilege == privilege)
             #expect(fields.long == long && fields.big == 1 - long)
         }
@@ -200,7 +212,8 @@ import Testing
         expectFlat(payload[1], type: 0xB, privilege: 3, long: 1)
         expectFlat(payload[2], type: 0x3, privilege: 3, long: 0)
         let task = Fields(payload[3])
-        #expect(task.base == 0x4000 && task.limit == 0x68 + 8192 && task.granularity == 0 && task.present == 1)
+        #expect(
+            task.base == 0x4000 && task.limit == 0x68 + 8192 && task.granularity == 0 && task.present == 1)
         #expect(task.type == 0xB && task.isCode == 0 && task.privilege == 0)
         #expect(payload[4] == 0, "the base's upper half")
     }

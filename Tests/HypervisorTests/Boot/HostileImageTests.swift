@@ -16,7 +16,8 @@ struct LoaderBench {
     }
 
     func load(
-        path: String, boot: BootProtocol = .auto, initrds: [String] = [], commandLine: String = "console=ttyS0",
+        path: String, boot: BootProtocol = .auto, initrds: [String] = [],
+        commandLine: String = "console=ttyS0",
         arguments: String = "", processors: Int = 2
     ) throws(HypervisorError) -> EntryPoint {
         var configuration = VirtualMachineConfiguration()
@@ -35,7 +36,9 @@ struct LoaderBench {
 
     /// The message of a `badImage`; anything else is an issue.
     func refusal(_ bytes: [UInt8], boot: BootProtocol = .auto, initrds: [String] = []) throws -> String {
-        do { _ = try load(bytes, boot: boot, initrds: initrds) } catch HypervisorError.badImage(let text) { return text }
+        do { _ = try load(bytes, boot: boot, initrds: initrds) } catch HypervisorError.badImage(let text) {
+            return text
+        }
         Issue.record("the image was taken")
         return ""
     }
@@ -81,7 +84,9 @@ struct LoaderBench {
         let bench = try LoaderBench()
         let bytes = BzImageFile().bytes
         _ = try bench.load(bytes)
-        for length in 0...BzImageFile.setupSize + 0x200 { #expect(try !bench.refusal(Array(bytes.prefix(length))).isEmpty) }
+        for length in 0...BzImageFile.setupSize + 0x200 {
+            #expect(try !bench.refusal(Array(bytes.prefix(length))).isEmpty)
+        }
         _ = try bench.load(Array(bytes.prefix(BzImageFile.setupSize + 0x201)))
     }
 
@@ -110,7 +115,10 @@ struct LoaderBench {
                 $0.segments[0].address = 0
             }.contains("truncated"))
         #expect(try refusal { $0.segments = [] }.contains("nothing to load"))
-        #expect(try refusal { $0.segments[0].sizeInMemory = 0; $0.segments[0].bytes = [] }.contains("nothing to load"))
+        #expect(
+            try refusal {
+                $0.segments[0].sizeInMemory = 0; $0.segments[0].bytes = []
+            }.contains("nothing to load"))
         #expect(try refusal { $0.entry = 0x20_0004 }.contains("entry point"))
         #expect(try refusal { $0.entry = 0x1F_FFFF }.contains("entry point"))
         #expect(try refusal { $0.entry = UInt64.max }.contains("entry point"))
@@ -181,7 +189,9 @@ struct LoaderBench {
         #expect(try bench.refusal(plain.bytes).contains("entry point"))
         #expect(try bench.refusal(ELFFile().bytes, boot: .pvh).contains("no PVH note"))
         #expect(try bench.refusal(ELFFile.pvh().bytes, boot: .payload).contains("no Mingle note"))
-        #expect(try bench.refusal(ELFFile.pvh().bytes + [UInt8](repeating: 0, count: 1024), boot: .bzimage).contains("neither"))
+        #expect(
+            try bench.refusal(ELFFile.pvh().bytes + [UInt8](repeating: 0, count: 1024), boot: .bzimage)
+                .contains("neither"))
     }
 
     @Test func bzImagesThatCannotBeLoadedAreRefused() throws {
@@ -216,12 +226,16 @@ struct LoaderBench {
         _ = try bench.load(BzImageFile().bytes, initrds: [large])
         #expect(try bench.refusal(BzImageFile().bytes, initrds: [large, small]).contains("does not fit"))
         #expect(try bench.refusal(BzImageFile().bytes, initrds: [small, empty]).contains("empty"))
-        #expect(try bench.refusal(BzImageFile(initrdLimit: 0x140_0FFF).bytes, initrds: [large]).contains("0x1401000"))
-        #expect(try bench.refusal(BzImageFile(initrdLimit: 0).bytes, initrds: [small]).contains("does not fit"))
+        #expect(
+            try bench.refusal(BzImageFile(initrdLimit: 0x140_0FFF).bytes, initrds: [large]).contains(
+                "0x1401000"))
+        #expect(
+            try bench.refusal(BzImageFile(initrdLimit: 0).bytes, initrds: [small]).contains("does not fit"))
         // No limit at all must not wrap around.
         _ = try bench.load(BzImageFile(initrdLimit: 0xFFFF_FFFF).bytes, initrds: [small])
         try #require(truncate(large, 1 << 62) == 0 || errno == EFBIG)
-        #expect(try bench.refusal(BzImageFile().bytes, initrds: [large, large, large]).contains("does not fit"))
+        #expect(
+            try bench.refusal(BzImageFile().bytes, initrds: [large, large, large]).contains("does not fit"))
         #expect(throws: HypervisorError.invalidConfiguration("a payload takes no initrd")) {
             try bench.load(ELFFile.payload().bytes, initrds: [small])
         }
@@ -240,8 +254,9 @@ struct LoaderBench {
             #expect(throws: HypervisorError.self) { try bench.load(path: payload, arguments: text) }
         }
         let small = try LoaderBench(memorySize: 16 * mib - 4096)
-        #expect(throws: HypervisorError.invalidConfiguration(
-            "15 MiB of memory are too few for a Linux guest: give it at least 32")
+        #expect(
+            throws: HypervisorError.invalidConfiguration(
+                "15 MiB of memory are too few for a Linux guest: give it at least 32")
         ) { try small.load(path: kernel) }
         // The image's page, 64 KiB of stack, and at least a byte that is free.
         let tight = try LoaderBench(memorySize: 2 * mib + 17 * 4096)

@@ -28,7 +28,9 @@ struct ELFFile {
     static func bytes(of notes: [Note]) -> [UInt8] {
         notes.flatMap { note -> [UInt8] in
             let name = Array(note.name.utf8) + [0]
-            func padded(_ bytes: [UInt8]) -> [UInt8] { bytes + [UInt8](repeating: 0, count: (4 - bytes.count % 4) % 4) }
+            func padded(_ bytes: [UInt8]) -> [UInt8] {
+                bytes + [UInt8](repeating: 0, count: (4 - bytes.count % 4) % 4)
+            }
             return littleEndian(UInt64(name.count), 4) + littleEndian(UInt64(note.descriptor.count), 4)
                 + littleEndian(UInt64(note.type), 4) + padded(name) + padded(note.descriptor)
         }
@@ -41,10 +43,15 @@ struct ELFFile {
         header += littleEndian(2, 2) + littleEndian(62, 2) + littleEndian(1, 4)
         header += littleEndian(entry, 8) + littleEndian(64, 8) + littleEndian(0, 8)
         header += littleEndian(0, 4) + littleEndian(64, 2) + littleEndian(56, 2)
-        header += littleEndian(UInt64(headerCount), 2) + littleEndian(64, 2) + littleEndian(0, 2) + littleEndian(0, 2)
-        func program(type: UInt64, offset: UInt64, address: UInt64, inFile: UInt64, inMemory: UInt64) -> [UInt8] {
+        header +=
+            littleEndian(UInt64(headerCount), 2) + littleEndian(64, 2) + littleEndian(0, 2)
+            + littleEndian(0, 2)
+        func program(type: UInt64, offset: UInt64, address: UInt64, inFile: UInt64, inMemory: UInt64)
+            -> [UInt8]
+        {
             littleEndian(type, 4) + littleEndian(5, 4) + littleEndian(offset, 8) + littleEndian(address, 8)
-                + littleEndian(address, 8) + littleEndian(inFile, 8) + littleEndian(inMemory, 8) + littleEndian(1, 8)
+                + littleEndian(address, 8) + littleEndian(inFile, 8) + littleEndian(inMemory, 8)
+                + littleEndian(1, 8)
         }
         var (table, body): ([UInt8], [UInt8]) = ([], [])
         let start = UInt64(64 + 56 * headerCount)
@@ -57,7 +64,8 @@ struct ELFFile {
         }
         if !noteBytes.isEmpty {
             let size = UInt64(noteBytes.count)
-            table += program(type: 4, offset: start + UInt64(body.count), address: 0, inFile: size, inMemory: size)
+            table += program(
+                type: 4, offset: start + UInt64(body.count), address: 0, inFile: size, inMemory: size)
             body += noteBytes
         }
         return header + table + body

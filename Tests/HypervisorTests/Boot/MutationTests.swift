@@ -21,7 +21,8 @@ import Testing
         var loaded = 0
         for _ in 0..<count {
             let which = Int.random(in: 0..<3, using: &random)
-            let bytes = mutate(originals[which], headerSize: which == 2 ? 0x270 : originals[which].count, &random)
+            let bytes = mutate(
+                originals[which], headerSize: which == 2 ? 0x270 : originals[which].count, &random)
             // Most by the way that suits them, so that mutations get far.
             let boot = random.oneIn(8) ? BootProtocol.allCases.randomElement(using: &random) ?? .auto : .auto
             let path = try bench.directory.write("kernel", bytes)
@@ -46,7 +47,8 @@ import Testing
         var bytes = original
         let interesting: [UInt64] = [
             0, 1, 2, 0x7F, 0x80, 0xFF, 0xFFF, 0x1000, 0x7FFF, 0x8000, 0xFFFF, 0xF_FFFF, 0x10_0000, 0x20_0000,
-            0x7FFF_FFFF, 0x8000_0000, 0xC000_0000, 0xFFFF_FFFF, 1 << 32, UInt64(Int64.max), 1 << 63, UInt64.max - 4096,
+            0x7FFF_FFFF, 0x8000_0000, 0xC000_0000, 0xFFFF_FFFF, 1 << 32, UInt64(Int64.max), 1 << 63,
+            UInt64.max - 4096,
             UInt64.max - 1, UInt64.max,
         ]
         for _ in 0..<Int.random(in: 1...4, using: &random) {

@@ -30,7 +30,9 @@ private struct Walker {
 }
 
 @Suite struct PageTableTests {
-    @Test(arguments: [2 * mib, 64 * mib, 3 * gib - 4096, 3 * gib, 3 * gib + 4096, 4 * gib, 5 * gib, 140 * gib])
+    @Test(arguments: [
+        2 * mib, 64 * mib, 3 * gib - 4096, 3 * gib, 3 * gib + 4096, 4 * gib, 5 * gib, 140 * gib,
+    ])
     func userTablesMapAllRAM(size: UInt64) throws {
         let memory = try makeMemory(size)
         let walker = Walker(memory: memory, root: try PageTables(in: memory, forUserMode: true).root)
@@ -38,14 +40,17 @@ private struct Walker {
         let step = size > 8 * gib ? 2 * mib * 61 : 2 * mib
         var addresses = Array(stride(from: 2 * mib, to: top, by: Int(step)))
         addresses += stride(from: UInt64(4096), to: 2 * mib, by: 4096)
-        for region in memory.regions { addresses += [region.range.start.value + 4096, region.range.end.value - 1] }
+        for region in memory.regions {
+            addresses += [region.range.start.value + 4096, region.range.end.value - 1]
+        }
         addresses += [0xFEE0_0123, 4 * gib - 1, 0xD000_0000]
         var wrong = 0
         for address in addresses {
             let translated = try walker.translate(address)
             let entries = try walker.entries(for: address)
             // Present, writable, user, accessed; dirty too where a page is mapped; never no-execute.
-            let bits = entries.allSatisfy { $0 & 0x27 == 0x27 && $0 >> 63 == 0 } && (entries.last ?? 0) & 0x40 != 0
+            let bits =
+                entries.allSatisfy { $0 & 0x27 == 0x27 && $0 >> 63 == 0 } && (entries.last ?? 0) & 0x40 != 0
             if translated != address || !bits { wrong += 1 }
         }
         #expect(wrong == 0, "of \(addresses.count)")
@@ -73,6 +78,7 @@ private struct Walker {
         #expect(dirty == Array(0x10..<0xA0))
         let larger = try makeMemory(140 * gib + 4096)
         #expect(throws: HypervisorError.self) { _ = try PageTables(in: larger, forUserMode: true) }
-        #expect(!(0..<0x110).contains { larger.dirtyBitmap.isMarked($0) }, "refused before anything was written")
+        #expect(
+            !(0..<0x110).contains { larger.dirtyBitmap.isMarked($0) }, "refused before anything was written")
     }
 }

@@ -35,7 +35,8 @@ import Testing
     @Test func datesAgreeWithTheCalendar() {
         // Every boundary around leap days, centuries and the ends of years.
         let days: [Int] = [
-            0, 59, 365, 789, 790, 10_956, 10_957, 11_015, 11_016, 11_017, 19_782, 19_783, 20_513, 24_855, 47_540, 47_541,
+            0, 59, 365, 789, 790, 10_956, 10_957, 11_015, 11_016, 11_017, 19_782, 19_783, 20_513, 24_855,
+            47_540, 47_541,
             47_542,
         ]
         for day in days {

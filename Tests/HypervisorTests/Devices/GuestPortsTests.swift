@@ -35,7 +35,9 @@ import Testing
         #expect(ports.read(offset: 0x10, size: 4, by: second) == 0)
         first.latchedClock = 77
         #expect(ports.read(offset: 0x10, size: 4, by: first) == 77, "as latched, not as it is now")
-        for (offset, size) in [(UInt16(0x0C), 1), (0x0C, 2), (0x10, 2), (0, 4), (4, 4), (8, 4), (0x0D, 4), (0x14, 4)] {
+        for (offset, size) in [
+            (UInt16(0x0C), 1), (0x0C, 2), (0x10, 2), (0, 4), (4, 4), (8, 4), (0x0D, 4), (0x14, 4),
+        ] {
             #expect(ports.read(offset: offset, size: size, by: first) == UInt32.max)
         }
         #expect(first.latchedClock == 77)
@@ -45,12 +47,16 @@ import Testing
 @Suite struct BusTests {
     private final class Echo: PortDevice, MemoryDevice {
         let writes = FakeRecord<[UInt64]>([])
-        func read(offset: UInt16, size: Int, by vcpu: any ProcessorContext) -> UInt32 { 0xAABB_CC00 | UInt32(offset) }
+        func read(offset: UInt16, size: Int, by vcpu: any ProcessorContext) -> UInt32 {
+            0xAABB_CC00 | UInt32(offset)
+        }
         func write(offset: UInt16, size: Int, value: UInt32, by vcpu: any ProcessorContext) {
             writes.update { $0 += [UInt64(offset), UInt64(size), UInt64(value)] }
         }
         func read(offset: UInt64, size: Int) -> UInt64 { offset << 8 | UInt64(size) }
-        func write(offset: UInt64, size: Int, value: UInt64) { writes.update { $0 += [offset, UInt64(size), value] } }
+        func write(offset: UInt64, size: Int, value: UInt64) {
+            writes.update { $0 += [offset, UInt64(size), value] }
+        }
     }
 
     @Test func unclaimedPortsReadAllOnes() {

@@ -15,7 +15,9 @@ private struct Bench {
         serial = Serial16550(setInterrupt: { line.set($0) }, outputReady: { ready.set(true) })
     }
     func get(_ offset: UInt16) -> UInt8 { UInt8(serial.read(offset: offset, size: 1, by: vcpu)) }
-    func set(_ offset: UInt16, _ value: UInt8) { serial.write(offset: offset, size: 1, value: UInt32(value), by: vcpu) }
+    func set(_ offset: UInt16, _ value: UInt8) {
+        serial.write(offset: offset, size: 1, value: UInt32(value), by: vcpu)
+    }
 }
 
 private enum Register {
@@ -131,7 +133,8 @@ private enum Register {
         #expect(bench.serial.takeOutput(limit: 9).isEmpty, "nothing leaves")
         bench.set(Register.enable, 4)
         for byte in UInt8(0)..<17 { bench.set(Register.data, byte) }
-        #expect(bench.line.level && bench.get(Register.identification) == 0x06, "overrun: line status interrupt")
+        #expect(
+            bench.line.level && bench.get(Register.identification) == 0x06, "overrun: line status interrupt")
         #expect(bench.get(Register.lineStatus) == 0x63)
         #expect(bench.get(Register.lineStatus) == 0x61 && !bench.line.level, "reading clears it")
         for byte in UInt8(0)..<16 { #expect(bench.get(Register.data) == byte) }
@@ -190,14 +193,18 @@ private enum Register {
         let bench = Bench()
         bench.set(Register.modem, 0)
         #expect(bench.serial.inputSpace == Serial16550.capacity)
-        #expect(bench.serial.receive([UInt8](repeating: 5, count: Serial16550.capacity - 1)) == Serial16550.capacity - 1)
+        #expect(
+            bench.serial.receive([UInt8](repeating: 5, count: Serial16550.capacity - 1)) == Serial16550
+                .capacity - 1)
         #expect(bench.serial.inputSpace == 1)
         #expect(bench.serial.receive([6, 7, 8]) == 1)
         #expect(bench.serial.inputSpace == 0)
         #expect(bench.serial.receive([9]) == 0)
         bench.set(Register.modem, 2)
         #expect(bench.serial.inputSpace == 16, "the FIFO took its part")
-        for _ in 0..<Serial16550.capacity - 1 where bench.get(Register.data) != 5 { Issue.record("wrong byte") }
+        for _ in 0..<Serial16550.capacity - 1 where bench.get(Register.data) != 5 {
+            Issue.record("wrong byte")
+        }
         #expect(bench.get(Register.data) == 6)
         #expect(bench.serial.inputSpace == Serial16550.capacity)
     }
@@ -302,7 +309,8 @@ private struct Model {
             for step in 0..<3000 {
                 let offset = UInt16.random(in: 0..<8, using: &random)
                 switch Int.random(in: 0..<20, using: &random) {
-                case 0..<9: #expect(bench.get(offset) == model.read(offset), "step \(step), register \(offset)")
+                case 0..<9:
+                    #expect(bench.get(offset) == model.read(offset), "step \(step), register \(offset)")
                 case 9..<17:
                     // Rarely the latch, or little else would be reached.
                     let value = offset == 3 && !random.oneIn(4) ? random.byte() & 0x7F : random.byte()

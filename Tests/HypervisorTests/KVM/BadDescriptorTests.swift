@@ -33,7 +33,9 @@ import Testing
         let system = KVMSystem(unchecked: try kind.descriptor())
         let code = kind.code
         expect("KVM_GET_API_VERSION", code) { () throws(LinuxError) in _ = try system.apiVersion() }
-        expect("KVM_GET_VCPU_MMAP_SIZE", code) { () throws(LinuxError) in _ = try system.processorMappingSize() }
+        expect("KVM_GET_VCPU_MMAP_SIZE", code) { () throws(LinuxError) in
+            _ = try system.processorMappingSize()
+        }
         expect("KVM_GET_SUPPORTED_CPUID", code) { () throws(LinuxError) in _ = try system.supportedCPUID() }
         expect("KVM_CREATE_VM", code) { () throws(LinuxError) in _ = try system.createMachine() }
         for capability in KVMCapability.all { #expect(system.checkExtension(capability) == 0) }
@@ -43,19 +45,23 @@ import Testing
         let machine = KVMMachine(try kind.descriptor(), processorMappingSize: 12288)
         let code = kind.code
         expect("KVM_SET_USER_MEMORY_REGION", code) { () throws(LinuxError) in
-            try machine.setMemoryRegion(slot: 0, start: GuestAddress(0), sizeInBytes: 4096, hostAddress: 0, flags: 0)
+            try machine.setMemoryRegion(
+                slot: 0, start: GuestAddress(0), sizeInBytes: 4096, hostAddress: 0, flags: 0)
         }
         expect("KVM_SET_TSS_ADDR", code) { () throws(LinuxError) in try machine.setTSSAddress(Layout.tss) }
         expect("KVM_SET_IDENTITY_MAP_ADDR", code) { () throws(LinuxError) in
             try machine.setIdentityMapAddress(Layout.identityMap)
         }
-        expect("KVM_CREATE_IRQCHIP", code) { () throws(LinuxError) in try machine.createInterruptController() }
+        expect("KVM_CREATE_IRQCHIP", code) { () throws(LinuxError) in try machine.createInterruptController()
+        }
         expect("KVM_CREATE_PIT2", code) { () throws(LinuxError) in try machine.createTimer() }
         expect("KVM_IRQ_LINE", code) { () throws(LinuxError) in try machine.setInterruptLine(4, level: true) }
         expect("KVM_ENABLE_CAP", code) { () throws(LinuxError) in
             try machine.enable(.manualDirtyLog, argument: 1)
         }
-        expect("KVM_GET_DIRTY_LOG", code) { () throws(LinuxError) in _ = try machine.dirtyLog(slot: 0, pageCount: 65) }
+        expect("KVM_GET_DIRTY_LOG", code) { () throws(LinuxError) in
+            _ = try machine.dirtyLog(slot: 0, pageCount: 65)
+        }
         expect("KVM_CLEAR_DIRTY_LOG", code) { () throws(LinuxError) in
             try machine.clearDirtyLog(slot: 0, firstPage: 0, pageCount: 65, bitmap: [1, 1])
         }
@@ -83,14 +89,18 @@ import Testing
         expect("KVM_GET_REGS", code) { () throws(LinuxError) in _ = try processor.registers() }
         expect("KVM_SET_REGS", code) { () throws(LinuxError) in try processor.setRegisters(kvm_regs()) }
         expect("KVM_GET_SREGS", code) { () throws(LinuxError) in _ = try processor.specialRegisters() }
-        expect("KVM_SET_SREGS", code) { () throws(LinuxError) in try processor.setSpecialRegisters(kvm_sregs()) }
+        expect("KVM_SET_SREGS", code) { () throws(LinuxError) in
+            try processor.setSpecialRegisters(kvm_sregs())
+        }
         expect("KVM_SET_FPU", code) { () throws(LinuxError) in try processor.setFloatingPoint(kvm_fpu()) }
         expect("KVM_GET_LAPIC", code) { () throws(LinuxError) in _ = try processor.localAPIC() }
-        expect("KVM_SET_LAPIC", code) { () throws(LinuxError) in try processor.setLocalAPIC(kvm_lapic_state()) }
+        expect("KVM_SET_LAPIC", code) { () throws(LinuxError) in try processor.setLocalAPIC(kvm_lapic_state())
+        }
         expect("KVM_SET_MP_STATE", code) { () throws(LinuxError) in try processor.setRunnable() }
         expect("KVM_TRANSLATE", code) { () throws(LinuxError) in _ = try processor.translate(0) }
         expect("KVM_GET_TSC_KHZ", code) { () throws(LinuxError) in _ = try processor.timestampFrequency() }
-        expect("KVM_SET_CPUID2", code) { () throws(LinuxError) in try processor.setCPUID([kvm_cpuid_entry2()]) }
+        expect("KVM_SET_CPUID2", code) { () throws(LinuxError) in try processor.setCPUID([kvm_cpuid_entry2()])
+        }
         expect("KVM_SET_MSRS", code) { () throws(LinuxError) in try processor.setMSRs([(0x1A0, 1)]) }
         // What does not fit is refused before KVM is asked.
         expect("KVM_SET_CPUID2", ENOMEM) { () throws(LinuxError) in
@@ -126,10 +136,13 @@ import Testing
             return nil
         }
         let missing = directory.path("kvm")
-        #expect(failure(missing) == .kvmUnavailable(LinuxError(operation: "open", code: ENOENT, subject: missing)))
+        #expect(
+            failure(missing) == .kvmUnavailable(LinuxError(operation: "open", code: ENOENT, subject: missing))
+        )
         #expect(failure(missing)?.description.contains("Load kvm_intel or kvm_amd") == true)
         #expect(failure("/dev/null") == .system(LinuxError(operation: "KVM_GET_API_VERSION", code: ENOTTY)))
-        let denied = HypervisorError.kvmUnavailable(LinuxError(operation: "open", code: EACCES, subject: "/dev/kvm"))
+        let denied = HypervisorError.kvmUnavailable(
+            LinuxError(operation: "open", code: EACCES, subject: "/dev/kvm"))
         #expect(denied.description.contains("usermod -aG kvm"))
     }
 }

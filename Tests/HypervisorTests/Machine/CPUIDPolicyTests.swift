@@ -4,7 +4,8 @@ import Testing
 @testable import Hypervisor
 
 private func entry(
-    _ function: UInt32, _ index: UInt32 = 0, eax: UInt32 = 0, ebx: UInt32 = 0, ecx: UInt32 = 0, edx: UInt32 = 0
+    _ function: UInt32, _ index: UInt32 = 0, eax: UInt32 = 0, ebx: UInt32 = 0, ecx: UInt32 = 0,
+    edx: UInt32 = 0
 ) -> kvm_cpuid_entry2 {
     var entry = kvm_cpuid_entry2()
     (entry.function, entry.index) = (function, index)
@@ -26,7 +27,8 @@ private let intel: [kvm_cpuid_entry2] = [
     entry(7, 0, eax: 2, ebx: 0xF1BF_07AB, ecx: 0x1B41_5F6E, edx: 0xFFD9_4412),
     entry(7, 1, eax: 0x1C30, ebx: 1 << 9, edx: 1 << 4),
     entry(0xA, eax: 0x0730_0805, ecx: 0xF, edx: 0x8603),
-    entry(0xB, 0, eax: 1, ebx: 2, ecx: 0x100, edx: 0x55), entry(0xB, 1, eax: 7, ebx: 128, ecx: 0x201, edx: 0x55),
+    entry(0xB, 0, eax: 1, ebx: 2, ecx: 0x100, edx: 0x55),
+    entry(0xB, 1, eax: 7, ebx: 128, ecx: 0x201, edx: 0x55),
     entry(0x1F, 0, eax: 1, ebx: 2, ecx: 0x100, edx: 0x55),
     entry(0x8000_0008, eax: 0x3934, ebx: 0x200),
 ]
@@ -48,13 +50,17 @@ private let amd: [kvm_cpuid_entry2] = [
     /// Number of vCPUs, bits of an APIC id.
     static let sizes = [(1, UInt32(0)), (2, 1), (3, 2), (4, 2), (32, 5)]
 
-    private func find(_ table: [kvm_cpuid_entry2], _ function: UInt32, _ index: UInt32 = 0) throws -> kvm_cpuid_entry2 {
+    private func find(_ table: [kvm_cpuid_entry2], _ function: UInt32, _ index: UInt32 = 0) throws
+        -> kvm_cpuid_entry2
+    {
         let found = table.filter { $0.function == function && $0.index == index }
         #expect(found.count == 1, "leaf \(function).\(index)")
         return try #require(found.first)
     }
 
-    private func check(common table: [kvm_cpuid_entry2], index: Int, count: Int, bits: UInt32, from: [kvm_cpuid_entry2]) throws {
+    private func check(
+        common table: [kvm_cpuid_entry2], index: Int, count: Int, bits: UInt32, from: [kvm_cpuid_entry2]
+    ) throws {
         let features = try find(table, 1)
         let original = try find(from, 1)
         #expect(features.eax == original.eax)
@@ -76,12 +82,16 @@ private let amd: [kvm_cpuid_entry2] = [
 
     @Test(arguments: sizes) func intelTopology(count: Int, bits: UInt32) throws {
         for index in [0, count - 1] {
-            let table = CPUIDPolicy.entries(intel, index: index, processorCount: count, hasDeadlineTimer: true)
+            let table = CPUIDPolicy.entries(
+                intel, index: index, processorCount: count, hasDeadlineTimer: true)
             try check(common: table, index: index, count: count, bits: bits, from: intel)
             for level in UInt32(0)..<3 {
                 let newer = try find(table, 0x1F, level)
                 let older = try find(table, 0xB, level)
-                #expect([newer.eax, newer.ebx, newer.ecx, newer.edx] == [older.eax, older.ebx, older.ecx, older.edx])
+                #expect(
+                    [newer.eax, newer.ebx, newer.ecx, newer.edx] == [
+                        older.eax, older.ebx, older.ecx, older.edx,
+                    ])
             }
             let cores = UInt32(count - 1) << 26
             #expect(try find(table, 4, 0).eax == 0x0000_0121 | cores, "L1 of one core")

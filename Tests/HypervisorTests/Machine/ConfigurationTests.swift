@@ -16,14 +16,16 @@ import Testing
         #expect(isValid { _ in })
         #expect(isValid { $0.processorCount = 32 } && !isValid { $0.processorCount = 33 })
         #expect(!isValid { $0.processorCount = 0 } && !isValid { $0.processorCount = -1 })
-        #expect(isValid { $0.memorySizeInBytes = 2 * mib } && !isValid { $0.memorySizeInBytes = 2 * mib - 4096 })
+        #expect(
+            isValid { $0.memorySizeInBytes = 2 * mib } && !isValid { $0.memorySizeInBytes = 2 * mib - 4096 })
         #expect(!isValid { $0.kernelPath = "" })
     }
 
     @Test func everyEndHasItsCodeAndWord() {
         let ends: [(GuestEnd, UInt8, String)] = [
             (.poweredOff, 0, "powered-off"), (.exited(0), 0, "exited"), (.exited(77), 77, "exited"),
-            (.rebooted, 120, "rebooted"), (.panicked, 121, "panicked"), (.tripleFault("x"), 122, "triple-fault"),
+            (.rebooted, 120, "rebooted"), (.panicked, 121, "panicked"),
+            (.tripleFault("x"), 122, "triple-fault"),
             (.failed("x"), 123, "failed"), (.stopped, 125, "stopped"),
         ]
         for (end, code, word) in ends { #expect(end.exitCode == code && end.word == word) }
@@ -32,7 +34,9 @@ import Testing
     }
 
     @Test func numbersInHexadecimal() {
-        #expect(hex(0) == "0" && hex(0xABC) == "abc" && hex(5, digits: 4) == "0005" && hex(0x12345, digits: 4) == "12345")
+        #expect(
+            hex(0) == "0" && hex(0xABC) == "abc" && hex(5, digits: 4) == "0005"
+                && hex(0x12345, digits: 4) == "12345")
     }
 
     /// Nothing below 1 MiB that is written for one way of booting lies over another thing of the same way.
@@ -43,7 +47,8 @@ import Testing
             (Layout.pageTables.value, Layout.lowMemoryEnd.value - Layout.pageTables.value),
         ]
         let kernel: [(UInt64, UInt64)] = [
-            (Layout.descriptorTable.value, 40), (Layout.startInfo.value, 4096), (Layout.bootParameters.value, 4096),
+            (Layout.descriptorTable.value, 40), (Layout.startInfo.value, 4096),
+            (Layout.bootParameters.value, 4096),
             (Layout.commandLine.value, UInt64(Layout.commandLineLimit) + 1),
             (Layout.pageTables.value, Layout.lowMemoryEnd.value - Layout.pageTables.value),
             (Layout.acpiTables.value, Layout.highMemoryBase.value - Layout.acpiTables.value),

@@ -62,7 +62,9 @@ private final class Crew: Sendable {
             let stay = monotonicNanoseconds() + UInt64.random(in: 0..<300_000, using: &random)
             let _: Bool? = kicked[index].wait(until: stay) { $0 ? true : nil }
             inside[index].withLock { $0 = false }
-            if entries.add(1, ordering: .relaxed).newValue >= limit { control.endFromProcessor(.exited(UInt8(index))) }
+            if entries.add(1, ordering: .relaxed).newValue >= limit {
+                control.endFromProcessor(.exited(UInt8(index)))
+            }
         }
     }
 
