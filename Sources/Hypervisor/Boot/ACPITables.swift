@@ -38,7 +38,8 @@ struct ACPITables {
         for (offset, byte) in root.enumerated() { image.set(byte, at: offset) }
         bytes = image.bytes
         precondition(
-            Layout.acpiTables.value + UInt64(bytes.count) <= Layout.highMemoryBase.value, "the tables fit their area")
+            Layout.acpiTables.value + UInt64(bytes.count) <= Layout.highMemoryBase.value,
+            "the tables fit their area")
     }
 
     /// A table with its header (ACPI 6.5, 5.2.6) and checksum.

@@ -52,9 +52,12 @@ struct ELFImage {
             if type == 1, program.u64(40) > 0 {
                 segments.append(try Self.segment(program, reader))
             } else if type == 4 {
-                guard size <= Self.maximumNotes - noteSize else { throw reader.bad("notes of \(size) bytes and more") }
+                guard size <= Self.maximumNotes - noteSize else {
+                    throw reader.bad("notes of \(size) bytes and more")
+                }
                 noteSize += size
-                notes += try ELFNote.parse(reader.bytes(at: offset, count: Int(size), what: "notes").bytes, reader)
+                notes += try ELFNote.parse(
+                    reader.bytes(at: offset, count: Int(size), what: "notes").bytes, reader)
             }
         }
         segments.sort { $0.range.start < $1.range.start }
@@ -64,7 +67,8 @@ struct ELFImage {
         guard !segments.isEmpty else { throw reader.bad("nothing to load: no PT_LOAD segment") }
         self.segments = segments
         pvhEntry = notes.first { $0.name == "Xen" && $0.type == 18 }.flatMap { $0.integer() }
-        payloadVersion = try notes.first { $0.name == "Mingle" && $0.type == 1 }.map { note throws(HypervisorError) in
+        payloadVersion = try notes.first { $0.name == "Mingle" && $0.type == 1 }.map {
+            note throws(HypervisorError) in
             guard note.descriptor.count == 8, ByteSlice(note.descriptor).u32(4) == 0 else {
                 throw reader.bad("its Mingle note is not of 8 bytes with flags 0")
             }
@@ -72,13 +76,18 @@ struct ELFImage {
         }
     }
 
-    private static func segment(_ program: ByteSlice, _ reader: borrowing ImageReader) throws(HypervisorError) -> Segment {
+    private static func segment(_ program: ByteSlice, _ reader: borrowing ImageReader) throws(HypervisorError)
+        -> Segment
+    {
         let (offset, address) = (program.u64(8), program.u64(24))
         let (sizeInFile, sizeInMemory) = (program.u64(32), program.u64(40))
-        guard sizeInFile <= sizeInMemory, let range = GuestRange(start: GuestAddress(address), sizeInBytes: sizeInMemory)
+        guard sizeInFile <= sizeInMemory,
+            let range = GuestRange(start: GuestAddress(address), sizeInBytes: sizeInMemory)
         else { throw reader.bad("a segment of \(sizeInFile) bytes in \(sizeInMemory) at 0x\(hex(address))") }
         guard offset <= reader.size, sizeInFile <= reader.size - offset else {
-            throw reader.bad("truncated: a segment needs bytes up to \(offset) + \(sizeInFile), the file has \(reader.size)")
+            throw reader.bad(
+                "truncated: a segment needs bytes up to \(offset) + \(sizeInFile), the file has \(reader.size)"
+            )
         }
         return Segment(fileOffset: offset, sizeInFile: sizeInFile, range: range)
     }
@@ -99,7 +108,8 @@ struct ELFImage {
                         + " above 1 MiB: give it more --memory")
             }
             try memoryAccess { () throws(GuestMemoryError) in
-                try memory.readFile(file, at: segment.fileOffset, count: segment.sizeInFile, to: segment.range.start)
+                try memory.readFile(
+                    file, at: segment.fileOffset, count: segment.sizeInFile, to: segment.range.start)
             }
         }
     }
@@ -114,7 +124,8 @@ struct ELFNote: Equatable {
     /// The descriptor's first 32 bits, little endian.
     func integer() -> UInt32? { descriptor.count >= 4 ? ByteSlice(descriptor).u32(0) : nil }
 
-    static func parse(_ bytes: [UInt8], _ reader: borrowing ImageReader) throws(HypervisorError) -> [ELFNote] {
+    static func parse(_ bytes: [UInt8], _ reader: borrowing ImageReader) throws(HypervisorError) -> [ELFNote]
+    {
         var notes: [ELFNote] = []
         var position = 0
         while bytes.count - position >= 12 {
@@ -127,7 +138,9 @@ struct ELFNote: Equatable {
             }
             let name = bytes[nameStart..<nameStart + nameSize].prefix { $0 != 0 }
             notes.append(
-                ELFNote(name: String(decoding: name, as: UTF8.self), type: type, descriptor: Array(bytes[start..<start + size])))
+                ELFNote(
+                    name: String(decoding: name, as: UTF8.self), type: type,
+                    descriptor: Array(bytes[start..<start + size])))
             position = start + (size + 3) & ~3
         }
         return notes

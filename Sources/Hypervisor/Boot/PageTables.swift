@@ -26,7 +26,8 @@ struct PageTables {
         let firstDirectory = root.value + 2 * Page.size
         let firstTable = firstDirectory + gibCount * Page.size
         guard gibCount <= 512, firstTable + Page.size <= Layout.lowMemoryEnd.value else {
-            throw .invalidConfiguration("\(memory.sizeInBytes >> 30) GiB of memory: a payload can have at most 140")
+            throw .invalidConfiguration(
+                "\(memory.sizeInBytes >> 30) GiB of memory: a payload can have at most 140")
         }
         let access = Entry.present | Entry.writable | (forUserMode ? Entry.user : 0)
         let used = forUserMode ? Entry.accessed | Entry.dirty : 0

@@ -76,7 +76,8 @@ final class ACPIPowerDevice: PortDevice {
 
     private func timerTicks() -> UInt64 {
         let now = monotonicNanoseconds()
-        return now / 1_000_000_000 &* Self.timerFrequency &+ now % 1_000_000_000 &* Self.timerFrequency / 1_000_000_000
+        return now / 1_000_000_000 &* Self.timerFrequency &+ now % 1_000_000_000 &* Self.timerFrequency
+            / 1_000_000_000
     }
 }
 

@@ -150,7 +150,11 @@ public final class Serial16550: PortDevice {
     private func transmit(_ byte: UInt8, _ state: inout State) {
         if state.isLoopback {
             // The transmitter feeds the receiver.
-            if state.received.count < Self.fifoSize { state.received.append([byte]) } else { state.overrun = true }
+            if state.received.count < Self.fifoSize {
+                state.received.append([byte])
+            } else {
+                state.overrun = true
+            }
         } else if state.hasRoom {
             state.output.append([byte])
         }
@@ -161,7 +165,9 @@ public final class Serial16550: PortDevice {
     /// Moves bytes from the line into the receiver, if the guest lets them come.
     private func fillReceiver(_ state: inout State) {
         let isHeld = state.controlsModem && state.modemControl & 0x02 == 0
-        if state.isLoopback || isHeld || state.received.count >= Self.fifoSize || state.input.isEmpty { return }
+        if state.isLoopback || isHeld || state.received.count >= Self.fifoSize || state.input.isEmpty {
+            return
+        }
         state.received.append(state.input.take(Self.fifoSize - state.received.count))
     }
 

@@ -47,7 +47,9 @@ final class Bus: Sendable {
         for (left, right) in zip(sorted, sorted.dropFirst()) {
             precondition(Int(left.first) + left.count <= Int(right.first), "port windows do not overlap")
         }
-        portWindows = sorted.map { PortWindow(ports: Int($0.first)..<Int($0.first) + $0.count, device: $0.device) }
+        portWindows = sorted.map {
+            PortWindow(ports: Int($0.first)..<Int($0.first) + $0.count, device: $0.device)
+        }
         let byAddress = memory.sorted { $0.range.start < $1.range.start }
         for (left, right) in zip(byAddress, byAddress.dropFirst()) {
             precondition(!left.range.overlaps(right.range), "memory windows do not overlap")
@@ -58,12 +60,14 @@ final class Bus: Sendable {
     func read(port: UInt16, size: Int, by vcpu: any ProcessorContext) -> UInt32 {
         let allOnes = UInt32.max >> UInt32(32 - size * 8)
         guard let window = window(port) else { return allOnes }
-        return window.device.read(offset: port - UInt16(window.ports.lowerBound), size: size, by: vcpu) & allOnes
+        return window.device.read(offset: port - UInt16(window.ports.lowerBound), size: size, by: vcpu)
+            & allOnes
     }
 
     func write(port: UInt16, size: Int, value: UInt32, by vcpu: any ProcessorContext) {
         guard let window = window(port) else { return }
-        window.device.write(offset: port - UInt16(window.ports.lowerBound), size: size, value: value, by: vcpu)
+        window.device.write(
+            offset: port - UInt16(window.ports.lowerBound), size: size, value: value, by: vcpu)
     }
 
     func read(_ address: GuestAddress, size: Int) -> UInt64 {

@@ -65,12 +65,16 @@ enum CPUIDPolicy {
         let level = entry.eax >> 5 & 7
         let sharing = level >= 3 ? UInt32(processorCount - 1) : 0
         entry.eax = entry.eax & ~0x03FF_C000 | sharing << 14
-        if entry.function == Leaf.cache { entry.eax = entry.eax & ~0xFC00_0000 | UInt32(processorCount - 1) << 26 }
+        if entry.function == Leaf.cache {
+            entry.eax = entry.eax & ~0xFC00_0000 | UInt32(processorCount - 1) << 26
+        }
     }
 
     /// Under a software emulator, "fast" string instructions take a step a byte: do not recommend them there.
-    private static func dropSlowStringHints(_ entry: inout kvm_cpuid_entry2, _ supported: [kvm_cpuid_entry2]) {
-        guard let leaf = supported.first(where: { $0.function == 0x8000_0002 }), leaf.eax == 0x554D_4551 else { return }
+    private static func dropSlowStringHints(_ entry: inout kvm_cpuid_entry2, _ supported: [kvm_cpuid_entry2])
+    {
+        guard let leaf = supported.first(where: { $0.function == 0x8000_0002 }), leaf.eax == 0x554D_4551
+        else { return }
         entry.ebx &= ~(1 << 9)  // ERMS
         entry.edx &= ~(1 << 4)  // FSRM
     }

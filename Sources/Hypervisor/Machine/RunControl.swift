@@ -124,17 +124,18 @@ final class RunControl: Sendable {
     /// Obeys the current command: acknowledges it, waits while paused.
     /// - Returns: false when the thread must end.
     func checkIn(_ index: Int, seen: inout UInt64) -> Bool {
-        let generation: UInt64? = state.wait { state -> UInt64?? in
-            if state.acknowledged[index] < state.generation {
-                state.acknowledged[index] = state.generation
-                wake()
-            }
-            switch state.command {
-            case .run: return .some(state.generation)
-            case .pause: return nil
-            case .end: return .some(nil)
-            }
-        } ?? nil
+        let generation: UInt64? =
+            state.wait { state -> UInt64?? in
+                if state.acknowledged[index] < state.generation {
+                    state.acknowledged[index] = state.generation
+                    wake()
+                }
+                switch state.command {
+                case .run: return .some(state.generation)
+                case .pause: return nil
+                case .end: return .some(nil)
+                }
+            } ?? nil
         guard let generation else { return false }
         seen = generation
         return true

@@ -138,7 +138,8 @@ final class VirtualCPU: ProcessorContext {
             let words = data.map { "0x" + hex($0) }.joined(separator: " ")
             let text = "KVM_EXIT_INTERNAL_ERROR, \(Self.suberrorName(suberror)), data \(words)"
             end(.failed("\(text)\n\(describeState())"))
-        case .unsupported(let reason): end(.failed("unexpected KVM exit reason \(reason)\n\(describeState())"))
+        case .unsupported(let reason):
+            end(.failed("unexpected KVM exit reason \(reason)\n\(describeState())"))
         }
         return false
     }
