@@ -163,6 +163,8 @@ enum VCPUState {
             // SAFETY: the register page is 1024 bytes long; both offsets lie within.
             unsafe registers[0x351] = 0x07
             unsafe registers[0x361] = 0x04
+            unsafe registers[0x352] = 0
+            unsafe registers[0x362] = 0
         }
         try processor.setLocalAPIC(state)
     }
