@@ -18,6 +18,7 @@ let package = Package(
     products: [
         .executable(name: "mingle", targets: ["mingle"]),
         .executable(name: "mingle-vmm", targets: ["mingle-vmm"]),
+        .executable(name: "mingle-broker", targets: ["mingle-broker"]),
         .library(name: "Hypervisor", targets: ["Hypervisor", "GuestMemory"]),
     ],
     dependencies: [
@@ -49,6 +50,8 @@ let package = Package(
             ],
             swiftSettings: strict),
         .executableTarget(
+            name: "mingle-broker", dependencies: ["FrameBroker", "GuestMemory", "CLinux"], swiftSettings: strict),
+        .executableTarget(
             name: "mingle",
             dependencies: [
                 "Hypervisor", "GuestImages", "GuestMemory", "CLinux",
@@ -63,6 +66,10 @@ let package = Package(
             swiftSettings: tests),
         .testTarget(
             name: "SharingTests", dependencies: ["Sharing", "GuestMemory", "TestSupport"], swiftSettings: tests),
+        .testTarget(
+            name: "FrameBrokerTests",
+            dependencies: ["FrameBroker", "Sharing", "GuestMemory", "CLinux", "TestSupport", "mingle-broker"],
+            swiftSettings: tests),
         .testTarget(
             name: "GuestImagesTests", dependencies: ["GuestImages", "TestSupport"], swiftSettings: tests),
         .testTarget(

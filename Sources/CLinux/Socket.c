@@ -137,3 +137,5 @@ int mingle_random(void *bytes, size_t count) {
     }
     return 0;
 }
+
+int mingle_prctl(int option, unsigned long argument) { return prctl(option, argument, 0, 0, 0) < 0 ? -errno : 0; }

@@ -206,6 +206,8 @@ int mingle_peer_pidfd(int fd);
 static const short MINGLE_SPAWN_SETSID = 0x80;
 /// fallocate(2) with FALLOC_FL_PUNCH_HOLE: frees the memory of a range, which reads as zero from then on.
 int mingle_punch_hole(int fd, uint64_t offset, uint64_t length);
+/// prctl(2) with one argument; variadic.
+int mingle_prctl(int option, unsigned long argument);
 /// Random bytes from the kernel, all of them.
 int mingle_random(void *bytes, size_t count);
 
