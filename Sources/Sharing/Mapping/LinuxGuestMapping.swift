@@ -1,14 +1,11 @@
 internal import CLinux
 package import GuestMemory
 internal import Glibc
-internal import CXXHash
 
 /// The engine's hands on a real guest: maps, compares, protects. The one place that replaces parts of the guest's
 /// mapping. The scanner's thread uses it.
 @safe
 package final class LinuxGuestMapping: GuestMapping {
-    /// Bytes of the secret that keys the hash (XXH3_SECRET_SIZE_MIN is 136).
-    package static let secretSize = 192
     private static let pageSize = Int(Page.size)
 
     package let pageCount: Int
@@ -20,9 +17,7 @@ package final class LinuxGuestMapping: GuestMapping {
     private let buffer: MemoryMapping
     /// Address space in which a stretch with kept pages is put together before it takes its place.
     private let scratch: MemoryMapping
-    private var store: StoreFile?
-    private var staging: StagingArea?
-    private var secret: [UInt8]
+    private var connection: StoreConnection?
     private var isRegistered = false
 
     /// - Parameter userFault: nil leaves only pauses as windows, and no kept pages in a stretch.
@@ -33,17 +28,11 @@ package final class LinuxGuestMapping: GuestMapping {
         pageMap = try PageMap()
         buffer = try .anonymous(sizeInBytes: UInt64(bufferedFrames) * Page.size)
         scratch = try .anonymous(sizeInBytes: UInt64(bufferedFrames) * Page.size)
-        secret = [UInt8](repeating: 0, count: Self.secretSize)
         if userFault?.ability == .protect { try register() }
     }
 
-    /// Connects a domain's store. The descriptor of an earlier one closes; what maps it stays.
-    package func connect(store: StoreFile, secret: [UInt8], staging: StagingArea) {
-        precondition(secret.count == Self.secretSize, "a secret of the length that the store gives")
-        self.store = store
-        self.secret = secret
-        self.staging = staging
-    }
+    /// Connects a domain's store. What maps the frames of an earlier one goes on doing so.
+    package func connect(_ connection: StoreConnection) { self.connection = connection }
 
     // MARK: addresses; SAFETY (whole file): every page number is checked against the mapping's length before it becomes
     // an address, so each pointer below points into the guest's one mapping, the buffer or the scratch.
@@ -69,33 +58,26 @@ package final class LinuxGuestMapping: GuestMapping {
         return .other(hash(page))
     }
 
-    package func hash(_ page: Int) -> ContentHash { unsafe Self.hash(pointer(page), secret) }
-
-    /// The keyed hash of 4096 bytes.
-    package static func hash(_ bytes: [UInt8], secret: [UInt8]) -> ContentHash {
-        precondition(bytes.count == pageSize && secret.count == secretSize, "a page and a secret")
-        return unsafe bytes.withUnsafeBytes { page in unsafe hash(page.baseAddress!, secret) }
-    }
-
-    private static func hash(_ page: UnsafeRawPointer, _ secret: [UInt8]) -> ContentHash {
-        unsafe secret.withUnsafeBytes { key in
-            let hash = unsafe XXH3_128bits_withSecret(page, pageSize, key.baseAddress!, key.count)
-            return ContentHash(low: hash.low64, high: hash.high64)
-        }
+    package func hash(_ page: Int) -> ContentHash {
+        guard let connection else { return ContentHash(low: 0, high: 0) }
+        return unsafe connection.hasher.hash(UnsafeRawBufferPointer(start: pointer(page), count: Self.pageSize))
     }
 
     package func isZero(_ page: Int) -> Bool { unsafe mingle_page_is_uniform(pointer(page), 0) != 0 }
 
     package func stage(_ page: Int, slot: Int) {
-        unsafe staging?.copy(from: unsafe UnsafeRawPointer(pointer(page)), toSlot: slot)
+        unsafe connection?.staging.withStagingSlot(UInt32(slot)) { target in
+            guard let base = target.baseAddress else { return }
+            unsafe mingle_copy(base, pointer(page), Self.pageSize)
+        }
     }
 
     package func fetchFrames(_ location: FrameLocation, count: Int, into index: Int) -> Int {
-        guard let store, count > 0, index >= 0, index + count <= bufferedFrames else { return 0 }
+        guard let connection, count > 0, index >= 0, index + count <= bufferedFrames else { return 0 }
         let wanted = count * Self.pageSize
         var done = 0
         while done < wanted {
-            let got = unsafe pread(store.descriptor.number, fetched(index) + done, wanted - done, Int(location.fileOffset) + done)
+            let got = unsafe pread(connection.fileNumber, fetched(index) + done, wanted - done, Int(location.fileOffset) + done)
             if got < 0, errno == EINTR { continue }
             if got <= 0 { break }
             done += got
@@ -143,8 +125,8 @@ package final class LinuxGuestMapping: GuestMapping {
     // MARK: replacing
 
     package func mapFrames(_ pages: Range<Int>, _ location: FrameLocation) throws(MappingFailure) {
-        guard let store else { throw .unchanged(LinuxError(operation: "mmap", code: EBADF)) }
-        try replace(pages, flags: MAP_PRIVATE | MAP_NORESERVE, descriptor: store.descriptor.number, offset: location.fileOffset)
+        guard let connection else { throw .unchanged(LinuxError(operation: "mmap", code: EBADF)) }
+        try replace(pages, flags: MAP_PRIVATE | MAP_NORESERVE, descriptor: connection.fileNumber, offset: location.fileOffset)
     }
 
     package func mapZero(_ pages: Range<Int>) throws(MappingFailure) {
@@ -193,11 +175,11 @@ package final class LinuxGuestMapping: GuestMapping {
     package func mapFrames(
         _ pages: Range<Int>, _ location: FrameLocation, keeping kept: [KeptPage]
     ) throws(MappingFailure) -> Bool {
-        guard let userFault, let store, pages.count <= bufferedFrames else { return false }
+        guard let userFault, let connection, pages.count <= bufferedFrames else { return false }
         let size = pages.count * Self.pageSize
         let base = unsafe UInt(bitPattern: scratch.base)
         let flags = MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED
-        guard map(base, size, flags, store.descriptor.number, location.fileOffset) == 0 else { return false }
+        guard map(base, size, flags, connection.fileNumber, location.fileOffset) == 0 else { return false }
         do throws(LinuxError) {
             try userFault.register(base, size, .missing)
             for item in kept {
@@ -258,26 +240,18 @@ package final class LinuxGuestMapping: GuestMapping {
     }
 }
 
-/// The client's side of a staging area: pages that the store copies from.
-@safe
-package final class StagingArea {
-    package let slots: Int
-    private let mapping: MemoryMapping
+/// What a client needs of a domain's store to look into it: the file for reading, the key of the hash, the staging area.
+package final class StoreConnection {
+    let fileNumber: Int32
+    let hasher: PageHasher
+    let staging: StagingArea
+    private let owner: AnyObject
 
-    package init(_ mapping: consuming MemoryMapping) {
-        slots = mapping.sizeInBytes / Int(Page.size)
-        self.mapping = mapping
+    /// - Parameter owner: keeps the file open as long as it lives.
+    package init(fileNumber: Int32, owner: AnyObject, hasher: PageHasher, staging: StagingArea) {
+        self.fileNumber = fileNumber
+        self.owner = owner
+        self.hasher = hasher
+        self.staging = staging
     }
-
-    func copy(from page: UnsafeRawPointer, toSlot slot: Int) {
-        precondition(slot >= 0 && slot < slots, "a slot of the area")
-        // SAFETY: the slot lies in the mapping; `page` points to a page of the guest.
-        unsafe mingle_copy(mapping.base + slot * Int(Page.size), page, Int(Page.size))
-    }
-}
-
-/// A domain's store, open for reading.
-package final class StoreFile: Sendable {
-    package let descriptor: OwnedDescriptor
-    package init(_ descriptor: consuming OwnedDescriptor) { self.descriptor = descriptor }
 }
