@@ -160,8 +160,6 @@ static inline int mingle_pidfd_send_signal(int pidfd, int signal) {
 }
 /// mremap is variadic. Moves a mapping onto `to`, replacing what was there. Returns 0, or -errno.
 int mingle_mremap_onto(void *from, size_t size, void *to);
-/// fallocate(2) with FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE. Returns 0, or -errno.
-int mingle_punch_hole(int fd, uint64_t offset, uint64_t size);
 static inline int mingle_userfaultfd(int flags) {
     int fd = (int)syscall(SYS_userfaultfd, flags);
     return fd < 0 ? -errno : fd;
