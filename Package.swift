@@ -36,6 +36,7 @@ let package = Package(
             name: "Hypervisor",
             dependencies: ["GuestMemory", "CLinux", .product(name: "Logging", package: "swift-log")],
             swiftSettings: strict),
+        .systemLibrary(name: "CBlake2", providers: [.apt(["libb2-dev"])]),
         .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
         .target(name: "Sharing", dependencies: ["GuestMemory", "CLinux", "CXXHash"], swiftSettings: strict),
         .target(name: "FrameBroker", dependencies: ["Sharing", "GuestMemory", "CLinux"], swiftSettings: strict),
@@ -46,7 +47,8 @@ let package = Package(
         .executableTarget(
             name: "mingle-vmm",
             dependencies: [
-                "Hypervisor", "GuestMemory", "CLinux", .product(name: "Logging", package: "swift-log"),
+                "Hypervisor", "Sharing", "FrameBroker", "GuestMemory", "CLinux", "CBlake2",
+                .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict),
         .target(name: "MingleSupport", dependencies: ["CLinux"], swiftSettings: strict),

@@ -179,6 +179,11 @@ int mingle_install_kick_handler(int signal);
 int mingle_thread_create(pthread_t *thread, const char *name, size_t stackSize, int kickSignal,
                          void *(*body)(void *), void *context);
 
+/// prctl is variadic: PR_SET_PDEATHSIG. Returns 0, or -errno.
+static inline int mingle_die_with_parent(int signal) {
+    return prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0) < 0 ? -errno : 0;
+}
+
 // ---- guest bytes: anybody may change them at any time, so each is read or written once, whole ----
 static inline uint8_t mingle_load8(const void *p) { return __atomic_load_n((const uint8_t *)p, __ATOMIC_RELAXED); }
 static inline uint16_t mingle_load16(const void *p) { return __atomic_load_n((const uint16_t *)p, __ATOMIC_RELAXED); }

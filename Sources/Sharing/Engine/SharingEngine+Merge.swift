@@ -141,6 +141,7 @@ extension SharingEngine {
         let targets = span.targets.filter { page in
             guard excluded.contains(page) else { return true }
             count { $0.mismatches += 1 }
+            note(.mismatch, page)
             forget(page)
             return false
         }
@@ -174,13 +175,16 @@ extension SharingEngine {
             records.setOrphan(page, false)
             guard let keptPage = remaining.first, keptPage.page == page else {
                 records.setKind(page, .mapped)
+                note(.merged, page, span.location.advanced(by: page - span.pages.lowerBound))
                 count { $0.pagesMerged += 1 }
                 continue
             }
             remaining = remaining.dropFirst()
             records.setKind(page, keptPage.isZero ? .zero : .unshared)
+            note(.absorbed, page)
             if span.targets.contains(page) {
                 count { $0.mismatches += 1 }
+                note(.mismatch, page)
                 forget(page)
             }
         }
@@ -222,6 +226,7 @@ extension SharingEngine {
         records.setBacking(run, .zero)
         for page in run {
             forget(page)
+            note(.zeroed, page)
             records.setKind(page, .zero)
             records.setUnregistered(page, true)
             records.setOrphan(page, false)
@@ -317,6 +322,7 @@ extension SharingEngine {
         records.setBacking(run, .home)
         for page in run {
             forget(page)
+            note(.rehomed, page)
             records.setKind(page, records.kind(page) == .zero ? .untouched : .home)
             records.setUnregistered(page, true)
             records.setOrphan(page, false)
@@ -337,6 +343,7 @@ extension SharingEngine {
         }
         rehome(pages)
         sendForgotten()
+        flushTrace()
         refreshStatistics()
         return fatal == nil && records.seams > 0
     }
