@@ -69,6 +69,10 @@ let package = Package(
             swiftSettings: tests),
         .testTarget(
             name: "SharingTests", dependencies: ["Sharing", "GuestMemory", "TestSupport"], swiftSettings: tests),
+        // A broker's client as a process of its own: tests kill it, and it measures.
+        .executableTarget(
+            name: "broker-test-client", dependencies: ["FrameBroker", "Sharing", "GuestMemory"],
+            path: "Tests/BrokerTestClient", swiftSettings: tests),
         .testTarget(
             name: "GuestImagesTests",
             dependencies: ["GuestImages", "TestSupport", "CLZ4", "CZstd", "CLZMA", "CZlib"],
@@ -78,7 +82,10 @@ let package = Package(
             swiftSettings: tests),
         .testTarget(
             name: "FrameBrokerTests",
-            dependencies: ["FrameBroker", "Sharing", "GuestMemory", "CLinux", "TestSupport", "mingle-broker"],
+            dependencies: [
+                "FrameBroker", "Sharing", "GuestMemory", "CLinux", "TestSupport", "mingle-broker",
+                "broker-test-client",
+            ],
             swiftSettings: tests),
         .testTarget(
             name: "IntegrationTests",
