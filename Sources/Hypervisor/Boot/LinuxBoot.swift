@@ -220,7 +220,12 @@ struct BzImageHeader {
 
 /// Opens a kernel or initrd that the user named.
 func openImage(_ path: String) throws(HypervisorError) -> OwnedDescriptor {
-    do throws(LinuxError) { return try OwnedDescriptor.open(path, flags: O_RDONLY) } catch {
+    do throws(LinuxError) {
+        // Non-blocking: to open a FIFO would otherwise wait for its writer, with all signals blocked.
+        let file = try OwnedDescriptor.open(path, flags: O_RDONLY | O_NONBLOCK)
+        if try file.isRegularFile() { return file }
+    } catch {
         throw .badImage("\(path): \(LinuxError.message(error.code))")
     }
+    throw .badImage("\(path): not a regular file")
 }
