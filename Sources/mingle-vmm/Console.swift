@@ -56,7 +56,7 @@ struct Console {
     }
 
     /// Whether the guest could take more input.
-    var wantsInput: Bool { inputDescriptor != nil && serial.inputSpace >= Self.chunk }
+    var wantsInput: Bool { inputDescriptor != nil && serial.inputSpace >= Serial16550.inputChunk }
 
     /// Writes once; the descriptor was ready.
     mutating func writeOutput() {
@@ -72,7 +72,7 @@ struct Console {
     /// Reads once; the descriptor was ready.
     mutating func readInput() -> Request? {
         guard let descriptor = inputDescriptor else { return nil }
-        switch HostIO.read(descriptor, limit: Self.chunk) {
+        switch HostIO.read(descriptor, limit: Serial16550.inputChunk) {
         case .nothing: return nil
         case .endOfFile:
             inputDescriptor = nil

@@ -9,6 +9,8 @@ public struct GuestObserver: Sendable {
     public var doorbell: @Sendable (_ number: UInt32, _ processor: Int) -> Void = { _, _ in }
     /// Bytes began to wait in the serial line (`serial.takeOutput`).
     public var serialOutput: @Sendable () -> Void = {}
+    /// The serial line was full of input and has room again (`Serial16550.inputChunk` bytes).
+    public var serialInput: @Sendable () -> Void = {}
     /// The guest has come to its end; `VirtualMachine.end` tells how.
     public var ended: @Sendable () -> Void = {}
     /// The first vCPU is about to execute the guest's first instruction.
@@ -58,7 +60,8 @@ public final class VirtualMachine: Sendable {
             { level in try? machine.setInterruptLine(gsi, level: level) }
         }
         let serial = Serial16550(
-            setInterrupt: interrupt(Layout.serialInterrupt), outputReady: observer.serialOutput)
+            setInterrupt: interrupt(Layout.serialInterrupt), outputReady: observer.serialOutput,
+            inputReady: observer.serialInput)
         let power = ACPIPowerDevice(setInterrupt: interrupt(Layout.acpiInterrupt))
         self.serial = serial
         self.power = power
