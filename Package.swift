@@ -62,7 +62,7 @@ let package = Package(
             name: "GuestImagesTests", dependencies: ["GuestImages", "TestSupport"], swiftSettings: tests),
         .testTarget(
             name: "IntegrationTests",
-            dependencies: ["Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
+            dependencies: ["mingle-vmm", "Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
             swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]

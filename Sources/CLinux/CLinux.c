@@ -1,3 +1,5 @@
+// For pthread_setname_np.
+#define _GNU_SOURCE 1
 #include "CLinux.h"
 
 static void mingle_kick_handler(int signal) { (void)signal; }

@@ -3,13 +3,12 @@
 #ifndef MINGLE_CLINUX_H
 #define MINGLE_CLINUX_H
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE 1
-#endif
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/kvm.h>
+#include <linux/memfd.h>
 #include <linux/userfaultfd.h>
 #include <malloc.h>
 #include <poll.h>
@@ -34,6 +33,11 @@
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
+
+// ---- glibc's own functions, which its headers declare only under _GNU_SOURCE ----
+// That macro must stay out of this header: it changes fd_set and __rusage_who, and Swift's Glibc module, compiled without
+// it, would then contradict this one.
+extern const char *strerrordesc_np(int code);
 
 // ---- ioctl: variadic, so Swift does not see it. Each returns the result, or -errno. ----
 static inline int mingle_ioctl(int fd, unsigned long request, unsigned long argument) {
@@ -130,7 +134,7 @@ static inline int mingle_fcntl(int fd, int command, int argument) {
     return result < 0 ? -errno : result;
 }
 static inline int mingle_memfd_create(const char *name, unsigned int flags) {
-    int fd = memfd_create(name, flags);
+    int fd = (int)syscall(SYS_memfd_create, name, flags);
     return fd < 0 ? -errno : fd;
 }
 static inline int mingle_gettid(void) { return (int)syscall(SYS_gettid); }

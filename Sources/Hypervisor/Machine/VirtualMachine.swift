@@ -40,8 +40,15 @@ public final class VirtualMachine: Sendable {
 
     /// Builds a guest up to, not including, its first instruction. In order: KVM, memory, slots, interrupt controllers,
     /// devices, kernel, tables, vCPUs, threads.
-    public init(
+    public convenience init(
         _ configuration: VirtualMachineConfiguration, observer: GuestObserver = GuestObserver()
+    ) throws(HypervisorError) {
+        try self.init(configuration, observer: observer, devices: AddedDevices())
+    }
+
+    /// As the public one, with devices of the caller's beside the standard ones.
+    init(
+        _ configuration: VirtualMachineConfiguration, observer: GuestObserver, devices: AddedDevices
     ) throws(HypervisorError) {
         try configuration.validate()
         self.configuration = configuration
@@ -65,12 +72,13 @@ public final class VirtualMachine: Sendable {
         let power = ACPIPowerDevice(setInterrupt: interrupt(Layout.acpiInterrupt))
         self.serial = serial
         self.power = power
-        let bus = Bus(ports: [
+        let standardPorts: [(first: UInt16, count: Int, device: any PortDevice)] = [
             (Layout.serial, 8, serial), (Layout.cmos, 2, CMOSClock()),
             (Layout.keyboardController, 1, KeyboardController()), (Layout.panic, 1, PanicDevice()),
             (Layout.powerEvent, 12, power), (Layout.reset, 1, ResetControl()),
             (Layout.guestPorts, 0x20, GuestPorts(doorbell: observer.doorbell)),
-        ])
+        ]
+        let bus = Bus(ports: standardPorts + devices.ports, memory: devices.memory)
 
         let count = configuration.processorCount
         let control = RunControl(processorCount: count, ended: observer.ended)
@@ -227,6 +235,12 @@ extension VirtualMachine: DirtyPageLog {
                 bitmap: bitmap[first..<first + (pageCount + 63) / 64])
         }
     }
+}
+
+/// Devices that a machine has beside the standard ones.
+struct AddedDevices {
+    var ports: [(first: UInt16, count: Int, device: any PortDevice)] = []
+    var memory: [(range: GuestRange, device: any MemoryDevice)] = []
 }
 
 /// Reports the first entry of any vCPU, once.
