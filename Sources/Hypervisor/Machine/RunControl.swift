@@ -37,7 +37,8 @@ final class RunControl: Sendable {
     init(processorCount: Int, ended: @escaping @Sendable () -> Void) {
         self.processorCount = processorCount
         self.ended = ended
-        state = Monitor(State(acknowledged: [UInt64](repeating: 0, count: processorCount)))
+        // A vCPU whose thread has not started has obeyed: the first generation is a pause.
+        state = Monitor(State(acknowledged: [UInt64](repeating: 1, count: processorCount)))
     }
 
     /// The end of the guest, once it has come.

@@ -31,6 +31,8 @@ public final class VirtualMachine: Sendable {
     public let memory: GuestMemory
     /// The first serial line (COM1).
     public let serial: Serial16550
+    /// Whether the guest could hear ``requestStop()``: a payload has no power button, however it was recognised.
+    public let hasPowerButton: Bool
 
     private let machine: KVMMachine
     private let control: RunControl
@@ -93,6 +95,7 @@ public final class VirtualMachine: Sendable {
             configuration: configuration, memory: memory,
             timestampFrequency: UInt64(max(0, (try? processors[0].processor.timestampFrequency()) ?? 0)) * 1000
         ).load()
+        if case .payload = entry.mode { hasPowerButton = false } else { hasPowerButton = true }
         for processor in processors {
             try hypervisorSystem { () throws(LinuxError) in
                 try VCPUState.apply(entry, to: processor.processor, index: processor.index)
