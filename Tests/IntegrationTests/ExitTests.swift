@@ -81,7 +81,7 @@ extension HostKVM {
     @Suite("What the VMM refuses")
     struct RefusalTests {
         @Test("bad arguments are 64", arguments: [
-            ["--frobnicate", "1"], ["--memory", "lots"], ["--memory"], ["--cpus", "-1"], ["word"], ["--serial", "tape"],
+            ["--frobnicate", "1"], ["--memory", "lots"], ["--memory"], ["--cpus", "two"], ["word"], ["--serial", "tape"],
             ["--boot", "magic"], ["--timeout", "never"], ["--name", "../up"], ["--log-level", "loud"],
         ])
         func usage(words: [String]) throws {
