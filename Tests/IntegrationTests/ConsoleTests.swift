@@ -40,7 +40,8 @@ extension HostKVM {
             let folder = try TemporaryFolder()
             let pipe = try SmallPipe(folder)
             let guest = try VMMProcess(
-                "hello", "do=echo", options: ["--eof-to-guest"], folder: folder, input: .descriptor(pipe.reader))
+                "hello", "do=echo", options: ["--eof-to-guest"], folder: folder,
+                input: .descriptor(pipe.reader))
             pipe.closeReader()
             pipe.write("first\n")
             try guest.waitForOutput("hello: echo first\n")
@@ -103,7 +104,10 @@ extension HostKVM {
             let data = [UInt8](repeating: 0x42, count: 50_000)
             // rep outsb of 50 000 bytes, and out at once
             let code: [UInt8] =
-                [0xBE, 0x00, 0x10, 0x20, 0x00, 0xB9, 0x50, 0xC3, 0x00, 0x00, 0x66, 0xBA, 0xF8, 0x03, 0xF3, 0x6E]
+                [
+                    0xBE, 0x00, 0x10, 0x20, 0x00, 0xB9, 0x50, 0xC3, 0x00, 0x00, 0x66, 0xBA, 0xF8, 0x03, 0xF3,
+                    0x6E,
+                ]
                 + TinyPayload.exit(9)
             let kernel = try folder.write(TinyPayload.file(code, data: data), "tiny.elf")
             let guest = try VMMProcess(kernel: kernel, folder: folder)

@@ -16,7 +16,8 @@ extension HostKVM {
             let guest = try TestGuest("hello", "do=port port=2004", devices: devices)
             try guest.start()
             #expect(try guest.end() == .exited(0))
-            #expect(guest.text.contains("hello: port port=0x2004 read8=0x14 read16=0x2414 read32=0x44342414\n"))
+            #expect(
+                guest.text.contains("hello: port port=0x2004 read8=0x14 read16=0x2414 read32=0x44342414\n"))
             #expect(
                 device.accesses == [
                     .init(false, 4, 1, 0), .init(false, 4, 2, 0), .init(false, 4, 4, 0),
@@ -24,7 +25,8 @@ extension HostKVM {
                 ])
         }
 
-        @Test("device memory accesses of every width reach the device", arguments: [0xC000_0000, 0xD000_0010])
+        @Test(
+            "device memory accesses of every width reach the device", arguments: [0xC000_0000, 0xD000_0010])
         func memory(address: UInt64) throws {
             let device = RecordingDevice()
             var devices = AddedDevices()
@@ -36,7 +38,8 @@ extension HostKVM {
             #expect(try guest.end() == .exited(0))
             #expect(
                 guest.text.contains(
-                    "read8=0x14 read16=0x2414 read32=0x44342414 read64=0x8474645444342414\n"), "\(guest.text)")
+                    "read8=0x14 read16=0x2414 read32=0x44342414 read64=0x8474645444342414\n"), "\(guest.text)"
+            )
             let offset = address & 0xfff
             #expect(
                 device.accesses == [
@@ -46,7 +49,9 @@ extension HostKVM {
                 ])
         }
 
-        @Test("where no device is, reads give ones and writes go nowhere", arguments: ["port port=2004", "mmio"])
+        @Test(
+            "where no device is, reads give ones and writes go nowhere",
+            arguments: ["port port=2004", "mmio"])
         func nobody(action: String) throws {
             let device = RecordingDevice()
             var devices = AddedDevices()

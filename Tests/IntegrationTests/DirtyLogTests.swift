@@ -36,7 +36,8 @@ extension HostKVM {
 
         @Test("a page is reported again after the next write", arguments: [DirtyLogMode.on, .manual])
         func rewritten(mode: DirtyLogMode) throws {
-            let guest = try TestGuest("fill", "pages=400 unique=1 layout=scattered", processors: 2, dirtyLog: mode)
+            let guest = try TestGuest(
+                "fill", "pages=400 unique=1 layout=scattered", processors: 2, dirtyLog: mode)
             try guest.start()
             try guest.doorbell(1)
             let first = try Int(guest.freeStart >> 12)
@@ -69,10 +70,12 @@ extension HostKVM {
             try guest.clear(try guest.harvest())
             var own = [UInt64](repeating: 0, count: memory.dirtyBitmap.pageCount / 64)
             memory.dirtyBitmap.harvest(into: &own)
-            #expect(pages(own).contains(1) && !pages(own).contains(first), "boot information, but no free page")
+            #expect(
+                pages(own).contains(1) && !pages(own).contains(first), "boot information, but no free page")
             // Pages that the guest wrote, and others; one write over a page boundary.
             try memory.write([1, 2, 3], at: GuestAddress(UInt64(first) << 12 + 100))
-            try memory.write([UInt8](repeating: 7, count: 5000), at: GuestAddress(UInt64(first + 20) << 12 + 4000))
+            try memory.write(
+                [UInt8](repeating: 7, count: 5000), at: GuestAddress(UInt64(first + 20) << 12 + 4000))
             #expect(try guest.harvest().filter { $0 >= first }.isEmpty)
             own = [UInt64](repeating: 0, count: own.count)
             memory.dirtyBitmap.harvest(into: &own)
@@ -87,7 +90,8 @@ extension HostKVM {
             // The last low page is the free page number (3 GiB - freeStart) / 4096 - 1.
             let lastLow = ((3 << 30 as UInt64) - freeStart) >> 12 - 1
             for stride in [lastLow, lastLow + 1, freeCount - 1] {
-                let guest = try TestGuest("hello", "do=write pages=2 stride=\(stride)", memory: size, dirtyLog: mode)
+                let guest = try TestGuest(
+                    "hello", "do=write pages=2 stride=\(stride)", memory: size, dirtyLog: mode)
                 try guest.start()
                 try guest.doorbell(2)
                 let first = try Int(guest.freeStart >> 12)
@@ -96,9 +100,11 @@ extension HostKVM {
             }
         }
 
-        @Test("where memory lies", arguments: [
-            3 << 30 - 4096, 3 << 30, 3 << 30 + 4096, 4 << 30, 5 << 30, 16 << 20,
-        ] as [UInt64])
+        @Test(
+            "where memory lies",
+            arguments: [
+                3 << 30 - 4096, 3 << 30, 3 << 30 + 4096, 4 << 30, 5 << 30, 16 << 20,
+            ] as [UInt64])
         func sizes(memory: UInt64) throws {
             let hole: UInt64 = 3 << 30
             let freeCount = (memory - (try TestGuest("hello").freeStart)) >> 12
@@ -142,7 +148,9 @@ extension TestGuest {
 
     fileprivate func contents(_ pages: Set<Int>) throws -> [Int: [UInt8]] {
         var contents: [Int: [UInt8]] = [:]
-        for page in pages { contents[page] = try machine.memory.read(GuestAddress(UInt64(page) << 12), count: 4096) }
+        for page in pages {
+            contents[page] = try machine.memory.read(GuestAddress(UInt64(page) << 12), count: 4096)
+        }
         return contents
     }
 }

@@ -12,10 +12,13 @@ extension HostKVM {
             #expect(guest.errors.isEmpty)
         }
 
-        @Test("exit, power-off, reset and panic ports", arguments: [
-            (0xD00, 0x1234_5607, 4, 7), (0x604, 0x3400, 2, 0), (0xCF9, 0x06, 1, 120), (0x64, 0xFE, 1, 120),
-            (0x505, 0x01, 1, 121),
-        ] as [(UInt16, UInt32, Int, Int32)])
+        @Test(
+            "exit, power-off, reset and panic ports",
+            arguments: [
+                (0xD00, 0x1234_5607, 4, 7), (0x604, 0x3400, 2, 0), (0xCF9, 0x06, 1, 120),
+                (0x64, 0xFE, 1, 120),
+                (0x505, 0x01, 1, 121),
+            ] as [(UInt16, UInt32, Int, Int32)])
         func ports(port: UInt16, value: UInt32, size: Int, status: Int32) throws {
             let folder = try TemporaryFolder()
             let code = TinyPayload.out(port, value, size: size) + TinyPayload.exit(99)
@@ -63,7 +66,8 @@ extension HostKVM {
         func signal(number: Int32) throws {
             // Waiting for the grace period would run into the test's own limit.
             let guest = try VMMProcess(
-                "hello", number == SIGHUP ? "do=spin" : "do=sleep", processors: 2, options: ["--grace", "1000"])
+                "hello", number == SIGHUP ? "do=spin" : "do=sleep", processors: 2,
+                options: ["--grace", "1000"])
             try guest.waitForOutput("vcpu 1 of 2")
             guest.child.kill(number)
             #expect(try guest.wait() == 128 + number)
@@ -80,10 +84,13 @@ extension HostKVM {
 
     @Suite("What the VMM refuses")
     struct RefusalTests {
-        @Test("bad arguments are 64", arguments: [
-            ["--frobnicate", "1"], ["--memory", "lots"], ["--memory"], ["--cpus", "two"], ["word"], ["--serial", "tape"],
-            ["--boot", "magic"], ["--timeout", "never"], ["--name", "../up"], ["--log-level", "loud"],
-        ])
+        @Test(
+            "bad arguments are 64",
+            arguments: [
+                ["--frobnicate", "1"], ["--memory", "lots"], ["--memory"], ["--cpus", "two"], ["word"],
+                ["--serial", "tape"],
+                ["--boot", "magic"], ["--timeout", "never"], ["--name", "../up"], ["--log-level", "loud"],
+            ])
         func usage(words: [String]) throws {
             let guest = try VMMProcess("hello", options: words)
             #expect(try guest.wait() == 64)
@@ -92,9 +99,11 @@ extension HostKVM {
             #expect(guest.output.isEmpty)
         }
 
-        @Test("a kernel that cannot be loaded is 125", arguments: [
-            "missing", "folder", "fifo", "empty", "text", "truncated",
-        ])
+        @Test(
+            "a kernel that cannot be loaded is 125",
+            arguments: [
+                "missing", "folder", "fifo", "empty", "text", "truncated",
+            ])
         func kernel(kind: String) throws {
             let folder = try TemporaryFolder()
             var kernel = folder.file(kind)
@@ -119,10 +128,13 @@ extension HostKVM {
             expectOneLine(guest.errors, naming: path == "/dev/null" ? path : "/dev/kvm")
         }
 
-        @Test("sizes that cannot be are 125", arguments: [
-            ["--memory", "0"], ["--memory", "2097153"], ["--memory", "2097152"], ["--cpus", "0"], ["--cpus", "33"],
-            ["--memory", "1152921504606846976"],
-        ])
+        @Test(
+            "sizes that cannot be are 125",
+            arguments: [
+                ["--memory", "0"], ["--memory", "2097153"], ["--memory", "2097152"], ["--cpus", "0"],
+                ["--cpus", "33"],
+                ["--memory", "1152921504606846976"],
+            ])
         func sizes(words: [String]) throws {
             let guest = try VMMProcess("hello", options: words)
             #expect(try guest.wait() == 125)

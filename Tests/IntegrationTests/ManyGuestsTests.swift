@@ -20,18 +20,24 @@ extension HostKVM {
                     guests.append(
                         // Each touches 8 MiB, then sleeps.
                         try VMMProcess(
-                            "hello", "do=write pages=2048 stride=1", options: options, folder: folder, name: "g\(index)"))
+                            "hello", "do=write pages=2048 stride=1", options: options, folder: folder,
+                            name: "g\(index)"))
                 }
                 try check(
                     eventually {
                         (0..<64).allSatisfy { folder.text("state/guests/g\($0)").contains("state=running") }
                     }, "all run: \(folder.text("errors"))")
-                try check(eventually { (try? sharedMemory()) ?? 0 > before + 400 << 20 }, "512 MiB are in use")
+                try check(
+                    eventually { (try? sharedMemory()) ?? 0 > before + 400 << 20 }, "512 MiB are in use")
                 guests.forEach { $0.child.kill(SIGTERM) }
-                for guest in guests { try check(try guest.wait() == 143, "ended by the signal: \(guest.errors)") }
+                for guest in guests {
+                    try check(try guest.wait() == 143, "ended by the signal: \(guest.errors)")
+                }
                 let identifiers = guests.map(\.child.identifier)
                 guests = []
-                for identifier in identifiers { try check(kill(identifier, 0) != 0 && errno == ESRCH, "no process") }
+                for identifier in identifiers {
+                    try check(kill(identifier, 0) != 0 && errno == ESRCH, "no process")
+                }
                 try check(waitpid(-1, nil, WNOHANG) < 0 && errno == ECHILD, "no zombie")
                 try check(try ownDescriptors() == descriptors, "no descriptor")
                 try check(try folder.namesOfState("guests").isEmpty, "no record")
@@ -45,7 +51,8 @@ extension HostKVM {
         func machines() async {
             await #expect(processExitsWith: .success) {
                 func runOne(_ index: Int) throws {
-                    let guest = try TestGuest("hello", index % 3 == 0 ? "" : "do=sleep", processors: index % 4 + 1)
+                    let guest = try TestGuest(
+                        "hello", index % 3 == 0 ? "" : "do=sleep", processors: index % 4 + 1)
                     if index % 8 == 7 { return }  // never started
                     try guest.start()
                     try guest.doorbell(1)
@@ -54,7 +61,9 @@ extension HostKVM {
                 try runOne(0)
                 let (descriptors, threads) = (try ownDescriptors(), try ownThreads())
                 for index in 0..<64 { try runOne(index) }
-                try check(try ownDescriptors() == descriptors, "descriptors: \(try ownDescriptors()) of \(descriptors)")
+                try check(
+                    try ownDescriptors() == descriptors,
+                    "descriptors: \(try ownDescriptors()) of \(descriptors)")
                 try check(eventually { (try? ownThreads()) == threads }, "threads: \(try ownThreads())")
                 exit(0)
             }
@@ -79,7 +88,9 @@ private func ownDescriptors() throws -> [String] {
 private func ownThreads() throws -> Set<String> {
     Set(
         try FileManager.default.contentsOfDirectory(atPath: "/proc/self/task").compactMap { thread in
-            (try? String(contentsOfFile: "/proc/self/task/\(thread)/comm", encoding: .utf8)).map { "\(thread) \($0)" }
+            (try? String(contentsOfFile: "/proc/self/task/\(thread)/comm", encoding: .utf8)).map {
+                "\(thread) \($0)"
+            }
         }.filter { $0.contains("vcpu") })
 }
 

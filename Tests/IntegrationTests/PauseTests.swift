@@ -15,13 +15,16 @@ extension HostKVM {
             try guest.line("spinning")
             for index in 0..<count {
                 let address = GuestAddress(try guest.freeStart + 64 * UInt64(index))
-                #expect(try eventually { try guest.machine.memory.load(UInt64.self, at: address) > 0 }, "vCPU \(index)")
+                #expect(
+                    try eventually { try guest.machine.memory.load(UInt64.self, at: address) > 0 },
+                    "vCPU \(index)")
                 #expect(guest.text.contains("hello: vcpu \(index) of \(count), guest 0\n"))
             }
             guest.machine.pause()
             func counts() throws -> [UInt64] {
                 try (0..<count).map {
-                    try guest.machine.memory.load(UInt64.self, at: GuestAddress(guest.freeStart + 64 * UInt64($0)))
+                    try guest.machine.memory.load(
+                        UInt64.self, at: GuestAddress(guest.freeStart + 64 * UInt64($0)))
                 }
             }
             let paused = try counts()
@@ -31,7 +34,9 @@ extension HostKVM {
             #expect(try eventually { try zip(counts(), paused).allSatisfy { $0 > $1 } })
         }
 
-        @Test("1000 pauses under churn, nested from two threads: memory stands still, nothing is lost", arguments: [2, 4])
+        @Test(
+            "1000 pauses under churn, nested from two threads: memory stands still, nothing is lost",
+            arguments: [2, 4])
         func churn(processors: Int) throws {
             let seed = UInt64.random(in: 0...UInt64.max)
             var random = Random(seed: seed)
@@ -108,7 +113,9 @@ extension HostKVM {
             #expect(monotonicNanoseconds() - start >= 1_500_000_000)
         }
 
-        @Test("stop while running, while paused, before the start, and again", arguments: ["spin", "sleep", "echo"])
+        @Test(
+            "stop while running, while paused, before the start, and again",
+            arguments: ["spin", "sleep", "echo"])
         func stop(action: String) throws {
             for _ in 0..<3 {
                 let guest = try TestGuest("hello", "do=\(action)", processors: 2)

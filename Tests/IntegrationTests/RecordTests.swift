@@ -24,7 +24,8 @@ extension HostKVM {
         func report() throws {
             let folder = try TemporaryFolder()
             let guest = try VMMProcess(
-                "hello", "code=5", processors: 2, options: ["--report", folder.file("report")], folder: folder,
+                "hello", "code=5", processors: 2, options: ["--report", folder.file("report")],
+                folder: folder,
                 name: "reported")
             #expect(try guest.wait() == 5)
             let report = try report(folder)
@@ -41,8 +42,10 @@ extension HostKVM {
         @Test("a kernel's name may hold anything")
         func quoting() throws {
             let folder = try TemporaryFolder()
-            let kernel = try folder.write(TinyPayload.file(TinyPayload.exit(0)), "a \"b\" \\ \t\n\u{1F} ü.elf")
-            let guest = try VMMProcess(kernel: kernel, options: ["--report", folder.file("report")], folder: folder)
+            let kernel = try folder.write(
+                TinyPayload.file(TinyPayload.exit(0)), "a \"b\" \\ \t\n\u{1F} ü.elf")
+            let guest = try VMMProcess(
+                kernel: kernel, options: ["--report", folder.file("report")], folder: folder)
             #expect(try guest.wait() == 0)
             #expect(try report(folder).kernel == kernel)
         }
@@ -52,7 +55,8 @@ extension HostKVM {
             let folder = try TemporaryFolder()
             let kernel = try folder.write(TinyPayload.file(TinyPayload.ringEndlessly), "tiny.elf")
             let guest = try VMMProcess(
-                kernel: kernel, options: ["--report", folder.file("report"), "--timeout", "1"], folder: folder)
+                kernel: kernel, options: ["--report", folder.file("report"), "--timeout", "1"], folder: folder
+            )
             #expect(try guest.wait() == 124)
             let report = try report(folder)
             #expect(report.doorbell_count > 1000)
@@ -63,8 +67,11 @@ extension HostKVM {
         @Test("the guest's record is there while it runs, and gone after")
         func record() throws {
             let folder = try TemporaryFolder()
-            let options = ["--state-dir", try folder.stateDirectory(), "--guest-index", "3", "--image", "greetings"]
-            let guest = try VMMProcess("hello", "do=sleep", processors: 2, options: options, folder: folder, name: "r")
+            let options = [
+                "--state-dir", try folder.stateDirectory(), "--guest-index", "3", "--image", "greetings",
+            ]
+            let guest = try VMMProcess(
+                "hello", "do=sleep", processors: 2, options: options, folder: folder, name: "r")
             func fields() -> [Substring] { folder.text("state/guests/r").split(separator: "\n") }
             #expect(eventually { fields().contains("state=running") })
             #expect(fields().contains("pid=\(guest.child.identifier)"))

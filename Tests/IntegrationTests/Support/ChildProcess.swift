@@ -26,7 +26,8 @@ final class ChildProcess: Sendable {
         }
         for (number, stream) in streams.enumerated() {
             switch stream {
-            case .descriptor(let descriptor): posix_spawn_file_actions_adddup2(&actions, descriptor, Int32(number))
+            case .descriptor(let descriptor):
+                posix_spawn_file_actions_adddup2(&actions, descriptor, Int32(number))
             case .file(let path, let flags):
                 posix_spawn_file_actions_addopen(&actions, Int32(number), path, flags, 0o600)
             }
@@ -68,7 +69,9 @@ final class ChildProcess: Sendable {
             if let status { return status }
             var word: Int32 = 0
             var result: pid_t
-            repeat { result = waitpid(identifier, &word, blocking ? 0 : WNOHANG) } while result < 0 && errno == EINTR
+            repeat {
+                result = waitpid(identifier, &word, blocking ? 0 : WNOHANG)
+            } while result < 0 && errno == EINTR
             guard result == identifier else { return nil }
             status = word & 0x7f == 0 ? word >> 8 & 0xff : -(word & 0x7f)
             return status
@@ -121,7 +124,9 @@ final class SmallPipe {
         writer = -1
     }
 
-    func write(_ text: String) { _ = Array(text.utf8).withUnsafeBytes { Glibc.write(writer, $0.baseAddress, $0.count) } }
+    func write(_ text: String) {
+        _ = Array(text.utf8).withUnsafeBytes { Glibc.write(writer, $0.baseAddress, $0.count) }
+    }
 
     /// Everything until the end of the file; whoever writes must come to an end by itself.
     func readAll() -> [UInt8] {

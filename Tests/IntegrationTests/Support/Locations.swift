@@ -52,7 +52,9 @@ final class TemporaryFolder: Sendable {
     func file(_ name: String) -> String { "\(path)/\(name)" }
 
     /// The bytes of a file in it; none while it does not exist.
-    func bytes(_ name: String) -> [UInt8] { FileManager.default.contents(atPath: file(name)).map(Array.init) ?? [] }
+    func bytes(_ name: String) -> [UInt8] {
+        FileManager.default.contents(atPath: file(name)).map(Array.init) ?? []
+    }
     func text(_ name: String) -> String { String(decoding: bytes(name), as: UTF8.self) }
 
     func write(_ bytes: [UInt8], _ name: String) throws -> String {

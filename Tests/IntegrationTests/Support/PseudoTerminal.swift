@@ -31,7 +31,8 @@ final class PseudoTerminal {
         var settings = termios()
         tcgetattr(main, &settings)
         return Settings(
-            input: settings.c_iflag, output: settings.c_oflag, control: settings.c_cflag, local: settings.c_lflag)
+            input: settings.c_iflag, output: settings.c_oflag, control: settings.c_cflag,
+            local: settings.c_lflag)
     }
 
     func write(_ keys: [UInt8]) { _ = keys.withUnsafeBytes { Glibc.write(main, $0.baseAddress, $0.count) } }

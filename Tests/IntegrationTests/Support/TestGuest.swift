@@ -18,7 +18,8 @@ final class TestGuest: Sendable {
     private let ear: Ear
 
     init(
-        _ payload: String = "hello", _ arguments: String = "", kernel: String? = nil, memory: UInt64 = 16 << 20,
+        _ payload: String = "hello", _ arguments: String = "", kernel: String? = nil,
+        memory: UInt64 = 16 << 20,
         processors: Int = 1, dirtyLog: DirtyLogMode = .off, devices: AddedDevices = AddedDevices()
     ) throws {
         var configuration = VirtualMachineConfiguration()
@@ -42,7 +43,9 @@ final class TestGuest: Sendable {
     /// What the guest has said so far.
     var text: String {
         ear.heard.withLock { heard in
-            while case let bytes = machine.serial.takeOutput(limit: 65536), !bytes.isEmpty { heard.text += bytes }
+            while case let bytes = machine.serial.takeOutput(limit: 65536), !bytes.isEmpty {
+                heard.text += bytes
+            }
             return String(decoding: heard.text, as: UTF8.self)
         }
     }

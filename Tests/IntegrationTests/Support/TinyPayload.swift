@@ -20,7 +20,9 @@ enum TinyPayload {
         // PT_LOAD: code, and data a page further on.
         let loaded = code + [UInt8](repeating: 0xF4, count: 4096 - code.count) + data
         put(UInt32(1)); put(UInt32(7))
-        for value in [4096, codeStart, codeStart, UInt64(loaded.count), UInt64(loaded.count), 4096] as [UInt64] {
+        for value in [4096, codeStart, codeStart, UInt64(loaded.count), UInt64(loaded.count), 4096]
+            as [UInt64]
+        {
             put(value)
         }
         put(UInt32(7)); put(UInt32(8)); put(UInt32(1))

@@ -12,7 +12,8 @@ final class VMMProcess {
     init(
         _ payload: String = "hello", _ arguments: String = "", kernel: String? = nil, memory: Int = 16 << 20,
         processors: Int = 1, options: [String] = [], folder: TemporaryFolder? = nil, name: String = "guest",
-        input: ChildProcess.Stream? = nil, output: ChildProcess.Stream? = nil, errors: ChildProcess.Stream? = nil,
+        input: ChildProcess.Stream? = nil, output: ChildProcess.Stream? = nil,
+        errors: ChildProcess.Stream? = nil,
         ownSession: Bool = false
     ) throws {
         let folder = try folder ?? TemporaryFolder()
