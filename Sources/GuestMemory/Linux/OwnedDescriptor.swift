@@ -59,14 +59,6 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
         return status
     }
 
-    /// Whether it is a file with contents of its own: no directory, FIFO, socket or device.
-    public func isRegularFile() throws(LinuxError) -> Bool {
-        var status = stat()
-        // SAFETY: fstat fills a live local.
-        guard unsafe fstat(number, &status) == 0 else { throw .current("fstat") }
-        return status.st_mode & S_IFMT == S_IFREG
-    }
-
     /// Sets the size in bytes (ftruncate(2)).
     public func truncate(to size: UInt64) throws(LinuxError) {
         guard size <= UInt64(Int64.max) else { throw LinuxError(operation: "ftruncate", code: EFBIG) }
