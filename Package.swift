@@ -89,7 +89,7 @@ let package = Package(
             swiftSettings: tests),
         .testTarget(
             name: "IntegrationTests",
-            dependencies: ["Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
+            dependencies: ["mingle-vmm", "Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
             swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]
