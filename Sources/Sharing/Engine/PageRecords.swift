@@ -34,6 +34,7 @@ struct PageRecords {
     private(set) var population = [Int](repeating: 0, count: 8)
     /// Places where the backing is not continued from one page to the next: mappings, less one.
     private(set) var seams = 0
+    private var known = 0
 
     private enum Flag {
         static let kind: UInt8 = 0x07
@@ -68,7 +69,12 @@ struct PageRecords {
 
     /// The store has a sighting of it, or counts a reference for it.
     func isKnown(_ page: Int) -> Bool { states[page] & Flag.known != 0 }
-    mutating func setKnown(_ page: Int, _ value: Bool) { set(page, Flag.known, value) }
+    mutating func setKnown(_ page: Int, _ value: Bool) {
+        if isKnown(page) != value { known += value ? 1 : -1 }
+        set(page, Flag.known, value)
+    }
+    /// Pages of which the store has a sighting only, nearly: known ones that are not mapped to a frame.
+    var sighted: Int { max(0, known - count(of: .mapped)) }
     /// Mapped since the last registration for write protection.
     func isUnregistered(_ page: Int) -> Bool { states[page] & Flag.unregistered != 0 }
     mutating func setUnregistered(_ page: Int, _ value: Bool) { set(page, Flag.unregistered, value) }

@@ -299,6 +299,8 @@ public final class SharingEngine {
     func refreshStatistics() {
         statistics.pagesMapped = records.count(of: .mapped)
         statistics.pagesZero = records.count(of: .zero)
+        statistics.pagesUnshared = records.sighted
+        statistics.pagesVolatile = deferred.reduce(0) { $0 + $1.nonzeroBitCount }
         statistics.mappings = records.seams + 1
         statistics.metadataBytes =
             (records.count - records.count(of: .untouched)) * PageRecords.bytesPerPage + watched.count * 24

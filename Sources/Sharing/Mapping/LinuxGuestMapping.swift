@@ -19,6 +19,7 @@ package final class LinuxGuestMapping: GuestMapping {
     private let scratch: MemoryMapping
     private var connection: StoreConnection?
     private var isRegistered = false
+    private var lastYield: UInt64 = 0
 
     /// - Parameter userFault: nil leaves only pauses as windows, and no kept pages in a stretch.
     package init(memory: GuestMemory, userFault: UserFault?) throws(LinuxError) {
@@ -92,9 +93,19 @@ package final class LinuxGuestMapping: GuestMapping {
     // MARK: windows
 
     package func prepareWindow(_ pages: Range<Int>, containsNewMappings: Bool) throws(LinuxError) {
+        yieldNowAndThen()
         if containsNewMappings || !isRegistered { try register() }
         // Protection holds on pages that are there: touch them.
         for page in pages { _ = unsafe mingle_load8(pointer(page)) }
+    }
+
+    /// A window is far shorter than a time slice, and the guest's writers wait for whoever is preempted in it: so it begins
+    /// with a slice that is fresh.
+    private func yieldNowAndThen() {
+        let now = monotonicNanoseconds()
+        guard now - lastYield > 1_000_000 else { return }
+        sched_yield()
+        lastYield = monotonicNanoseconds()
     }
 
     private func register() throws(LinuxError) {
