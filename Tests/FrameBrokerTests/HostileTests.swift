@@ -150,7 +150,8 @@ final class RawClient {
         for _ in 0..<500 {
             #expect(client.send(good, passing: number) == .done && client.receive()?.first == 131)
         }
-        #expect(try descriptors(worker) <= before)
+        // The answer may be here before the last one is closed.
+        #expect(try descriptors(worker) <= before + 1)
         // Greetings that are declined.
         func refusal(_ message: [UInt8], _ descriptor: Int32) throws -> RefusalReason? {
             let client = try RawClient(stand.path)
