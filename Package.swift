@@ -36,6 +36,7 @@ let package = Package(
             name: "Hypervisor",
             dependencies: ["GuestMemory", "CLinux", .product(name: "Logging", package: "swift-log")],
             swiftSettings: strict),
+        .systemLibrary(name: "CBlake2", providers: [.apt(["libb2-dev"])]),
         .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
         .target(name: "Sharing", dependencies: ["GuestMemory", "CLinux", "CXXHash"], swiftSettings: strict),
         .target(name: "FrameBroker", dependencies: ["Sharing", "GuestMemory", "CLinux"], swiftSettings: strict),
@@ -46,15 +47,17 @@ let package = Package(
         .executableTarget(
             name: "mingle-vmm",
             dependencies: [
-                "Hypervisor", "GuestMemory", "CLinux", .product(name: "Logging", package: "swift-log"),
+                "Hypervisor", "Sharing", "FrameBroker", "GuestMemory", "CLinux", "CBlake2",
+                .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict),
+        .target(name: "MingleSupport", dependencies: ["CLinux"], swiftSettings: strict),
         .executableTarget(
             name: "mingle-broker", dependencies: ["FrameBroker", "GuestMemory", "CLinux"], swiftSettings: strict),
         .executableTarget(
             name: "mingle",
             dependencies: [
-                "Hypervisor", "GuestImages", "GuestMemory", "CLinux",
+                "MingleSupport", "Hypervisor", "GuestImages", "GuestMemory", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -71,6 +74,13 @@ let package = Package(
             name: "broker-test-client", dependencies: ["FrameBroker", "Sharing", "GuestMemory"],
             path: "Tests/BrokerTestClient", swiftSettings: tests),
         .testTarget(
+            name: "GuestImagesTests",
+            dependencies: ["GuestImages", "TestSupport", "CLZ4", "CZstd", "CLZMA", "CZlib"],
+            swiftSettings: tests),
+        .testTarget(
+            name: "MingleSupportTests", dependencies: ["MingleSupport", "mingle", "TestSupport"],
+            swiftSettings: tests),
+        .testTarget(
             name: "FrameBrokerTests",
             dependencies: [
                 "FrameBroker", "Sharing", "GuestMemory", "CLinux", "TestSupport", "mingle-broker",
@@ -78,10 +88,8 @@ let package = Package(
             ],
             swiftSettings: tests),
         .testTarget(
-            name: "GuestImagesTests", dependencies: ["GuestImages", "TestSupport"], swiftSettings: tests),
-        .testTarget(
             name: "IntegrationTests",
-            dependencies: ["Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
+            dependencies: ["mingle-vmm", "Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
             swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]

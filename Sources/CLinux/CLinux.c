@@ -36,3 +36,20 @@ void mingle_copy(void *to, const void *from, size_t count) {
     memcpy(to, from, count);
     __asm__ volatile("" : : "r"(to), "r"(from) : "memory");
 }
+
+int mingle_page_is_uniform(const void *page, uint64_t word) {
+    const uint64_t *words = page;
+    // Most pages differ within the first words; the rest goes by blocks that the compiler can vectorise.
+    for (int block = 0; block < 512; block += 16) {
+        uint64_t difference = 0;
+        for (int i = 0; i < 16; i++) difference |= words[block + i] ^ word;
+        if (difference) return 0;
+    }
+    __asm__ volatile("" : : "r"(page) : "memory");
+    return 1;
+}
+
+int mingle_mremap_onto(void *from, size_t size, void *to) {
+    void *result = mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+    return result == MAP_FAILED ? -errno : 0;
+}

@@ -25,8 +25,8 @@ public final class GuestMemory: Sendable {
     /// Device writes on their way, for each page of the memory file.
     public let inFlight: InFlightCounts
     /// The memory file; nothing but this object may map, read or write it (see docs/design.md).
-    private let file: OwnedDescriptor
-    let mapping: MemoryMapping
+    package let file: OwnedDescriptor
+    package let mapping: MemoryMapping
 
     /// Allocates RAM.
     /// - Parameters:
@@ -51,6 +51,9 @@ public final class GuestMemory: Sendable {
             inFlight = try InFlightCounts(pageCount: Int(sizeInBytes >> Page.shift))
         } catch { throw .system(error) }
     }
+
+    /// Bytes of host memory that the memory file takes now.
+    public var allocatedBytes: UInt64 { file.allocatedBytes() }
 
     /// Where `count` bytes at `address` lie in the memory file, or an error when they are not all RAM of one region.
     func offset(of address: GuestAddress, count: UInt64) throws(GuestMemoryError) -> Int {

@@ -86,6 +86,12 @@ MINGLE_REQUEST(KVM_GET_TSC_KHZ);
 MINGLE_REQUEST(KVM_KVMCLOCK_CTRL);
 MINGLE_REQUEST(KVM_GET_VCPU_EVENTS);
 MINGLE_REQUEST(UFFDIO_API);
+MINGLE_REQUEST(UFFDIO_REGISTER);
+MINGLE_REQUEST(UFFDIO_UNREGISTER);
+MINGLE_REQUEST(UFFDIO_WAKE);
+MINGLE_REQUEST(UFFDIO_COPY);
+MINGLE_REQUEST(UFFDIO_ZEROPAGE);
+MINGLE_REQUEST(UFFDIO_WRITEPROTECT);
 
 // ---- constants newer than Linux 6.1's headers ----
 // include/uapi/linux/kvm.h of Linux 6.9
@@ -101,6 +107,10 @@ MINGLE_REQUEST(UFFDIO_API);
 #endif
 // include/uapi/linux/userfaultfd.h: _IO(USERFAULTFD_IOC, 0x00)
 static const unsigned long MINGLE_USERFAULTFD_IOC_NEW = _IO(0xAA, 0x00);
+
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
 
 // ---- flexible array members ----
 // Both buffers come from calloc; the caller frees them.
@@ -148,6 +158,8 @@ static inline int mingle_pidfd_open(int process) {
 static inline int mingle_pidfd_send_signal(int pidfd, int signal) {
     return syscall(SYS_pidfd_send_signal, pidfd, signal, (void *)0, 0) < 0 ? -errno : 0;
 }
+/// mremap is variadic. Moves a mapping onto `to`, replacing what was there. Returns 0, or -errno.
+int mingle_mremap_onto(void *from, size_t size, void *to);
 static inline int mingle_userfaultfd(int flags) {
     int fd = (int)syscall(SYS_userfaultfd, flags);
     return fd < 0 ? -errno : fd;
@@ -167,6 +179,11 @@ int mingle_install_kick_handler(int signal);
 int mingle_thread_create(pthread_t *thread, const char *name, size_t stackSize, int kickSignal,
                          void *(*body)(void *), void *context);
 
+/// prctl is variadic: PR_SET_PDEATHSIG. Returns 0, or -errno.
+static inline int mingle_die_with_parent(int signal) {
+    return prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0) < 0 ? -errno : 0;
+}
+
 // ---- guest bytes: anybody may change them at any time, so each is read or written once, whole ----
 static inline uint8_t mingle_load8(const void *p) { return __atomic_load_n((const uint8_t *)p, __ATOMIC_RELAXED); }
 static inline uint16_t mingle_load16(const void *p) { return __atomic_load_n((const uint16_t *)p, __ATOMIC_RELAXED); }
@@ -181,6 +198,8 @@ static inline void mingle_atomic_add64(void *p, uint64_t v) { __atomic_fetch_add
 static inline uint64_t mingle_atomic_exchange64(void *p, uint64_t v) {
     return __atomic_exchange_n((uint64_t *)p, v, __ATOMIC_SEQ_CST);
 }
+/// Whether all 512 words of a page are `word`. The page may change meanwhile.
+int mingle_page_is_uniform(const void *page, uint64_t word);
 /// A copy that the compiler may neither drop nor repeat.
 void mingle_copy(void *to, const void *from, size_t count);
 

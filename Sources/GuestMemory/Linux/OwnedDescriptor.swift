@@ -47,11 +47,24 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
     }
 
     /// Size in bytes of the file behind it.
-    public func fileSize() throws(LinuxError) -> UInt64 {
+    public func fileSize() throws(LinuxError) -> UInt64 { UInt64(max(0, try status().st_size)) }
+
+    /// Whether it is a file with bytes at offsets: no directory, FIFO, socket or device.
+    public func isRegularFile() throws(LinuxError) -> Bool { try status().st_mode & S_IFMT == S_IFREG }
+
+    private func status() throws(LinuxError) -> stat {
         var status = stat()
         // SAFETY: fstat fills a live local.
         guard unsafe fstat(number, &status) == 0 else { throw .current("fstat") }
-        return UInt64(max(0, status.st_size))
+        return status
+    }
+
+    /// Bytes of memory or disk that the file takes; 0 when unknown.
+    public func allocatedBytes() -> UInt64 {
+        var status = stat()
+        // SAFETY: fstat fills a live local.
+        guard unsafe fstat(number, &status) == 0 else { return 0 }
+        return UInt64(max(0, status.st_blocks)) * 512
     }
 
     /// Sets the size in bytes (ftruncate(2)).

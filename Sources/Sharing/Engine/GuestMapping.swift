@@ -1,0 +1,78 @@
+public import GuestMemory
+
+/// What a look at a page finds.
+public enum PageContent: Equatable, Sendable {
+    case zero
+    /// Every 64-bit word holds this.
+    case uniform(UInt64)
+    case other(ContentHash)
+}
+
+/// The engine's hands: all it does to guest memory. The real one is `LinuxGuestMapping`; tests have one of plain arrays.
+/// Used by the scanner's thread alone. Pages are numbers in the guest's memory file.
+///
+/// Between ``protect(_:)`` (or a pause of all writers) and ``release(_:replaced:)`` a window is open: nothing in there may
+/// allocate, log, call KVM or the store.
+public protocol GuestMapping: AnyObject {
+    var pageCount: Int { get }
+    /// Looks at a page through the mapping; it may change meanwhile.
+    func inspect(_ page: Int) -> PageContent
+    /// The hash of a page, whatever it holds.
+    func hash(_ page: Int) -> ContentHash
+    /// Copies a page as it is into a slot of the store's staging area.
+    func stage(_ page: Int, slot: Int)
+    /// Reads frames into the comparison buffer, before a window opens.
+    /// - Parameter index: position of the first in the buffer, which has room for ``bufferedFrames``.
+    /// - Returns: how many could be read.
+    func fetchFrames(_ location: FrameLocation, count: Int, into index: Int) -> Int
+    var bufferedFrames: Int { get }
+
+    /// Makes sure that a range can be protected: registers mappings that are new.
+    func prepareWindow(_ pages: Range<Int>, containsNewMappings: Bool) throws(LinuxError)
+    /// Opens a window: from here on writers of these pages wait.
+    func protect(_ pages: Range<Int>) throws(LinuxError)
+    /// All 4096 bytes equal the `index`th fetched frame.
+    func equalsFetched(_ page: Int, index: Int) -> Bool
+    func isZero(_ page: Int) -> Bool
+    /// Replaces the mapping of a range by a private one of frames.
+    /// - Throws: when the mapping is as it was before.
+    func mapFrames(_ pages: Range<Int>, _ location: FrameLocation) throws(MappingFailure)
+    /// As `mapFrames`, for a range of which some pages do not hold the frames' content: those get private copies of what
+    /// they hold, over the mapping, so that one mapping covers all. Readers see no moment in between.
+    /// - Returns: false when this host cannot do that; nothing was changed then.
+    func mapFrames(_ pages: Range<Int>, _ location: FrameLocation, keeping: [KeptPage]) throws(MappingFailure) -> Bool
+    /// Replaces the mapping of a range by private anonymous memory.
+    func mapZero(_ pages: Range<Int>) throws(MappingFailure)
+    /// Closes a window: writers of these pages go on.
+    /// - Parameter replaced: whether the mapping of the range was replaced in the window.
+    func release(_ pages: Range<Int>, replaced: Bool)
+
+    /// Replaces private mappings by the home file's with the same bytes. Nobody may read or write meanwhile: all vCPUs
+    /// and device threads are paused.
+    func mapHome(_ pages: Range<Int>) throws(MappingFailure)
+    /// Frees home pages that a mapping hides.
+    func punchHome(_ pages: Range<Int>)
+    /// Whether each page of a mapping that is not home's has a private copy (invariant 7).
+    func arePrivate(_ pages: Range<Int>) -> [Bool]
+    /// Mappings of this process, counted by the kernel.
+    func countMappings() -> Int
+}
+
+/// A page inside a range to be mapped that keeps its own content.
+public struct KeptPage: Equatable, Sendable {
+    public var page: Int
+    /// Nothing was ever written there, or zeros: it becomes a mapping of the zero page.
+    public var isZero: Bool
+    public init(page: Int, isZero: Bool) {
+        self.page = page
+        self.isZero = isZero
+    }
+}
+
+/// A mapping could not be replaced.
+public enum MappingFailure: Error, Equatable, Sendable {
+    /// The range is as it was.
+    case unchanged(LinuxError)
+    /// The range lost its content and could not be filled again: the guest must not go on.
+    case destroyed(LinuxError)
+}

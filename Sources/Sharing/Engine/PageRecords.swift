@@ -1,0 +1,148 @@
+internal import GuestMemory
+
+/// What the engine knows of each guest page: 12 bytes a page, in memory that costs nothing where nothing is known.
+///
+/// ```
+///  untouched -> home -> mapped -> unshared -> mapped ...
+///                 \-> zero -> unshared             (home again by rehoming)
+/// ```
+/// *home*: in the guest's own memory file. *mapped*: a private mapping of a frame, unwritten. *zero*: reads give the
+/// kernel's zero page, unwritten. *unshared*: a private copy over either. A page is *known* while the store has a sighting
+/// of it or counts a reference for it.
+struct PageRecords {
+    enum Kind: UInt8 {
+        case untouched = 0
+        case home
+        case mapped
+        case zero
+        case unshared
+    }
+
+    /// What a page's part of the mapping is backed by, whoever has a private copy over it.
+    enum Backing: Equatable {
+        case home
+        case zero
+        case frame(FrameLocation)
+    }
+
+    let count: Int
+    private let places: LazyArray<UInt64>
+    private let states: LazyArray<UInt8>
+    private let backoffs: LazyArray<UInt8>
+    private let waits: LazyArray<UInt8>
+    /// Pages by kind.
+    private(set) var population = [Int](repeating: 0, count: 8)
+    /// Places where the backing is not continued from one page to the next: mappings, less one.
+    private(set) var seams = 0
+
+    private enum Flag {
+        static let kind: UInt8 = 0x07
+        static let known: UInt8 = 0x08
+        static let unregistered: UInt8 = 0x20
+        static let orphan: UInt8 = 0x40
+    }
+    private static let zeroPlace = UInt64.max
+
+    init(count: Int) throws(LinuxError) {
+        self.count = count
+        places = try LazyArray(count: count)
+        states = try LazyArray(count: count)
+        backoffs = try LazyArray(count: count)
+        waits = try LazyArray(count: count)
+        population[Int(Kind.untouched.rawValue)] = count
+    }
+
+    /// Bytes of bookkeeping for each page that is tracked.
+    static let bytesPerPage = 11
+
+    func kind(_ page: Int) -> Kind { Kind(rawValue: states[page] & Flag.kind) ?? .untouched }
+
+    mutating func setKind(_ page: Int, _ kind: Kind) {
+        let old = states[page]
+        population[Int(old & Flag.kind)] -= 1
+        population[Int(kind.rawValue)] += 1
+        states[page] = old & ~Flag.kind | kind.rawValue
+    }
+
+    func count(of kind: Kind) -> Int { population[Int(kind.rawValue)] }
+
+    /// The store has a sighting of it, or counts a reference for it.
+    func isKnown(_ page: Int) -> Bool { states[page] & Flag.known != 0 }
+    mutating func setKnown(_ page: Int, _ value: Bool) { set(page, Flag.known, value) }
+    /// Mapped since the last registration for write protection.
+    func isUnregistered(_ page: Int) -> Bool { states[page] & Flag.unregistered != 0 }
+    mutating func setUnregistered(_ page: Int, _ value: Bool) { set(page, Flag.unregistered, value) }
+    /// Its backing belongs to a store that is lost.
+    func isOrphan(_ page: Int) -> Bool { states[page] & Flag.orphan != 0 }
+    mutating func setOrphan(_ page: Int, _ value: Bool) { set(page, Flag.orphan, value) }
+
+    private func set(_ page: Int, _ flag: UInt8, _ value: Bool) {
+        states[page] = value ? states[page] | flag : states[page] & ~flag
+    }
+
+    // MARK: volatility
+
+    /// Passes to wait before the page is watched again.
+    func wait(_ page: Int) -> UInt8 { waits[page] }
+    mutating func tick(_ page: Int) { waits[page] -= 1 }
+
+    /// The page was written while it was watched: look less often.
+    mutating func backOff(_ page: Int, limit: UInt8) {
+        backoffs[page] = min(backoffs[page] + 1, limit)
+        waits[page] = UInt8(truncatingIfNeeded: (1 << Int(backoffs[page])) - 1)
+    }
+    /// The page stayed clean: trust it a little more.
+    mutating func settle(_ page: Int) {
+        if backoffs[page] > 0 { backoffs[page] -= 1 }
+    }
+
+    // MARK: backing
+
+    func backing(_ page: Int) -> Backing {
+        switch places[page] {
+        case 0: .home
+        case Self.zeroPlace: .zero
+        case let place: .frame(FrameLocation(place - 1))
+        }
+    }
+
+    /// Records what a range is backed by now, and counts mappings.
+    mutating func setBacking(_ pages: Range<Int>, _ first: Backing) {
+        seams -= seamCount(pages)
+        for page in pages {
+            switch first {
+            case .home: places[page] = 0
+            case .zero: places[page] = Self.zeroPlace
+            case .frame(let location): places[page] = location.advanced(by: page - pages.lowerBound).value + 1
+            }
+        }
+        seams += seamCount(pages)
+    }
+
+    /// Mappings that a change of backing would add (or remove, if negative).
+    func growth(_ pages: Range<Int>, _ backing: Backing) -> Int {
+        var after = 0
+        if pages.lowerBound > 0, !continues(self.backing(pages.lowerBound - 1), backing) { after += 1 }
+        if pages.upperBound < count {
+            let last: Backing =
+                if case .frame(let location) = backing { .frame(location.advanced(by: pages.count - 1)) } else { backing }
+            if !continues(last, self.backing(pages.upperBound)) { after += 1 }
+        }
+        return after - seamCount(pages)
+    }
+
+    private func seamCount(_ pages: Range<Int>) -> Int {
+        var found = 0
+        for page in max(pages.lowerBound, 1)..<min(pages.upperBound + 1, count)
+        where !continues(backing(page - 1), backing(page)) { found += 1 }
+        return found
+    }
+
+    private func continues(_ left: Backing, _ right: Backing) -> Bool {
+        switch (left, right) {
+        case (.home, .home), (.zero, .zero): true
+        case (.frame(let first), .frame(let second)): first.value + 1 == second.value
+        default: false
+        }
+    }
+}

@@ -1,0 +1,350 @@
+internal import GuestMemory
+
+// Step 5 of a pass: windows.
+extension SharingEngine {
+    /// A stretch of guest pages and the stretch of the store that they are to be mapped to.
+    private struct Span {
+        var pages: Range<Int>
+        var location: FrameLocation
+        /// Pages of the stretch that a frame was found for; the rest are gaps.
+        var targets: [Int]
+    }
+
+    /// Longest gap that one mapping is drawn across.
+    private static let gapLimit = 16
+
+    /// Maps pages to frames whose references are counted already; gives back what cannot be mapped.
+    func merge(_ hits: [(page: Int, location: FrameLocation)]) {
+        if hits.isEmpty { return }
+        guard fatal == nil else { return hits.forEach { forget($0.page) } }
+        var group: [Span] = []
+        var size = 0
+        for span in spans(hits.sorted { $0.page < $1.page }) {
+            // A pause costs the same for one page and for many; a protected stretch stands for itself.
+            if size > 0, policy.window == .userfaultfd || size + span.pages.count > windowLimit {
+                merge(group)
+                group.removeAll(keepingCapacity: true)
+                size = 0
+            }
+            group.append(span)
+            size += span.pages.count
+        }
+        merge(group)
+    }
+
+    /// Pages in one window at most.
+    private var windowLimit: Int {
+        min(policy.window == .pause ? policy.pauseLimit : policy.runLimit, mapping.bufferedFrames)
+    }
+
+    /// Joins neighbours whose frames are neighbours as well, across short gaps.
+    private func spans(_ hits: [(page: Int, location: FrameLocation)]) -> [Span] {
+        let limit = windowLimit
+        var spans: [Span] = []
+        for hit in hits {
+            // News and an answer may name one page twice.
+            if spans.last?.targets.last == hit.page { continue }
+            if let last = spans.last, hit.page - last.pages.lowerBound < limit,
+                hit.page >= last.pages.upperBound, hit.page - last.pages.upperBound <= Self.gapLimit,
+                hit.location == last.location.advanced(by: hit.page - last.pages.lowerBound),
+                (last.pages.upperBound..<hit.page).allSatisfy(canBeAbsorbed)
+            {
+                spans[spans.count - 1].pages = last.pages.lowerBound..<hit.page + 1
+                spans[spans.count - 1].targets.append(hit.page)
+            } else {
+                spans.append(Span(pages: hit.page..<hit.page + 1, location: hit.location, targets: [hit.page]))
+            }
+        }
+        return spans
+    }
+
+    /// Whether a page can become a private copy over a mapping of frames that are not its own.
+    private func canBeAbsorbed(_ page: Int) -> Bool {
+        switch records.kind(page) {
+        case .untouched, .zero, .unshared: true
+        // A page that is known may have a frame of its own soon; a mapped one has a reference.
+        case .home: inFlight.count(page) == 0
+        case .mapped: false
+        }
+    }
+
+    /// Merges stretches in one window.
+    private func merge(_ group: [Span]) {
+        var ready: [Span] = []
+        var fetched = 0
+        for span in group {
+            let growth = records.growth(span.pages, .frame(span.location))
+            guard records.seams + growth < policy.mappingLimit,
+                mapping.fetchFrames(span.location, count: span.pages.count, into: fetched) == span.pages.count
+            else {
+                span.targets.forEach(forget)
+                continue
+            }
+            fetched += span.pages.count
+            ready.append(span)
+        }
+        if ready.isEmpty { return }
+        let isNew = ready.contains { $0.pages.contains { records.isUnregistered($0) } }
+        // All that the window needs is allocated here.
+        var mapped = [Bool](repeating: false, count: ready.count)
+        var kept = ready.map { span in
+            var list: [KeptPage] = []
+            list.reserveCapacity(span.pages.count)
+            return list
+        }
+        let opened = window(ready.map(\.pages), containsNewMappings: isNew) { replaced in
+            var base = 0
+            for index in ready.indices {
+                mapped[index] = self.mapInWindow(ready[index], base: base, kept: &kept[index])
+                if mapped[index] { replaced[index] = ready[index].pages.count }
+                base += ready[index].pages.count
+            }
+        }
+        for index in ready.indices {
+            if opened, mapped[index] {
+                record(ready[index], kept: kept[index])
+            } else if opened, fatal == nil {
+                mergePieces(ready[index], kept: kept[index])
+            } else {
+                ready[index].targets.forEach(forget)
+            }
+        }
+    }
+
+    /// In the window: compares a stretch and replaces its mapping.
+    private func mapInWindow(_ span: Span, base: Int, kept: inout [KeptPage]) -> Bool {
+        var next = 0
+        for page in span.pages {
+            if next < span.targets.count, span.targets[next] == page {
+                next += 1
+                let index = base + page - span.pages.lowerBound
+                if inFlight.count(page) == 0, mapping.equalsFetched(page, index: index) { continue }
+            }
+            // What the records say of it may be old: it was written since, perhaps. The bytes decide.
+            kept.append(KeptPage(page: page, isZero: mapping.isZero(page)))
+            if inFlight.count(page) > 0 { return false }
+        }
+        if kept.count == span.pages.count { return false }
+        do throws(MappingFailure) {
+            if !kept.isEmpty { return try mapping.mapFrames(span.pages, span.location, keeping: kept) }
+            try mapping.mapFrames(span.pages, span.location)
+            return true
+        } catch {
+            note(error)
+            return false
+        }
+    }
+
+    /// Without gaps: each stretch of equal pages on its own.
+    private func mergePieces(_ span: Span, kept: [KeptPage]) {
+        let excluded = Set(kept.map(\.page))
+        let targets = span.targets.filter { page in
+            guard excluded.contains(page) else { return true }
+            count { $0.mismatches += 1 }
+            note(.mismatch, page)
+            forget(page)
+            return false
+        }
+        // A stretch that is whole and could not be mapped all the same: nothing smaller will do.
+        if kept.isEmpty || targets.isEmpty || targets.count == span.pages.count { return targets.forEach(forget) }
+        var start = 0
+        while start < targets.count {
+            var end = start + 1
+            while end < targets.count, targets[end] == targets[end - 1] + 1 { end += 1 }
+            let pages = targets[start]..<targets[end - 1] + 1
+            let location = span.location.advanced(by: pages.lowerBound - span.pages.lowerBound)
+            merge([Span(pages: pages, location: location, targets: Array(targets[start..<end]))])
+            start = end
+        }
+    }
+
+    /// The mapping is made: state first, then home's memory.
+    private func record(_ span: Span, kept: [KeptPage]) {
+        var punch: [Range<Int>] = []
+        for page in span.pages where records.backing(page) == .home {
+            if let last = punch.last, last.upperBound == page {
+                punch[punch.count - 1] = last.lowerBound..<page + 1
+            } else {
+                punch.append(page..<page + 1)
+            }
+        }
+        records.setBacking(span.pages, .frame(span.location))
+        var remaining = kept[...]
+        for page in span.pages {
+            records.setUnregistered(page, true)
+            records.setOrphan(page, false)
+            guard let keptPage = remaining.first, keptPage.page == page else {
+                records.setKind(page, .mapped)
+                note(.merged, page, span.location.advanced(by: page - span.pages.lowerBound))
+                count { $0.pagesMerged += 1 }
+                continue
+            }
+            remaining = remaining.dropFirst()
+            records.setKind(page, keptPage.isZero ? .zero : .unshared)
+            note(.absorbed, page)
+            if span.targets.contains(page) {
+                count { $0.mismatches += 1 }
+                note(.mismatch, page)
+                forget(page)
+            }
+        }
+        punch.forEach(mapping.punchHome)
+    }
+
+    // MARK: zero pages
+
+    /// Runs of zeros become mappings of the kernel's zero page. No store is needed for them.
+    func mergeZero(_ pages: [Int]) {
+        var start = 0
+        while start < pages.count {
+            var end = start + 1
+            while end < pages.count, pages[end] == pages[end - 1] + 1, end - start < policy.runLimit { end += 1 }
+            mergeZeroRun(pages[start]..<pages[end - 1] + 1)
+            start = end
+        }
+    }
+
+    private func mergeZeroRun(_ pages: Range<Int>) {
+        guard fatal == nil, records.seams + records.growth(pages, .zero) < policy.mappingLimit else { return }
+        var run = pages.lowerBound..<pages.lowerBound
+        var mapped = false
+        let isNew = pages.contains { records.isUnregistered($0) }
+        let opened = window([pages], containsNewMappings: isNew) { replaced in
+            // The first stretch that is still zero; what follows a changed page waits for the next pass.
+            var end = pages.lowerBound
+            while end < pages.upperBound, self.inFlight.count(end) == 0, self.mapping.isZero(end) { end += 1 }
+            run = pages.lowerBound..<end
+            guard !run.isEmpty else { return }
+            do throws(MappingFailure) {
+                try self.mapping.mapZero(run)
+                mapped = true
+                replaced[0] = run.count
+            } catch { self.note(error) }
+        }
+        guard opened, mapped else { return }
+        let hidden = run.filter { records.backing($0) == .home }
+        records.setBacking(run, .zero)
+        for page in run {
+            forget(page)
+            note(.zeroed, page)
+            records.setKind(page, .zero)
+            records.setUnregistered(page, true)
+            records.setOrphan(page, false)
+        }
+        for page in run.upperBound..<max(run.upperBound, pages.upperBound) { watch(page) }
+        if hidden.count == run.count { mapping.punchHome(run) } else { hidden.forEach { mapping.punchHome($0..<$0 + 1) } }
+    }
+
+    // MARK: the window itself
+
+    /// Runs `body` while nobody can write the pages. It says of each stretch how many pages from its start on it mapped
+    /// anew.
+    /// - Returns: false when the window could not be opened.
+    private func window(
+        _ stretches: [Range<Int>], containsNewMappings: Bool, _ body: (inout [Int]) -> Void
+    ) -> Bool {
+        var replaced = [Int](repeating: 0, count: stretches.count)
+        let opened: UInt64
+        switch policy.window {
+        case .pause:
+            writers.pauseWriters()
+            opened = monotonicNanoseconds()
+            body(&replaced)
+            writers.resumeWriters()
+        case .userfaultfd:
+            do throws(LinuxError) {
+                for pages in stretches {
+                    try mapping.prepareWindow(pages, containsNewMappings: containsNewMappings)
+                }
+                if containsNewMappings { noteRegistered() }
+                opened = monotonicNanoseconds()
+                for pages in stretches { try mapping.protect(pages) }
+            } catch {
+                for pages in stretches { mapping.release(pages, replaced: false) }
+                return false
+            }
+            body(&replaced)
+            for (pages, count) in zip(stretches, replaced) {
+                mapping.release(pages.prefix(count), replaced: true)
+                mapping.release(pages.dropFirst(count), replaced: false)
+            }
+        }
+        let length = monotonicNanoseconds() - opened
+        count { $0.windows.record(length) }
+        return true
+    }
+
+    /// All of guest memory was registered.
+    private func noteRegistered() {
+        for page in 0..<records.count where records.isUnregistered(page) { records.setUnregistered(page, false) }
+    }
+
+    private func note(_ failure: MappingFailure) {
+        if case .destroyed = failure { fatal = failure }
+    }
+
+    // MARK: going home
+
+    /// Takes pages home, as many as a pause may hold: vCPUs and device threads are stopped, so nobody sees the moment
+    /// between the new mapping and its bytes.
+    /// - Returns: how many were taken.
+    @discardableResult
+    func rehome(_ pages: [Int]) -> Int {
+        var taken = 0
+        var start = 0
+        while start < pages.count, fatal == nil {
+            var end = start + 1
+            while end < pages.count, pages[end] == pages[end - 1] + 1, end - start < min(policy.pauseLimit, mapping.bufferedFrames) {
+                end += 1
+            }
+            let run = pages[start]..<pages[end - 1] + 1
+            var done = false
+            writers.pauseWriters()
+            let opened = monotonicNanoseconds()
+            do throws(MappingFailure) {
+                try mapping.mapHome(run)
+                done = true
+            } catch { note(error) }
+            let length = monotonicNanoseconds() - opened
+            writers.resumeWriters()
+            count { $0.windows.record(length) }
+            if done {
+                taken += run.count
+                noteHome(run)
+            }
+            start = end
+        }
+        count { $0.pagesRehomed += taken }
+        return taken
+    }
+
+    private func noteHome(_ run: Range<Int>) {
+        records.setBacking(run, .home)
+        for page in run {
+            forget(page)
+            note(.rehomed, page)
+            records.setKind(page, records.kind(page) == .zero ? .untouched : .home)
+            records.setUnregistered(page, true)
+            records.setOrphan(page, false)
+        }
+    }
+
+    /// Takes up to `limit` pages home, of all that are not; for turning sharing off.
+    /// - Returns: whether any are left.
+    public func goHome(limit: Int) -> Bool {
+        var pages: [Int] = []
+        for page in 0..<records.count where records.backing(page) != .home {
+            if pages.count == limit {
+                rehome(pages)
+                sendForgotten()
+                return true
+            }
+            pages.append(page)
+        }
+        rehome(pages)
+        sendForgotten()
+        flushTrace()
+        refreshStatistics()
+        return fatal == nil && records.seams > 0
+    }
+}

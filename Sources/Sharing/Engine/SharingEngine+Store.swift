@@ -1,0 +1,142 @@
+internal import GuestMemory
+
+// Steps 3, 4 and 6 of a pass: looking at pages and asking the store.
+extension SharingEngine {
+    /// Looks at clean pages and merges what can be merged.
+    func share(_ pages: [Int]) {
+        var zero: [Int] = []
+        var uniform: [StoreBatch.UniformPage] = []
+        var sightings: [StoreBatch.Sighting] = []
+        for page in pages {
+            unwatch(page)
+            records.settle(page)
+            // A device is writing: its completion marks the page dirty.
+            if inFlight.count(page) > 0 { continue }
+            count { $0.pagesHashed += 1 }
+            switch mapping.inspect(page) {
+            case .zero: zero.append(page)
+            case .uniform(let pattern): uniform.append(StoreBatch.UniformPage(page: ClientPage(page), pattern: pattern))
+            case .other(let hash): sightings.append(StoreBatch.Sighting(page: ClientPage(page), hash: hash))
+            }
+        }
+        mergeZero(zero)
+        guard let store else { return }
+        splitUniform(&uniform, &sightings)
+        for start in stride(from: 0, to: max(sightings.count, uniform.count), by: store.batchLimit / 2) {
+            var batch = StoreBatch()
+            batch.sightings = Array(sightings.dropFirst(start).prefix(store.batchLimit / 2))
+            batch.uniform = Array(uniform.dropFirst(start).prefix(store.batchLimit / 2))
+            // Whatever the store knew of these pages, it replaces by what it is told now.
+            (batch.sightings.map(\.page) + batch.uniform.map(\.page)).forEach { dropQueuedForget($0) }
+            guard let reply = ask(batch) else { return }
+            var hits: [(page: Int, location: FrameLocation)] = []
+            var wanted: [ClientPage] = []
+            for (item, answer) in zip(batch.sightings, reply.sightings) { take(item.page, answer, &hits, &wanted) }
+            for (item, answer) in zip(batch.uniform, reply.uniform) { take(item.page, answer, &hits, &wanted) }
+            take(reply.promotions, &hits)
+            publish(wanted, &hits)
+            merge(hits)
+        }
+    }
+
+    /// Step 6: asks whether there is news, until there is none.
+    func takeNews() -> Int {
+        var taken = 0
+        while let reply = ask(StoreBatch()) {
+            var hits: [(page: Int, location: FrameLocation)] = []
+            take(reply.promotions, &hits)
+            taken += hits.count
+            merge(hits)
+            if !reply.hasMore { break }
+        }
+        return taken
+    }
+
+    /// Tells the store what it shall forget; its answer may hold news.
+    func sendForgotten() {
+        guard let store else {
+            forgotten.removeAll()
+            return
+        }
+        while !forgotten.isEmpty {
+            var batch = StoreBatch()
+            batch.forgotten = Array(forgotten.prefix(store.batchLimit))
+            forgotten.removeFirst(batch.forgotten.count)
+            guard let reply = ask(batch) else { return }
+            var hits: [(page: Int, location: FrameLocation)] = []
+            take(reply.promotions, &hits)
+            merge(hits)
+        }
+    }
+
+    /// Uniform pages that stand alone are content like any other: copies of their own would save nothing.
+    private func splitUniform(
+        _ uniform: inout [StoreBatch.UniformPage], _ sightings: inout [StoreBatch.Sighting]
+    ) {
+        var kept: [StoreBatch.UniformPage] = []
+        var start = 0
+        while start < uniform.count {
+            var end = start + 1
+            while end < uniform.count, uniform[end].pattern == uniform[start].pattern,
+                uniform[end].page == uniform[end - 1].page + 1
+            { end += 1 }
+            if end - start >= policy.uniformRun {
+                kept += uniform[start..<end]
+            } else {
+                for item in uniform[start..<end] {
+                    let hash = mapping.hash(Int(item.page))
+                    sightings.append(StoreBatch.Sighting(page: item.page, hash: hash))
+                }
+            }
+            start = end
+        }
+        uniform = kept
+    }
+
+    private func dropQueuedForget(_ page: ClientPage) {
+        if let index = forgotten.lastIndex(of: page) { forgotten.remove(at: index) }
+    }
+
+    private func take(
+        _ page: ClientPage, _ answer: StoreAnswer, _ hits: inout [(page: Int, location: FrameLocation)],
+        _ wanted: inout [ClientPage]
+    ) {
+        switch answer {
+        case .recorded:
+            records.setKnown(Int(page), true)
+            note(.sighted, Int(page))
+        case .frame(let location):
+            records.setKnown(Int(page), true)
+            hits.append((Int(page), location))
+        case .publish:
+            records.setKnown(Int(page), false)
+            wanted.append(page)
+        case .refused: records.setKnown(Int(page), false)
+        }
+    }
+
+    private func take(
+        _ promotions: [StoreReply.Promotion], _ hits: inout [(page: Int, location: FrameLocation)]
+    ) {
+        for promotion in promotions where Int(promotion.page) < records.count {
+            // If the page was forgotten meanwhile, that message is on its way and gives the lease back.
+            guard records.isKnown(Int(promotion.page)) else { continue }
+            hits.append((Int(promotion.page), promotion.location))
+        }
+    }
+
+    private func publish(_ wanted: [ClientPage], _ hits: inout [(page: Int, location: FrameLocation)]) {
+        guard let store else { return }
+        for start in stride(from: 0, to: wanted.count, by: store.stagingSlots) {
+            var batch = StoreBatch()
+            for (slot, page) in wanted[start...].prefix(store.stagingSlots).enumerated() {
+                mapping.stage(Int(page), slot: slot)
+                batch.publications.append(StoreBatch.Publication(page: page, slot: UInt32(slot)))
+            }
+            guard let reply = ask(batch) else { return }
+            var none: [ClientPage] = []
+            for (item, answer) in zip(batch.publications, reply.publications) { take(item.page, answer, &hits, &none) }
+            take(reply.promotions, &hits)
+        }
+    }
+}

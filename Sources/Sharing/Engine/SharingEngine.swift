@@ -1,0 +1,335 @@
+// The algorithm, once; every other text refers to this one.
+//
+// A pass:
+//  1. Harvest: which pages were written (KVM's dirty log and the VMM's own bitmap). Clear those that are to be watched:
+//     a page that was written while it was watched is left alone for twice as many passes as the last time.
+//  2. Account: merged pages that were written have a private copy now, which the page map proves. Their references go
+//     back to the store.
+//  3. Look: pages that were watched and stayed clean are inspected: all zeros, all words equal, or a hash.
+//  4. Ask the store, in batches: a frame (with a reference counted), publish, or recorded for others to find.
+//  5. Merge, in windows: no writer can change the pages; compare all bytes; replace the mapping; let writers go on.
+//     Then punch the home pages that nobody can see any more.
+//  6. News: pages that this guest sighted first and somebody else published.
+//
+// Order matters in three places. Harvest, clear, *then* look: a write after the clear is reported again. The reference is
+// counted *before* the mapping is made, and given back *after* it is gone. Home is punched *after* the mapping that hides
+// it is recorded.
+
+public import GuestMemory
+
+/// Shares one guest's memory. Made, run and asked by one thread, the scanner; see `SharingThread` for the rest.
+public final class SharingEngine {
+    /// What a pass did, for the pace of the next.
+    public struct PassResult: Equatable, Sendable {
+        /// Pages looked at, merged, accounted for.
+        public var activity = 0
+        /// The time given was over before the work.
+        public var isUnfinished = false
+    }
+
+    public private(set) var policy: SharingPolicy
+    public private(set) var statistics = SharingStatistics()
+    /// Told of events after each pass, if set.
+    public var trace: (([ShareEvent]) -> Void)?
+    private var events: [ShareEvent] = []
+    /// Why the guest must not go on, once that is so.
+    public internal(set) var fatal: MappingFailure?
+
+    let mapping: any GuestMapping
+    let log: any DirtyPageLog
+    let vmmWrites: DirtyBitmap
+    let inFlight: InFlightCounts
+    let writers: any WriterControl
+    var store: (any FrameStore)?
+    var records: PageRecords
+    /// Pages that were cleared in the log and not seen written since: to be looked at when still clean at a harvest.
+    var watched: [UInt64]
+    var forgotten: [ClientPage] = []
+    private var dirty: [UInt64]
+    private var toClear: [UInt64]
+    /// Written, but not to be watched yet; and reported as written, but not proved to be private yet.
+    private var deferred: [UInt64]
+    private var rechecks: [Int] = []
+    private var orphanPasses = 0
+    private var hasOrphans = false
+    private var auditCursor = 0
+    private var lookCursor = 0
+    private let clock: () -> UInt64
+
+    /// - Parameter clock: CPU time of the calling thread in nanoseconds.
+    /// - Throws: when there is no memory for the records.
+    public init(
+        mapping: any GuestMapping, log: any DirtyPageLog, vmmWrites: DirtyBitmap, inFlight: InFlightCounts,
+        writers: any WriterControl, policy: SharingPolicy = SharingPolicy(),
+        clock: @escaping () -> UInt64 = threadCPUNanoseconds
+    ) throws(LinuxError) {
+        self.mapping = mapping
+        self.log = log
+        self.vmmWrites = vmmWrites
+        self.inFlight = inFlight
+        self.writers = writers
+        self.policy = policy
+        self.clock = clock
+        records = try PageRecords(count: mapping.pageCount)
+        let words = (mapping.pageCount + 63) / 64
+        watched = [UInt64](repeating: 0, count: words)
+        dirty = watched
+        toClear = watched
+        deferred = watched
+    }
+
+    /// Takes a new policy. Turned on again after it was off, everything is looked at anew.
+    public func setPolicy(_ new: SharingPolicy) {
+        if new.isEnabled, !policy.isEnabled { watchAll() }
+        policy = new
+    }
+
+    private func watchAll() {
+        for page in 0..<records.count where records.kind(page) != .untouched && records.kind(page) != .zero {
+            watch(page)
+        }
+    }
+
+    // MARK: store
+
+    /// Connects a store. What an earlier one knew is void; pages that map its frames are looked at again and move over.
+    public func connect(_ store: any FrameStore) {
+        self.store = store
+        statistics.hasStore = true
+        watchAll()
+    }
+
+    /// The store is lost: mappings stay, references are nobody's.
+    func loseStore() {
+        store = nil
+        statistics.hasStore = false
+        forgotten = []
+        for page in 0..<records.count {
+            records.setKnown(page, false)
+            if case .frame = records.backing(page) {
+                records.setOrphan(page, true)
+                hasOrphans = true
+            }
+        }
+    }
+
+    /// Sends a batch; a store that does not answer is lost.
+    func ask(_ batch: StoreBatch) -> StoreReply? {
+        guard let store else { return nil }
+        do throws(FrameStoreError) { return try store.exchange(batch) } catch {
+            loseStore()
+            return nil
+        }
+    }
+
+    // MARK: a pass
+
+    /// One pass, for at most `budget` nanoseconds of CPU time.
+    public func pass(budget: UInt64 = 50_000_000) throws(LinuxError) -> PassResult {
+        let started = clock()
+        var result = PassResult()
+        try harvest()
+        result.activity += account()
+        result.activity += audit()
+        sendForgotten()
+        result.isUnfinished = look(&result.activity, until: started + budget)
+        result.activity += takeNews()
+        settleOrphans()
+        sendForgotten()
+        flushTrace()
+        statistics.fullScans += 1
+        updateStatistics(cpu: clock() - started)
+        return result
+    }
+
+    /// Step 1.
+    private func harvest() throws(LinuxError) {
+        for index in dirty.indices { dirty[index] = 0 }
+        try log.harvestDirtyPages(into: &dirty)
+        vmmWrites.harvest(into: &dirty)
+        for index in dirty.indices {
+            dirty[index] |= deferred[index]
+            toClear[index] = 0
+            var bits = dirty[index]
+            while bits != 0 {
+                let bit = bits & (0 &- bits)
+                bits ^= bit
+                if decideToWatch(index * 64 + bit.trailingZeroBitCount) { toClear[index] |= bit }
+            }
+            deferred[index] = dirty[index] & ~toClear[index]
+        }
+        try log.clearDirtyPages(toClear)
+    }
+
+    /// A page is reported as written: whether to watch it from now on.
+    private func decideToWatch(_ page: Int) -> Bool {
+        if records.kind(page) == .untouched { records.setKind(page, .home) }
+        if isWatched(page) {
+            // Written between a clear and this harvest.
+            unwatch(page)
+            records.backOff(page, limit: policy.backoffLimit)
+        }
+        if records.wait(page) > 0 {
+            records.tick(page)
+            return false
+        }
+        return true
+    }
+
+    /// Step 2: every dirty page that was merged is proved private or looked at again next time; all that was cleared is
+    /// watched.
+    private func account() -> Int {
+        var activity = 0
+        let again = rechecks
+        rechecks.removeAll()
+        for page in again where records.kind(page) == .mapped || records.kind(page) == .zero {
+            if mapping.arePrivate(page..<page + 1)[0] {
+                noteUnshared(page)
+                watch(page)
+            }
+        }
+        for index in dirty.indices {
+            var bits = dirty[index]
+            while bits != 0 {
+                let bit = bits & (0 &- bits)
+                bits ^= bit
+                let page = index * 64 + bit.trailingZeroBitCount
+                activity += 1
+                switch records.kind(page) {
+                case .mapped, .zero:
+                    if mapping.arePrivate(page..<page + 1)[0] { noteUnshared(page) } else { rechecks.append(page) }
+                case .home, .unshared: forget(page)
+                case .untouched: break
+                }
+                if toClear[index] & bit != 0, records.kind(page) == .home || records.kind(page) == .unshared {
+                    watch(page)
+                }
+            }
+        }
+        return activity
+    }
+
+    /// Proves some mapped pages again: those that were reported but still shared last time, and a few more, round and
+    /// round, since a missed report would keep a reference for ever.
+    private func audit() -> Int {
+        var found = 0
+        let end = min(auditCursor + policy.auditPages, records.count)
+        var page = auditCursor
+        while page < end {
+            guard records.kind(page) == .mapped || records.kind(page) == .zero else {
+                page += 1
+                continue
+            }
+            var stop = page + 1
+            while stop < end, records.kind(stop) == .mapped || records.kind(stop) == .zero { stop += 1 }
+            for (offset, isPrivate) in mapping.arePrivate(page..<stop).enumerated() {
+                guard isPrivate else { continue }
+                noteUnshared(page + offset)
+                watch(page + offset)
+                found += 1
+            }
+            page = stop
+        }
+        auditCursor = end == records.count ? 0 : end
+        return found
+    }
+
+    private func noteUnshared(_ page: Int) {
+        statistics.pagesUnsharedTotal += 1
+        note(.unshared, page)
+        records.setKind(page, .unshared)
+        forget(page)
+    }
+
+    /// Pages that still map a lost store: most move to the new one as they are found there. What is left after a while
+    /// goes home, a few pages a pass, so that the lost store's memory comes back.
+    private func settleOrphans() {
+        guard store != nil, hasOrphans else { return }
+        orphanPasses += 1
+        if orphanPasses < 20 { return }
+        var pages: [Int] = []
+        for page in 0..<records.count where records.isOrphan(page) {
+            pages.append(page)
+            if pages.count == policy.pauseLimit { break }
+        }
+        if pages.isEmpty {
+            hasOrphans = false
+            orphanPasses = 0
+        }
+        rehome(pages)
+        pages.forEach(watch)
+    }
+
+    // MARK: looking
+
+    /// Steps 3 to 5, in chunks, from where the last pass stopped.
+    /// - Returns: whether pages are left.
+    private func look(_ activity: inout Int, until deadline: UInt64) -> Bool {
+        var chunk: [Int] = []
+        chunk.reserveCapacity(256)
+        let words = watched.count
+        var visited = 0
+        while visited < words {
+            let index = (lookCursor + visited) % words
+            visited += 1
+            var bits = watched[index] & ~dirty[index]
+            while bits != 0 {
+                let bit = bits & (0 &- bits)
+                bits ^= bit
+                chunk.append(index * 64 + bit.trailingZeroBitCount)
+            }
+            guard chunk.count >= 192 || visited == words, !chunk.isEmpty else { continue }
+            activity += chunk.count
+            share(chunk)
+            chunk.removeAll(keepingCapacity: true)
+            if fatal != nil { return false }
+            if clock() >= deadline {
+                lookCursor = (index + 1) % words
+                return visited < words
+            }
+        }
+        return false
+    }
+
+    private func updateStatistics(cpu: UInt64) {
+        statistics.cpuNanoseconds += cpu
+        refreshStatistics()
+    }
+
+    func refreshStatistics() {
+        statistics.pagesMapped = records.count(of: .mapped)
+        statistics.pagesZero = records.count(of: .zero)
+        statistics.mappings = records.seams + 1
+        statistics.metadataBytes =
+            (records.count - records.count(of: .untouched)) * PageRecords.bytesPerPage + watched.count * 24
+    }
+
+    // MARK: small steps
+
+    func isWatched(_ page: Int) -> Bool { watched[page >> 6] & (1 << UInt64(page & 63)) != 0 }
+    func watch(_ page: Int) { watched[page >> 6] |= 1 << UInt64(page & 63) }
+    func unwatch(_ page: Int) { watched[page >> 6] &= ~(1 << UInt64(page & 63)) }
+
+    /// Has the store forget the page, soon.
+    func forget(_ page: Int) {
+        guard records.isKnown(page) else { return }
+        note(.released, page)
+        records.setKnown(page, false)
+        forgotten.append(ClientPage(page))
+    }
+
+    func count(_ body: (inout SharingStatistics) -> Void) { body(&statistics) }
+
+    /// Never inside a window.
+    func note(_ kind: ShareEvent.Kind, _ page: Int, _ location: FrameLocation? = nil) {
+        if trace == nil { return }
+        events.append(ShareEvent(kind: kind, page: page, location: location))
+        if events.count >= 4096 { flushTrace() }
+    }
+
+    func flushTrace() {
+        if events.isEmpty { return }
+        trace?(events)
+        events.removeAll(keepingCapacity: true)
+    }
+}

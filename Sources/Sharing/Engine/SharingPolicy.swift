@@ -1,0 +1,31 @@
+/// What the engine may cost and when it acts. Can be changed while it runs.
+public struct SharingPolicy: Equatable, Sendable {
+    /// How the pages of a batch are kept from changing between compare and remap.
+    public enum Window: String, Sendable {
+        /// userfaultfd write protection: writers of just these pages wait.
+        case userfaultfd
+        /// All vCPUs and device threads are paused.
+        case pause
+    }
+    public var window = Window.userfaultfd
+    public var isEnabled = true
+    /// Share of one CPU that the sharing thread may use, 0...1.
+    public var cpuShare = 0.25
+    /// Mappings that guest memory may consist of. The kernel's limit for a process is 65530 by default.
+    public var mappingLimit = 57_000
+    /// Pages in one window at most; scattered ones cost more each, so fewer of them.
+    public var runLimit = 128
+    public var scatteredLimit = 16
+    /// Pages in one pause at most.
+    public var pauseLimit = 256
+    /// Exponent of the longest wait of a volatile page, in passes.
+    public var backoffLimit: UInt8 = 6
+    /// Uniform pages side by side from which on they get copies of their own.
+    public var uniformRun = 8
+    /// Pages of mapped memory that are proved again in a pass, though nothing was reported.
+    public var auditPages = 1024
+    /// Between passes, nanoseconds: while there is work, and at most when nothing changes.
+    public var shortestInterval: UInt64 = 20_000_000
+    public var longestInterval: UInt64 = 2_000_000_000
+    public init() {}
+}

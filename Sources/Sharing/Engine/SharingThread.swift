@@ -1,0 +1,149 @@
+public import GuestMemory
+
+/// Runs an engine on a thread of its own, at the pace that its CPU budget allows.
+///
+/// ```
+///  started --> sharing <--on / off--> going home --> home
+///     \___________\______ stop ___________\__________/
+/// ```
+/// All methods may be called from any thread. The engine itself lives on the sharing thread only.
+public final class SharingThread: Sendable {
+    /// What is known of the engine, for whoever asks.
+    public struct Snapshot: Sendable {
+        public var statistics = SharingStatistics()
+        public var policy = SharingPolicy()
+        /// Sharing is off and every page is home again.
+        public var isHome = false
+        /// Passes since the start; a waiter can tell whether one has begun and ended since.
+        public var passes = 0
+        /// The last passes found nothing to do.
+        public var isSettled = false
+        /// Why sharing stopped for good, if it did.
+        public var failure: String?
+    }
+
+    private struct State {
+        var snapshot: Snapshot
+        var mustStop = false
+        /// Counts requests, so that the thread notices each.
+        var requests = 0
+    }
+
+    /// Seconds of CPU time that may be saved up, so that a guest that has just started is shared at full speed.
+    private static let burst: Double = 10
+    private static let connectInterval: UInt64 = 500_000_000
+
+    private let state: Monitor<State>
+    private let thread: HostThread
+
+    /// Starts the thread.
+    /// - Parameters:
+    ///   - make: builds the engine; called on the thread.
+    ///   - connect: finds a store for it if there is one; called on the thread, now and then while it has none.
+    ///   - failed: the guest must be stopped: part of its memory is gone. Called on the thread.
+    public init(
+        policy: SharingPolicy, make: @escaping @Sendable () throws -> SharingEngine,
+        connect: @escaping @Sendable (SharingEngine) -> Void, failed: @escaping @Sendable (String) -> Void
+    ) throws(LinuxError) {
+        var snapshot = Snapshot()
+        snapshot.policy = policy
+        let state = Monitor(State(snapshot: snapshot))
+        self.state = state
+        thread = try HostThread(name: "scanner") {
+            do {
+                let engine = try make()
+                Self.run(engine, state, connect, failed)
+            } catch { state.update { $0.snapshot.failure = "\(error)" } }
+        }
+    }
+
+    /// What is known now.
+    public var snapshot: Snapshot { state.withLock { $0.snapshot } }
+
+    /// Changes the policy; sharing is turned off and on by it, too.
+    public func setPolicy(_ change: (inout SharingPolicy) -> Void) {
+        state.update { state in
+            change(&state.snapshot.policy)
+            state.snapshot.isHome = false
+            state.requests += 1
+        }
+    }
+
+    /// Waits until `body` is true of what is known, looking after every pass.
+    /// - Returns: false when the deadline (monotonic nanoseconds) came first.
+    public func wait(until deadline: UInt64, _ body: (Snapshot) -> Bool) -> Bool {
+        state.wait(until: deadline) { body($0.snapshot) ? true : nil } ?? false
+    }
+
+    /// Ends the thread; mappings stay as they are.
+    public func stop() {
+        state.update {
+            $0.mustStop = true
+            $0.requests += 1
+        }
+        thread.join()
+    }
+
+    // MARK: the thread
+
+    private static func run(
+        _ engine: SharingEngine, _ state: Monitor<State>, _ connect: (SharingEngine) -> Void,
+        _ failed: (String) -> Void
+    ) {
+        var interval: UInt64 = 0
+        var credit = burst
+        var last = (wall: monotonicNanoseconds(), cpu: threadCPUNanoseconds())
+        var nextConnect: UInt64 = 0
+        var quiet = 0
+        while true {
+            let (policy, requests, mustStop) = state.withLock { ($0.snapshot.policy, $0.requests, $0.mustStop) }
+            if mustStop { return }
+            engine.setPolicy(policy)
+            var activity = 0
+            do throws(LinuxError) {
+                if policy.isEnabled {
+                    if !engine.statistics.hasStore, monotonicNanoseconds() >= nextConnect {
+                        connect(engine)
+                        nextConnect = monotonicNanoseconds() + connectInterval
+                    }
+                    let result = try engine.pass()
+                    activity = result.isUnfinished ? Int.max : result.activity
+                } else if engine.goHome(limit: 1024) {
+                    activity = Int.max
+                }
+            } catch { return state.update { $0.snapshot.failure = "\(error)" } }
+            if let failure = engine.fatal {
+                state.update { $0.snapshot.failure = "\(failure)" }
+                return failed("guest memory was lost while it was remapped: \(failure)")
+            }
+
+            quiet = activity == 0 ? quiet + 1 : 0
+            state.update { state in
+                state.snapshot.statistics = engine.statistics
+                state.snapshot.isHome = !policy.isEnabled && activity == 0 && state.requests == requests
+                state.snapshot.isSettled = quiet >= 2
+                state.snapshot.passes += 1
+            }
+            let now = (wall: monotonicNanoseconds(), cpu: threadCPUNanoseconds())
+            credit = min(burst, credit + Double(now.wall - last.wall) / 1e9 * policy.cpuShare)
+            credit -= Double(now.cpu - last.cpu) / 1e9
+            last = now
+            interval = nextInterval(interval, activity, policy)
+            // A budget that is used up is waited for.
+            let debt = credit < 0 ? UInt64(min(-credit / max(policy.cpuShare, 0.001), 60) * 1e9) : 0
+            let rest = activity == Int.max && debt == 0 ? 0 : max(interval, debt)
+            if !policy.isEnabled, activity == 0 {
+                _ = state.wait { $0.requests != requests ? true : nil }
+                interval = 0
+            } else if rest > 0 {
+                _ = state.wait(until: now.wall + rest) { $0.requests != requests ? true : nil }
+            }
+        }
+    }
+
+    /// Longer while nothing changes.
+    private static func nextInterval(_ interval: UInt64, _ activity: Int, _ policy: SharingPolicy) -> UInt64 {
+        if activity > 256 { return policy.shortestInterval }
+        return min(max(interval * 5 / 4, policy.shortestInterval), policy.longestInterval)
+    }
+}

@@ -1,0 +1,37 @@
+internal import CLinux
+internal import GuestMemory
+internal import Glibc
+
+/// /proc/self/pagemap (Linux's Documentation/admin-guide/mm/pagemap.rst): an entry of 64 bits a page.
+final class PageMap {
+    private enum Bit {
+        static let writeProtectedByUserFault: UInt64 = 1 << 57
+        static let exclusive: UInt64 = 1 << 56
+        static let file: UInt64 = 1 << 61
+        static let swapped: UInt64 = 1 << 62
+        static let present: UInt64 = 1 << 63
+    }
+    private let descriptor: OwnedDescriptor
+
+    init() throws(LinuxError) { descriptor = try .open("/proc/self/pagemap", flags: O_RDONLY) }
+
+    /// Whether the pages from an address on are private copies: anonymous memory of ours alone, or swapped out. Two looks
+    /// deceive: a zero page that was merely read is present and not of a file, but not exclusive; and the marker that
+    /// write protection leaves on a page never touched looks swapped out.
+    func arePrivate(_ start: UInt, count: Int) -> [Bool] {
+        guard let bytes = try? descriptor.read(count: count * 8, at: UInt64(start) >> Page.shift * 8),
+            bytes.count == count * 8
+        else { return [Bool](repeating: false, count: count) }
+        return (0..<count).map { index in
+            var entry: UInt64 = 0
+            for byte in (0..<8).reversed() { entry = entry << 8 | UInt64(bytes[index * 8 + byte]) }
+            return Self.isPrivate(entry)
+        }
+    }
+
+    static func isPrivate(_ entry: UInt64) -> Bool {
+        if entry & Bit.file != 0 { return false }
+        if entry & Bit.present != 0 { return entry & Bit.exclusive != 0 }
+        return entry & Bit.swapped != 0 && entry & Bit.writeProtectedByUserFault == 0
+    }
+}
