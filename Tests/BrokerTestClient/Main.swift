@@ -17,7 +17,7 @@ struct BrokerTestClient {
         say("ready \(client.references)")
         while let line = readLine() {
             if line == "close" { client.store.disconnect() }
-            if line == "hold" { try client.take(client.store.exchange(StoreBatch())) }
+            if line == "hold" { try client.listen() }
             say("\(line) \(client.references)")
         }
     }
@@ -37,7 +37,8 @@ final class PageClient {
     var references: Int { leased.count }
 
     init(path: String, domain: String, pages: Int) throws {
-        store = try BrokerStore.connect(path: path, domain: domain, pageCount: pages, deadlineMilliseconds: 10_000)
+        store = try BrokerStore.connect(
+            path: path, domain: domain, pageCount: pages, deadlineMilliseconds: 10_000)
         hasher = PageHasher(secret: store.secret)!
     }
 
@@ -49,6 +50,15 @@ final class PageClient {
 
     func sightings(_ pages: Range<Int>) -> [StoreBatch.Sighting] {
         pages.map { StoreBatch.Sighting(page: UInt32($0), hash: hasher(Self.content($0))) }
+    }
+
+    /// Hears all news.
+    func listen() throws {
+        while true {
+            let reply = try store.exchange(StoreBatch())
+            take(reply)
+            if !reply.hasMore { return }
+        }
     }
 
     func take(_ reply: StoreReply) { for promotion in reply.promotions { leased.insert(promotion.page) } }
