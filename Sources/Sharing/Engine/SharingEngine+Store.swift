@@ -47,9 +47,28 @@ extension SharingEngine {
             take(reply.promotions, &hits)
             taken += hits.count
             merge(hits)
+            takeHome(reply.lonely)
             if !reply.hasMore { break }
         }
         return taken
+    }
+
+    /// Frames that nobody else maps save nothing and cost a mapping. Seen so several times, their pages go home, where
+    /// they are looked at again like any other.
+    private func takeHome(_ lonely: [ClientPage]) {
+        var due: [Int] = []
+        for page in lonely.map(Int.init) where page < records.count {
+            guard records.kind(page) == .mapped, records.isKnown(page), due.count < policy.pauseLimit else {
+                lonelyRounds[page] = nil
+                continue
+            }
+            lonelyRounds[page, default: 0] += 1
+            if lonelyRounds[page, default: 0] >= policy.lonelyRounds { due.append(page) }
+        }
+        if due.isEmpty { return }
+        due.forEach { lonelyRounds[$0] = nil }
+        rehome(due)
+        due.forEach(watch)
     }
 
     /// Tells the store what it shall forget; its answer may hold news.

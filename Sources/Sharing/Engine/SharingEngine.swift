@@ -45,6 +45,8 @@ public final class SharingEngine {
     /// Pages that were cleared in the log and not seen written since: to be looked at when still clean at a harvest.
     var watched: [UInt64]
     var forgotten: [ClientPage] = []
+    /// How often a page's frame was found to have no other mapper.
+    var lonelyRounds: [Int: Int] = [:]
     private var dirty: [UInt64]
     private var toClear: [UInt64]
     /// Written, but not to be watched yet; and reported as written, but not proved to be private yet.
@@ -104,6 +106,7 @@ public final class SharingEngine {
         store = nil
         statistics.hasStore = false
         forgotten = []
+        lonelyRounds = [:]
         for page in 0..<records.count {
             records.setKnown(page, false)
             if case .frame = records.backing(page) {

@@ -22,6 +22,8 @@ public struct SharingPolicy: Equatable, Sendable {
     public var backoffLimit: UInt8 = 6
     /// Uniform pages side by side from which on they get copies of their own.
     public var uniformRun = 8
+    /// Looks that must find a frame without another mapper before its page goes home.
+    public var lonelyRounds = 3
     /// Pages of mapped memory that are proved again in a pass, though nothing was reported.
     public var auditPages = 1024
     /// Between passes, nanoseconds: while there is work, and at most when nothing changes.
