@@ -45,10 +45,11 @@ let package = Package(
                 "Hypervisor", "GuestMemory", "CLinux", .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict),
+        .target(name: "MingleSupport", dependencies: ["CLinux"], swiftSettings: strict),
         .executableTarget(
             name: "mingle",
             dependencies: [
-                "Hypervisor", "GuestImages", "GuestMemory", "CLinux",
+                "MingleSupport", "Hypervisor", "GuestImages", "GuestMemory", "CLinux",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -59,7 +60,12 @@ let package = Package(
             name: "HypervisorTests", dependencies: ["Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
             swiftSettings: tests),
         .testTarget(
-            name: "GuestImagesTests", dependencies: ["GuestImages", "TestSupport"], swiftSettings: tests),
+            name: "GuestImagesTests",
+            dependencies: ["GuestImages", "TestSupport", "CLZ4", "CZstd", "CLZMA", "CZlib"],
+            swiftSettings: tests),
+        .testTarget(
+            name: "MingleSupportTests", dependencies: ["MingleSupport", "mingle", "TestSupport"],
+            swiftSettings: tests),
         .testTarget(
             name: "IntegrationTests",
             dependencies: ["mingle-vmm", "Hypervisor", "GuestMemory", "CLinux", "TestSupport"],

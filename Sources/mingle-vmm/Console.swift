@@ -14,7 +14,10 @@ struct Console {
     private let serial: Serial16550
     private let file: OutputFile?
     private let terminal: RawTerminal?
-    private let endOfFileToGuest: Bool
+    /// How an input that is no terminal is put on the guest's terminal line; nil passes bytes as they are.
+    private var pipe: PipeEncoder?
+    /// A piped input waits until the guest's terminal line takes any bytes.
+    var mayRead: Bool
     private(set) var inputDescriptor: Int32?
     private(set) var outputDescriptor: Int32?
     private var pending: ArraySlice<UInt8> = []
@@ -24,7 +27,8 @@ struct Console {
 
     init(_ options: Options, serial: Serial16550) throws(LinuxError) {
         self.serial = serial
-        endOfFileToGuest = options.endOfFileToGuest
+        pipe = options.endOfFileToGuest ? PipeEncoder() : nil
+        mayRead = pipe == nil
         switch options.serial {
         case .stdio:
             file = nil
@@ -56,7 +60,7 @@ struct Console {
     }
 
     /// Whether the guest could take more input.
-    var wantsInput: Bool { inputDescriptor != nil && serial.inputSpace >= Serial16550.inputChunk }
+    var wantsInput: Bool { inputDescriptor != nil && mayRead && serial.inputSpace >= Serial16550.inputRoom }
 
     /// Writes once; the descriptor was ready.
     mutating func writeOutput() {
@@ -72,18 +76,16 @@ struct Console {
     /// Reads once; the descriptor was ready.
     mutating func readInput() -> Request? {
         guard let descriptor = inputDescriptor else { return nil }
-        switch HostIO.read(descriptor, limit: Serial16550.inputChunk) {
+        switch HostIO.read(descriptor, limit: Self.chunk) {
         case .nothing: return nil
         case .endOfFile:
             inputDescriptor = nil
-            if endOfFileToGuest, terminal == nil { serial.receive([0x04]) }
+            if let pipe, terminal == nil { serial.receive(pipe.end()) }
             return nil
         case .bytes(let bytes):
-            guard terminal != nil else {
-                serial.receive(bytes)
-                return nil
-            }
-            return type(bytes)
+            if terminal != nil { return type(bytes) }
+            serial.receive(pipe?.encode(bytes) ?? bytes)
+            return nil
         }
     }
 
@@ -126,4 +128,33 @@ private final class OutputFile {
     init(_ path: String) throws(LinuxError) {
         descriptor = try .open(path, flags: O_WRONLY | O_CREAT | O_TRUNC, mode: 0o644)
     }
+}
+
+/// Puts a stream of any bytes through the guest's terminal, whose only special characters are end-of-file (0x04) and
+/// literal-next (0x16): see guests/linux/README.md. Ends with the guest's reader seeing end of file.
+struct PipeEncoder {
+    private static let endOfFile: UInt8 = 0x04
+    private static let literal: UInt8 = 0x16
+    /// A line longer than this is handed over in pieces: the guest's terminal keeps 4095 bytes of it.
+    private static let pieceLimit = 2048
+    /// Bytes since the last newline or hand-over.
+    private var pending = 0
+
+    mutating func encode(_ bytes: [UInt8]) -> [UInt8] {
+        var encoded: [UInt8] = []
+        encoded.reserveCapacity(bytes.count + 16)
+        for byte in bytes {
+            if byte == Self.endOfFile || byte == Self.literal { encoded.append(Self.literal) }
+            encoded.append(byte)
+            pending = byte == UInt8(ascii: "\n") ? 0 : pending + 1
+            if pending == Self.pieceLimit {
+                encoded.append(Self.endOfFile)
+                pending = 0
+            }
+        }
+        return encoded
+    }
+
+    /// Hands over what is left, then ends the input.
+    func end() -> [UInt8] { pending > 0 ? [Self.endOfFile, Self.endOfFile] : [Self.endOfFile] }
 }

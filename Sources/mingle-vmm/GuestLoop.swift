@@ -62,6 +62,7 @@ struct GuestLoop: ~Copyable {
                 announcedReady = true
                 record?.update(state: stopping == nil ? "running" : "stopping")
             }
+            if !console.mayRead, timeline.acceptsInput { console.mayRead = true }
             let hasOutput = console.hasOutput()
             let ready = HostIO.poll(
                 [
@@ -104,7 +105,8 @@ struct GuestLoop: ~Copyable {
         if let timeLimit, now >= timeLimit {
             machine.stop()
             if let end = machine.end, end != .stopped { return outcome(end) }
-            return Outcome(end: .stopped, status: 124, explanation: "stopped at the time limit of \(options.timeout) s")
+            return Outcome(
+                end: .stopped, status: 124, explanation: "stopped at the time limit of \(options.timeout) s")
         }
         guard let current = stopping else { return nil }
         if now >= current.deadline { return stop(after: current.signal) }

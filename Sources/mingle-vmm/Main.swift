@@ -31,7 +31,7 @@ struct VMM {
         var observer = GuestObserver()
         observer.doorbell = { number, processor in
             timeline.ring(number, processor)
-            if number == 1 { wake.signal() }
+            if number <= 2 { wake.signal() }
         }
         observer.serialOutput = { wake.signal() }
         observer.serialInput = { wake.signal() }

@@ -10,6 +10,8 @@ final class Timeline: Sendable {
     }
     private struct State {
         var entered: UInt64?
+        var isReady = false
+        var acceptsInput = false
         var rings: [Ring] = []
         var ringCount = 0
     }
@@ -27,6 +29,8 @@ final class Timeline: Sendable {
         let now = monotonicNanoseconds()
         state.withLock { state in
             state.ringCount += 1
+            if number == 1 { state.isReady = true }
+            if number == 2 { state.acceptsInput = true }
             if state.rings.count < Self.keptRings {
                 state.rings.append(Ring(number: number, processor: processor, at: now))
             }
@@ -35,12 +39,16 @@ final class Timeline: Sendable {
 
     var entered: UInt64? { state.withLock { $0.entered } }
     /// Whether the guest has rung 1, "ready".
-    var isReady: Bool { state.withLock { $0.rings.contains { $0.number == 1 } } }
+    var isReady: Bool { state.withLock { $0.isReady } }
+    /// Whether the guest has rung 2: its terminal line takes any bytes (guests/linux/README.md).
+    var acceptsInput: Bool { state.withLock { $0.acceptsInput } }
 
     /// The fields of the report that are times, as JSON members.
     func json(built: UInt64, ended: UInt64) -> String {
         state.withLock { state in
-            let rings = state.rings.map { "{\"number\": \($0.number), \"processor\": \($0.processor), \"ns\": \($0.at)}" }
+            let rings = state.rings.map {
+                "{\"number\": \($0.number), \"processor\": \($0.processor), \"ns\": \($0.at)}"
+            }
             return """
                   "started_ns": \(started),
                   "built_ns": \(built),

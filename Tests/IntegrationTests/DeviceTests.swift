@@ -99,10 +99,10 @@ private final class RecordingDevice: PortDevice, MemoryDevice {
     func write(offset: UInt64, size: Int, value: UInt64) {
         list.withLock { $0.append(Access(true, offset, size, value)) }
     }
-    func read(offset: UInt16, size: Int, by vcpu: VirtualCPU) -> UInt32 {
+    func read(offset: UInt16, size: Int, by vcpu: any ProcessorContext) -> UInt32 {
         UInt32(truncatingIfNeeded: read(offset: UInt64(offset), size: size))
     }
-    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: VirtualCPU) {
+    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: any ProcessorContext) {
         write(offset: UInt64(offset), size: size, value: UInt64(value))
     }
 }

@@ -4,12 +4,17 @@ internal import GuestMemory
 ///
 /// What the guest sends waits in a ring for the host's console loop; while the ring is full the transmitter says that
 /// it is busy, so a slow reader slows the guest and never blocks its vCPU. What the host sends waits in a queue of the
-/// same kind. Modem lines say: connected. The divisor is stored and otherwise ignored.
+/// same kind and enters the receiver's FIFO as that has room: hardware flow control on the host's side. A guest that
+/// lowers RTS stops it, as Linux does when the reader falls behind (`stty crtscts`) and before anybody opened the line;
+/// one that never touches the modem control register gets everything at once. Modem lines say: connected. The divisor
+/// is stored and otherwise ignored.
 public final class Serial16550: PortDevice {
     /// Bytes that may wait for the host, and for the guest.
     public static let capacity = 64 << 10
-    /// The room for input that is worth telling the host about, in bytes.
-    public static let inputChunk = 4096
+    /// The room for input that is worth telling the host about, in bytes: two reads of a page and a FIFO.
+    public static let inputRoom = 2 * 4096 + 16
+    /// Depth of the receiver's FIFO.
+    private static let fifoSize = 16
 
     private struct State {
         var interruptEnable: UInt8 = 0
@@ -21,9 +26,15 @@ public final class Serial16550: PortDevice {
         var transmitInterrupt = false
         var level = false
         var output = ByteQueue()
+        /// The receiver's FIFO, and what waits on the host's side of the line.
+        var received = ByteQueue()
         var input = ByteQueue()
+        /// Whether the guest ever said how it wants the modem lines.
+        var controlsModem = false
         var overrun = false
-        var lostBytes: UInt64 = 0
+
+        var isLoopback: Bool { modemControl & 0x10 != 0 }
+        var hasRoom: Bool { output.count < Serial16550.capacity }
     }
 
     private enum LineStatus {
@@ -40,7 +51,7 @@ public final class Serial16550: PortDevice {
     /// - Parameters:
     ///   - setInterrupt: sets the level of its interrupt line; called under the device's lock.
     ///   - outputReady: called when bytes begin to wait for the host; must not block.
-    ///   - inputReady: called when the guest has made room for ``inputChunk`` bytes again; must not block.
+    ///   - inputReady: called when the guest has made room for ``inputRoom`` bytes again; must not block.
     init(
         setInterrupt: @escaping @Sendable (Bool) -> Void, outputReady: @escaping @Sendable () -> Void,
         inputReady: @escaping @Sendable () -> Void = {}
@@ -75,6 +86,7 @@ public final class Serial16550: PortDevice {
         state.withLock { state in
             let taken = min(bytes.count, Self.capacity - state.input.count)
             state.input.append(bytes[..<taken])
+            fillReceiver(&state)
             updateInterrupt(&state)
             return taken
         }
@@ -82,7 +94,7 @@ public final class Serial16550: PortDevice {
 
     // MARK: the guest's side
 
-    func read(offset: UInt16, size: Int, by vcpu: VirtualCPU) -> UInt32 {
+    func read(offset: UInt16, size: Int, by vcpu: any ProcessorContext) -> UInt32 {
         guard size == 1 else { return UInt32.max }
         let (value, roomMade) = state.withLock { state in
             let wasFull = Self.isFull(state.input)
@@ -93,7 +105,7 @@ public final class Serial16550: PortDevice {
         return value
     }
 
-    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: VirtualCPU) {
+    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: any ProcessorContext) {
         guard size == 1 else { return }
         let (begun, roomMade) = state.withLock { state in
             let waiting = state.output.count
@@ -105,7 +117,7 @@ public final class Serial16550: PortDevice {
         if roomMade { inputReady() }
     }
 
-    private static func isFull(_ queue: ByteQueue) -> Bool { capacity - queue.count < inputChunk }
+    private static func isFull(_ queue: ByteQueue) -> Bool { capacity - queue.count < inputRoom }
 
     private func register(_ offset: UInt16, _ state: inout State) -> UInt8 {
         let latch = state.lineControl & 0x80 != 0
@@ -113,8 +125,8 @@ public final class Serial16550: PortDevice {
         case 0 where latch: return UInt8(truncatingIfNeeded: state.divisor)
         case 1 where latch: return UInt8(truncatingIfNeeded: state.divisor >> 8)
         case 0:
-            if state.modemControl & 0x10 != 0, state.input.isEmpty { return 0 }
-            let byte = state.input.take(1).first ?? 0
+            let byte = state.received.take(1).first ?? 0
+            fillReceiver(&state)
             updateInterrupt(&state)
             return byte
         case 1: return state.interruptEnable
@@ -135,13 +147,18 @@ public final class Serial16550: PortDevice {
         case 0: transmit(value, &state)
         case 1:
             // Enabling the transmitter interrupt while the transmitter is empty raises it (PC16550D, 8.6.3).
-            if value & 2 != 0, state.interruptEnable & 2 == 0 { state.transmitInterrupt = true }
+            if value & 2 != 0, state.interruptEnable & 2 == 0 { state.transmitInterrupt = state.hasRoom }
             state.interruptEnable = value & 0x0f
         case 2:
-            state.fifoControl = value
-            if value & 2 != 0 { state.input.removeAll() }
+            // Bit 0 gates the others; changing it empties the FIFOs as well (PC16550D, 8.4). What was sent is sent.
+            if (value ^ state.fifoControl) & 1 != 0 || value & 3 == 3 { state.received.removeAll() }
+            state.fifoControl = value & 1 != 0 ? value : 0
+            fillReceiver(&state)
         case 3: state.lineControl = value
-        case 4: state.modemControl = value & 0x1f
+        case 4:
+            state.modemControl = value & 0x1f
+            state.controlsModem = true
+            fillReceiver(&state)
         case 7: state.scratch = value
         default: break
         }
@@ -149,39 +166,52 @@ public final class Serial16550: PortDevice {
     }
 
     private func transmit(_ byte: UInt8, _ state: inout State) {
-        if state.modemControl & 0x10 != 0 {
-            // Loopback: the transmitter feeds the receiver.
-            if state.input.count < 16 { state.input.append([byte]) } else { state.overrun = true }
-        } else if state.output.count < Self.capacity {
+        if state.isLoopback {
+            // The transmitter feeds the receiver.
+            if state.received.count < Self.fifoSize {
+                state.received.append([byte])
+            } else {
+                state.overrun = true
+            }
+        } else if state.hasRoom {
             state.output.append([byte])
-        } else {
-            state.lostBytes += 1
         }
-        // Sent at once: empty again as long as the ring has room.
-        state.transmitInterrupt = state.output.count < Self.capacity
+        // Sent at once: empty again as long as the ring has room. A byte written in spite of a full ring is lost.
+        state.transmitInterrupt = state.hasRoom
+    }
+
+    /// Moves bytes from the line into the receiver, if the guest lets them come.
+    private func fillReceiver(_ state: inout State) {
+        let isHeld = state.controlsModem && state.modemControl & 0x02 == 0
+        if state.isLoopback || isHeld || state.received.count >= Self.fifoSize || state.input.isEmpty {
+            return
+        }
+        state.received.append(state.input.take(Self.fifoSize - state.received.count))
     }
 
     private func lineStatus(_ state: inout State) -> UInt8 {
         var status: UInt8 = 0
-        if !state.input.isEmpty { status |= LineStatus.dataReady }
-        if state.output.count < Self.capacity { status |= LineStatus.transmitterEmpty }
+        if !state.received.isEmpty { status |= LineStatus.dataReady }
+        if state.hasRoom { status |= LineStatus.transmitterEmpty }
         if state.overrun {
             status |= LineStatus.overrun
             state.overrun = false
+            updateInterrupt(&state)
         }
         return status
     }
 
     private func modemStatus(_ state: State) -> UInt8 {
         // In loopback the outputs appear as inputs: DTR as DSR, RTS as CTS, OUT1 as RI, OUT2 as DCD.
-        guard state.modemControl & 0x10 != 0 else { return 0xB0 }
+        guard state.isLoopback else { return 0xB0 }
         let control = state.modemControl
         return (control & 1) << 5 | (control & 2) << 3 | (control & 4) << 4 | (control & 8) << 4
     }
 
     private func interruptIdentification(_ state: inout State) -> UInt8 {
         let fifos: UInt8 = state.fifoControl & 1 != 0 ? 0xC0 : 0
-        if state.interruptEnable & 1 != 0, !state.input.isEmpty { return fifos | 0x04 }
+        if state.interruptEnable & 4 != 0, state.overrun { return fifos | 0x06 }
+        if state.interruptEnable & 1 != 0, !state.received.isEmpty { return fifos | 0x04 }
         if state.interruptEnable & 2 != 0, state.transmitInterrupt {
             state.transmitInterrupt = false
             updateInterrupt(&state)
@@ -192,7 +222,8 @@ public final class Serial16550: PortDevice {
 
     private func updateInterrupt(_ state: inout State) {
         let wanted =
-            state.interruptEnable & 1 != 0 && !state.input.isEmpty
+            state.interruptEnable & 4 != 0 && state.overrun
+            || state.interruptEnable & 1 != 0 && !state.received.isEmpty
             || state.interruptEnable & 2 != 0 && state.transmitInterrupt
         guard wanted != state.level else { return }
         state.level = wanted

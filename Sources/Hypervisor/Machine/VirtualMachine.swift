@@ -9,7 +9,7 @@ public struct GuestObserver: Sendable {
     public var doorbell: @Sendable (_ number: UInt32, _ processor: Int) -> Void = { _, _ in }
     /// Bytes began to wait in the serial line (`serial.takeOutput`).
     public var serialOutput: @Sendable () -> Void = {}
-    /// The serial line was full of input and has room again (`Serial16550.inputChunk` bytes).
+    /// The serial line was full of input and has room again (`Serial16550.inputRoom` bytes).
     public var serialInput: @Sendable () -> Void = {}
     /// The guest has come to its end; `VirtualMachine.end` tells how.
     public var ended: @Sendable () -> Void = {}
@@ -57,7 +57,8 @@ public final class VirtualMachine: Sendable {
         let system = try KVMSystem(path: configuration.kvmPath)
         let memory = try memoryAccess { () throws(GuestMemoryError) in
             try GuestMemory(
-                sizeInBytes: configuration.memorySizeInBytes, lowLimit: Layout.holeStart, highStart: Layout.fourGiB,
+                sizeInBytes: configuration.memorySizeInBytes, lowLimit: Layout.holeStart,
+                highStart: Layout.fourGiB,
                 name: configuration.name)
         }
         self.memory = memory
@@ -93,7 +94,8 @@ public final class VirtualMachine: Sendable {
         }
         let entry = try GuestLoader(
             configuration: configuration, memory: memory,
-            timestampFrequency: UInt64(max(0, (try? processors[0].processor.timestampFrequency()) ?? 0)) * 1000
+            timestampFrequency: UInt64(max(0, (try? processors[0].processor.timestampFrequency()) ?? 0))
+                * 1000
         ).load()
         if case .payload = entry.mode { hasPowerButton = false } else { hasPowerButton = true }
         for processor in processors {
@@ -116,7 +118,7 @@ public final class VirtualMachine: Sendable {
             do throws(LinuxError) { try processor.startThread() } catch {
                 // Those that did start must not run a guest that is not whole.
                 control.end(.stopped, kick: kick)
-                for _ in processor.index..<processors.count { control.finish() }
+                for index in processor.index..<processors.count { control.finish(index) }
                 shutDown()
                 throw .system(error)
             }
@@ -203,7 +205,8 @@ public final class VirtualMachine: Sendable {
             for index in 0..<count {
                 let processor = try machine.createProcessor(index)
                 try processor.setCPUID(
-                    CPUIDPolicy.entries(supported, index: index, processorCount: count, hasDeadlineTimer: deadline))
+                    CPUIDPolicy.entries(
+                        supported, index: index, processorCount: count, hasDeadlineTimer: deadline))
                 processors.append(processor)
             }
             return processors

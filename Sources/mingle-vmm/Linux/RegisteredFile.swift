@@ -11,14 +11,21 @@ struct RegisteredFile: ~Copyable {
     /// Creates or takes over the file and locks it.
     /// - Returns: nil when somebody else holds it.
     static func claim(_ path: String) throws(LinuxError) -> RegisteredFile? {
-        // A file that is removed between open and lock is nobody's: look again.
-        for _ in 0..<100 {
+        // A file that is removed between open and lock is nobody's: look again. One that is locked may be locked by
+        // somebody who only looks whether its owner lives, for a moment.
+        for attempt in 0..<100 {
             let descriptor = try OwnedDescriptor.open(path, flags: O_RDWR | O_CREAT | O_NOFOLLOW, mode: 0o600)
             if flock(descriptor.number, LOCK_EX | LOCK_NB) != 0 {
-                if errno == EWOULDBLOCK { return nil }
+                if errno == EWOULDBLOCK, attempt >= 25 { return nil }
+                if errno == EWOULDBLOCK {
+                    usleep(2000)
+                    continue
+                }
                 throw .current("flock", path)
             }
-            if isStill(descriptor.number, at: path) { return RegisteredFile(descriptor: descriptor, path: path) }
+            if isStill(descriptor.number, at: path) {
+                return RegisteredFile(descriptor: descriptor, path: path)
+            }
         }
         throw LinuxError(operation: "flock", code: EBUSY, subject: path)
     }

@@ -1,0 +1,30 @@
+/// The exit codes of `mingle run`, which are those of `mingle-vmm`; docs/exit-codes.md explains them.
+public enum ExitStatus {
+    /// The guest rebooted.
+    public static let rebooted: Int32 = 120
+    /// The guest's kernel panicked.
+    public static let panicked: Int32 = 121
+    /// A vCPU had a triple fault.
+    public static let tripleFault: Int32 = 122
+    /// KVM reported an internal error, or an exit that the VMM does not know.
+    public static let internalError: Int32 = 123
+    /// `--timeout` ran out.
+    public static let timeout: Int32 = 124
+    /// Mingle itself failed before or while the guest ran.
+    public static let failure: Int32 = 125
+
+    /// The table that `mingle run --help` shows.
+    public static let table = """
+        EXIT CODES
+          0      the guest powered off
+          N      what the guest wrote to the exit port (the status of COMMAND)
+          120    the guest rebooted
+          121    the guest's kernel panicked
+          122    triple fault
+          123    KVM internal error, or an exit that is not known
+          124    the time given by --timeout ran out
+          125    mingle itself failed
+          128+n  forced to stop after signal n
+          64     wrong usage of the command line
+        """
+}

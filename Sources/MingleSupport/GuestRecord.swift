@@ -1,0 +1,69 @@
+/// What a running guest says of itself in the state directory.
+public struct GuestRecord: Equatable, Sendable {
+    /// What the guest is doing.
+    ///
+    ///     booting -> running <-> paused
+    ///        |          |          |
+    ///        +----------+----------+--> stopping
+    public enum State: String, CaseIterable, Sendable {
+        case booting, running, paused, stopping
+    }
+
+    public var name: String
+    /// The process of the VMM.
+    public var process: Int32
+    /// The size of the guest's RAM in bytes.
+    public var memoryBytes: UInt64
+    public var cpuCount: Int
+    /// A label for people: which kernel or payload this is.
+    public var image: String
+    /// When the VMM started, in nanoseconds of the realtime clock.
+    public var startedUnixNanoseconds: UInt64
+    public var state: State
+    public var guestIndex: UInt32
+
+    public init(
+        name: String, process: Int32, memoryBytes: UInt64, cpuCount: Int, image: String,
+        startedUnixNanoseconds: UInt64, state: State, guestIndex: UInt32
+    ) {
+        self.name = name
+        self.process = process
+        self.memoryBytes = memoryBytes
+        self.cpuCount = cpuCount
+        self.image = image
+        self.startedUnixNanoseconds = startedUnixNanoseconds
+        self.state = state
+        self.guestIndex = guestIndex
+    }
+
+    /// Reads the text of a record file. `path` is only for the error.
+    public init(text: String, path: String) throws(SupportError) {
+        let values = KeyValueText(parsing: text)
+        func missing(_ key: String) -> SupportError {
+            .malformedRecord(path: path, reason: "no usable '\(key)' in the record of a guest")
+        }
+        guard let process = values.number("pid", as: Int32.self), process > 0 else { throw missing("pid") }
+        guard let name = values["name"] else { throw missing("name") }
+        guard let memory = values.number("memory_bytes", as: UInt64.self) else {
+            throw missing("memory_bytes")
+        }
+        guard let cpus = values.number("cpus", as: Int.self) else { throw missing("cpus") }
+        guard let started = values.number("started_unix_ns", as: UInt64.self) else {
+            throw missing("started_unix_ns")
+        }
+        guard let state = values["state"].flatMap(State.init(rawValue:)) else { throw missing("state") }
+        self.init(
+            name: name, process: process, memoryBytes: memory, cpuCount: cpus, image: values["image"] ?? "",
+            startedUnixNanoseconds: started, state: state, guestIndex: values.number("guest_index") ?? 0)
+    }
+
+    /// The text of the record file.
+    public var text: String {
+        KeyValueText.text([
+            ("pid", "\(process)"), ("name", name), ("memory_bytes", "\(memoryBytes)"),
+            ("cpus", "\(cpuCount)"),
+            ("image", image), ("started_unix_ns", "\(startedUnixNanoseconds)"), ("state", state.rawValue),
+            ("guest_index", "\(guestIndex)"),
+        ])
+    }
+}

@@ -1,0 +1,105 @@
+import CLinux
+
+/// The guests that are registered in a state directory.
+///
+/// A VMM holds `flock(LOCK_EX)` on its record for its whole life. We probe with `LOCK_SH`, so that several of us do not
+/// take each other for a guest, and remove a stale record only under `LOCK_EX` and only if the path still names the
+/// file that we locked. A VMM that registers must therefore try for a moment longer when its lock is refused, and look
+/// after it has the lock whether the path still names its file.
+public struct GuestRegistry: Sendable {
+    /// What a look at one record found.
+    public enum Probe: Equatable, Sendable {
+        /// Nothing is registered under the name (a stale record was removed).
+        case absent
+        case running(GuestRecord)
+        /// A VMM holds the record, but it does not say what it should.
+        case unreadable(SupportError)
+    }
+
+    private enum Look { case absent, busy, locked(text: String) }
+
+    private let directory: StateDirectory
+    private static let attempts = 20
+
+    public init(directory: StateDirectory) { self.directory = directory }
+
+    /// All running guests, by name; records that cannot be read come back as errors of their own.
+    public func guests() throws(SupportError) -> (running: [GuestRecord], unreadable: [SupportError]) {
+        guard try directory.isPresent() else { return ([], []) }
+        let names: [String]
+        switch SystemCall.names(in: directory.guestsPath) {
+        case .success(let found): names = found
+        case .failure(let error) where error.code == ENOENT: return ([], [])
+        case .failure(let error):
+            throw .systemCall(operation: "list", subject: directory.guestsPath, code: error.code)
+        }
+        var running: [GuestRecord] = []
+        var unreadable: [SupportError] = []
+        for name in names {
+            switch try probe(name) {
+            case .absent: continue
+            case .running(let record): running.append(record)
+            case .unreadable(let error): unreadable.append(error)
+            }
+        }
+        return (running, unreadable)
+    }
+
+    /// Looks at one record, and removes it when it is stale. A record that is just being written, or whose process is
+    /// gone while another of us removes it, is looked at again for a few milliseconds.
+    public func probe(_ name: String) throws(SupportError) -> Probe {
+        let path = directory.guestsPath + "/" + name
+        var problem = SupportError.malformedRecord(path: path, reason: "the record is empty")
+        for _ in 0..<Self.attempts {
+            switch try look(path) {
+            case .absent: return .absent
+            case .busy: break
+            case .locked(let text):
+                do throws(SupportError) {
+                    let record = try GuestRecord(text: text, path: path)
+                    guard record.name == name else {
+                        throw .malformedRecord(
+                            path: path, reason: "the record is of another name: \(record.name)")
+                    }
+                    if Self.processExists(record.process) { return .running(record) }
+                    problem = .malformedRecord(
+                        path: path, reason: "process \(record.process) is not there, yet the record is locked"
+                    )
+                } catch {
+                    problem = error
+                }
+            }
+            SystemCall.sleep(milliseconds: 2)
+        }
+        return .unreadable(problem)
+    }
+
+    private func look(_ path: String) throws(SupportError) -> Look {
+        let descriptor: OwnedDescriptor
+        switch SystemCall.open(path, flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK) {
+        case .success(let number): descriptor = OwnedDescriptor(taking: number)
+        case .failure(let error) where error.code == ENOENT: return .absent
+        case .failure(let error): throw .systemCall(operation: "open", subject: path, code: error.code)
+        }
+        if flock(descriptor.number, LOCK_SH | LOCK_NB) == 0 {
+            return Self.removeIfUnused(path, locked: descriptor.number) ? .absent : .busy
+        }
+        guard errno == EWOULDBLOCK else { throw .systemCall(operation: "lock", subject: path, code: errno) }
+        switch SystemCall.read(descriptor.number, count: 65536, at: 0) {
+        case .success(let bytes): return .locked(text: String(decoding: bytes, as: UTF8.self))
+        case .failure(let error): throw .systemCall(operation: "read", subject: path, code: error.code)
+        }
+    }
+
+    /// Removes a file of the state directory that nobody uses; false if somebody else got at it first.
+    static func removeIfUnused(_ path: String, locked descriptor: Int32) -> Bool {
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else { return false }
+        guard case .success(let ours) = SystemCall.status(ofDescriptor: descriptor) else { return false }
+        guard case .success(let named) = SystemCall.linkStatus(path) else { return true }
+        guard named.isSameFile(as: ours) else { return false }
+        SystemCall.remove(path)
+        return true
+    }
+
+    private static func processExists(_ process: Int32) -> Bool { kill(process, 0) == 0 || errno == EPERM }
+}

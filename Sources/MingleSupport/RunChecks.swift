@@ -1,0 +1,133 @@
+import CLinux
+
+/// What is checked before a guest is started, so that the user reads a reason and not a VMM's failure.
+public struct RunChecks: Sendable {
+    /// Most vCPUs of a guest.
+    public static let maximumCPUs = 32
+    /// The size of a page, of which guest memory is a multiple.
+    public static let pageSize: UInt64 = 4096
+    /// The least memory of a Linux guest and of a payload.
+    public static let minimumLinuxMemory: UInt64 = 32 << 20
+    public static let minimumPayloadMemory: UInt64 = 4 << 20
+
+    private let host: HostMemory?
+    private let processorCount: Int
+
+    public init(host: HostMemory?, processorCount: Int) {
+        self.host = host
+        self.processorCount = processorCount
+    }
+
+    /// Checks the size of guest memory; the warnings are for the user.
+    public func memory(_ bytes: UInt64, isPayload: Bool) throws(SupportError) -> [String] {
+        let size = ByteSize.format(bytes)
+        let minimum = isPayload ? Self.minimumPayloadMemory : Self.minimumLinuxMemory
+        guard bytes >= minimum else {
+            throw .requirement(
+                problem: "a \(isPayload ? "payload" : "Linux guest") cannot run in \(size)",
+                advice: "use --memory \(ByteSize.format(minimum)) or more")
+        }
+        guard bytes.isMultiple(of: Self.pageSize) else {
+            throw .requirement(
+                problem: "\(bytes) bytes of memory are not whole pages of \(Self.pageSize)",
+                advice: "use --memory with a unit, such as 128M")
+        }
+        guard let host else { return [] }
+        guard bytes <= host.ceilingBytes else {
+            throw .requirement(
+                problem:
+                    "--memory \(size) is more than the \(ByteSize.format(host.ceilingBytes)) this host can give",
+                advice: "use a smaller --memory"
+                    + (host.groupLimitBytes == nil ? "" : ", or raise the control group's limit"))
+        }
+        guard bytes > host.availableBytes else { return [] }
+        return [
+            "--memory \(size) is more than the \(ByteSize.format(host.availableBytes)) available now: "
+                + "the host may swap or run out of memory if the guest uses all of it"
+        ]
+    }
+
+    /// Refuses numbers of vCPUs that no host can give.
+    public static func cpuCount(_ count: Int) throws(SupportError) {
+        guard (1...maximumCPUs).contains(count) else {
+            throw .requirement(problem: "--cpus \(count) is not possible", advice: "use 1 to \(maximumCPUs)")
+        }
+    }
+
+    /// Checks the number of vCPUs; the warnings are for the user.
+    public func cpus(_ count: Int) throws(SupportError) -> [String] {
+        try Self.cpuCount(count)
+        guard count > processorCount else { return [] }
+        return [
+            "--cpus \(count) is more than the \(processorCount) of this host: the guest's CPUs will take turns"
+        ]
+    }
+
+    /// Checks that kernel and initrd leave the guest memory to run in. Only what cannot work at all is refused.
+    public func fits(memory: UInt64, kernelBytes: UInt64, initrdBytes: UInt64) throws(SupportError) {
+        let (sum, overflow) = kernelBytes.addingReportingOverflow(initrdBytes)
+        guard !overflow, sum < memory else {
+            throw .requirement(
+                problem: "the kernel (\(ByteSize.format(kernelBytes))) and the initrd "
+                    + "(\(ByteSize.format(initrdBytes))) do not fit in \(ByteSize.format(memory)) of guest memory",
+                advice: "use a larger --memory or a smaller image")
+        }
+    }
+
+    /// Opens a file for reading to see that it can be, and gives its size in bytes.
+    public static func readableFile(_ path: String, what: String) throws(SupportError) -> UInt64 {
+        let status: FileStatus
+        switch SystemCall.status(path) {
+        case .success(let found): status = found
+        case .failure(let error):
+            throw .systemCall(operation: "open \(what)", subject: path, code: error.code)
+        }
+        guard status.isRegularFile else {
+            throw .unusableImage(path: path, reason: "not a regular file: name a file as \(what)")
+        }
+        switch SystemCall.open(path, flags: 0) {
+        case .success(let number): _ = OwnedDescriptor(taking: number)
+        case .failure(let error):
+            throw .systemCall(operation: "open \(what)", subject: path, code: error.code)
+        }
+        return UInt64(clamping: status.size)
+    }
+}
+
+extension RunChecks {
+    /// Sees that a file can be written, without creating or changing it.
+    public static func writableFile(_ path: String, option: String) throws(SupportError) {
+        if SystemCall.exists(path) {
+            guard SystemCall.isAccessible(path, mode: W_OK) else {
+                throw .unusableImage(
+                    path: path, reason: "cannot be written: name another file with \(option)")
+            }
+            return
+        }
+        let folder = path.lastIndex(of: "/").map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
+        guard case .success(let status) = SystemCall.status(folder), status.isDirectory,
+            SystemCall.isAccessible(folder, mode: W_OK | X_OK)
+        else {
+            throw .requirement(
+                problem: "\(path) cannot be created",
+                advice: "name a file in a writable directory with \(option)")
+        }
+    }
+}
+
+/// The arguments of a payload (guests/README.md).
+public enum PayloadArguments {
+    /// The most bytes that fit before the NUL.
+    public static let maximumLength = 4095
+
+    /// Joins words with spaces.
+    public static func join(_ words: [String]) throws(SupportError) -> String {
+        let text = words.joined(separator: " ")
+        guard text.utf8.count <= maximumLength else {
+            throw .requirement(
+                problem: "the payload's arguments have \(text.utf8.count) bytes",
+                advice: "at most \(maximumLength) fit: shorten them")
+        }
+        return text
+    }
+}

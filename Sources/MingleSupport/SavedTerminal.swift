@@ -1,0 +1,149 @@
+import CLinux
+
+/// The settings of a terminal as they were before a guest put it into raw mode.
+///
+/// The VMM writes them to `terminal/NAME` of the state directory and keeps the file locked. If it is killed it cannot
+/// put the terminal back, so the next `mingle` on that terminal finds the file unlocked, puts the settings back and
+/// removes it.
+public struct SavedTerminal: Equatable, Sendable {
+    /// The terminal's device, such as `/dev/pts/3`.
+    public var device: String
+    /// The VMM that saved the settings.
+    public var owner: Int32
+    /// The bytes of `struct termios` as the C library of this machine lays it out.
+    public var settings: [UInt8]
+
+    public init(device: String, owner: Int32, settings: [UInt8]) {
+        self.device = device
+        self.owner = owner
+        self.settings = settings
+    }
+
+    /// The name of a terminal's file: the device's path without its first slash, every other slash turned into `-`.
+    public static func fileName(device: String) -> String {
+        let path = device.hasPrefix("/") ? device.dropFirst() : device[...]
+        return String(path.map { $0 == "/" ? "-" : $0 })
+    }
+
+    /// Reads the text of a file: lines `tty=`, `owner_pid=` and `termios=`, the last in hexadecimal digits.
+    public init(text: String, path: String) throws(SupportError) {
+        let values = KeyValueText(parsing: text)
+        guard let device = values["tty"], let owner = values.number("owner_pid", as: Int32.self),
+            let settings = values["termios"].flatMap(Self.bytes(hexadecimal:))
+        else { throw .malformedRecord(path: path, reason: "it does not hold saved terminal settings") }
+        guard settings.count == MemoryLayout<termios>.size else {
+            throw .malformedRecord(
+                path: path,
+                reason: "\(settings.count) bytes of terminal settings, not \(MemoryLayout<termios>.size)")
+        }
+        self.init(device: device, owner: owner, settings: settings)
+    }
+
+    /// The text of the file.
+    public var text: String {
+        KeyValueText.text([
+            ("tty", device), ("owner_pid", "\(owner)"), ("termios", Self.hexadecimal(settings)),
+        ])
+    }
+
+    static func hexadecimal(_ bytes: [UInt8]) -> String {
+        bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+    }
+
+    static func bytes(hexadecimal text: String) -> [UInt8]? {
+        let digits = Array(text.utf8)
+        guard digits.count.isMultiple(of: 2) else { return nil }
+        var bytes: [UInt8] = []
+        for index in stride(from: 0, to: digits.count, by: 2) {
+            guard let high = Character(UnicodeScalar(digits[index])).hexDigitValue,
+                let low = Character(UnicodeScalar(digits[index + 1])).hexDigitValue
+            else { return nil }
+            bytes.append(UInt8(high << 4 | low))
+        }
+        return bytes
+    }
+}
+
+/// Puts a terminal right that a killed guest left in raw mode.
+public struct TerminalRepair: Sendable {
+    /// What was done.
+    public enum Outcome: Equatable, Sendable {
+        /// No guest left anything behind on this terminal.
+        case nothingSaved
+        /// A guest that lives has the terminal.
+        case inUse
+        /// Settings were saved, but the terminal is not in raw mode any more; the file was removed.
+        case notNeeded
+        case repaired
+    }
+
+    private let directory: StateDirectory
+
+    public init(directory: StateDirectory) { self.directory = directory }
+
+    /// Repairs the terminal among standard input, error and output, if there is one and we are in its foreground:
+    /// in the background its settings are somebody else's business.
+    public func repairOwnTerminal() throws(SupportError) -> Outcome {
+        guard try directory.isPresent() else { return .nothingSaved }
+        for descriptor: Int32 in [0, 2, 1] {
+            guard let device = Self.device(of: descriptor) else { continue }
+            return tcgetpgrp(descriptor) == getpgrp() ? try repair(descriptor, device: device) : .nothingSaved
+        }
+        return .nothingSaved
+    }
+
+    /// Repairs the terminal `device` that is open as `terminal`.
+    func repair(_ terminal: Int32, device: String) throws(SupportError) -> Outcome {
+        let path = directory.terminalPath + "/" + SavedTerminal.fileName(device: device)
+        guard case .success(let number) = SystemCall.open(path, flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+        else {
+            return .nothingSaved
+        }
+        let descriptor = OwnedDescriptor(taking: number)
+        guard flock(descriptor.number, LOCK_EX | LOCK_NB) == 0 else { return .inUse }
+        guard case .success(let bytes) = SystemCall.read(descriptor.number, count: 65536, at: 0) else {
+            return .nothingSaved
+        }
+        // Whatever it holds: nobody will write to this file again.
+        _ = GuestRegistry.removeIfUnused(path, locked: descriptor.number)
+        let saved = try SavedTerminal(text: String(decoding: bytes, as: UTF8.self), path: path)
+        guard saved.device == device, Self.isRaw(terminal) else { return .notNeeded }
+        try Self.apply(saved.settings, to: terminal)
+        return .repaired
+    }
+
+    /// The path of the terminal that is open as `descriptor`, or nil if it is none.
+    static func device(of descriptor: Int32) -> String? {
+        var name = [CChar](repeating: 0, count: 256)
+        // SAFETY: the buffer is ours and one byte less than its size is passed, so that its last byte stays NUL.
+        guard unsafe ttyname_r(descriptor, &name, name.count - 1) == 0 else { return nil }
+        return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    /// The present settings as bytes.
+    static func settings(of terminal: Int32) -> [UInt8]? {
+        var raw = termios()
+        // SAFETY: `raw` is a whole struct termios of ours.
+        guard unsafe tcgetattr(terminal, &raw) == 0 else { return nil }
+        // SAFETY: termios is plain data; its bytes are copied while it lives.
+        return unsafe withUnsafeBytes(of: &raw) { unsafe Array($0) }
+    }
+
+    private static func isRaw(_ terminal: Int32) -> Bool {
+        var raw = termios()
+        // SAFETY: `raw` is a whole struct termios of ours.
+        return unsafe tcgetattr(terminal, &raw) == 0 && raw.c_lflag & tcflag_t(ICANON) == 0
+    }
+
+    /// Sets `terminal` to settings that ``settings(of:)`` gave.
+    static func apply(_ settings: [UInt8], to terminal: Int32) throws(SupportError) {
+        var raw = termios()
+        // SAFETY: the initialiser of SavedTerminal made sure that there are as many bytes as termios has, and copyBytes
+        // traps otherwise; any bit pattern is a valid termios.
+        unsafe withUnsafeMutableBytes(of: &raw) { unsafe $0.copyBytes(from: settings) }
+        // SAFETY: `raw` is a whole struct termios of ours.
+        guard unsafe tcsetattr(terminal, TCSADRAIN, &raw) == 0 else {
+            throw .systemCall(operation: "repair", subject: "the terminal", code: errno)
+        }
+    }
+}

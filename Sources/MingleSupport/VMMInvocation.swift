@@ -1,0 +1,143 @@
+import CLinux
+
+/// The arguments of one `mingle-vmm`.
+public struct VMMInvocation: Equatable, Sendable {
+    public var name: String
+    public var memoryBytes: UInt64
+    public var cpuCount: Int
+    public var kernel: String
+    public var boot = BootProtocol.auto
+    public var initrds: [String] = []
+    public var commandLine: String?
+    public var serial = SerialDestination.standardStreams
+    public var sendsEndOfFile = false
+    public var timeoutSeconds: Int?
+    public var graceSeconds: Int?
+    public var logLevel = "warning"
+    public var stateDirectory: String?
+    public var seed: UInt64?
+    public var guestIndex: UInt32?
+    public var payloadArguments: String?
+    public var dirtyLog: String?
+    public var report: String?
+    public var image: String?
+
+    public init(name: String, memoryBytes: UInt64, cpuCount: Int, kernel: String) {
+        self.name = name
+        self.memoryBytes = memoryBytes
+        self.cpuCount = cpuCount
+        self.kernel = kernel
+    }
+
+    /// The words after the program's name. An option that was not chosen is not passed, so that the VMM's own default
+    /// holds.
+    public var arguments: [String] {
+        var words = [
+            "--name", name, "--memory", "\(memoryBytes)", "--cpus", "\(cpuCount)", "--kernel", kernel,
+            "--boot", boot.rawValue,
+        ]
+        func add(_ option: String, _ value: String?) {
+            if let value { words += [option, value] }
+        }
+        for initrd in initrds { add("--initrd", initrd) }
+        add("--cmdline", commandLine)
+        add("--serial", serial.argument)
+        if sendsEndOfFile { words.append("--eof-to-guest") }
+        add("--timeout", timeoutSeconds.map(String.init))
+        add("--grace", graceSeconds.map(String.init))
+        add("--log-level", logLevel)
+        add("--state-dir", stateDirectory)
+        add("--seed", seed.map { String($0) })
+        add("--guest-index", guestIndex.map { String($0) })
+        add("--arguments", payloadArguments)
+        add("--dirty-log", dirtyLog)
+        add("--report", report)
+        add("--image", image.map(OneLine.label))
+        return words
+    }
+}
+
+/// The program `mingle-vmm`.
+public enum VMMProgram {
+    /// The variable that names another program.
+    public static let variable = "MINGLE_VMM"
+
+    /// Finds it: `$MINGLE_VMM`, else beside the running executable.
+    public static func path() throws(SupportError) -> String {
+        if let path = Environment.value(variable) {
+            guard SystemCall.isAccessible(path, mode: X_OK) else {
+                throw .requirement(
+                    problem: "$\(variable) is '\(path)', which cannot be executed",
+                    advice: "correct the variable or unset it")
+            }
+            return path
+        }
+        var buffer = [UInt8](repeating: 0, count: 4096)
+        // SAFETY: the buffer is ours and its true size is passed.
+        let count = unsafe buffer.withUnsafeMutableBytes { bytes in
+            unsafe bytes.withMemoryRebound(to: CChar.self) { text in
+                guard let base = text.baseAddress else { return 0 }
+                return unsafe readlink("/proc/self/exe", base, text.count)
+            }
+        }
+        guard count > 0 else {
+            throw .systemCall(
+                operation: "find our own program through", subject: "/proc/self/exe", code: errno)
+        }
+        let own = String(decoding: buffer.prefix(count), as: UTF8.self)
+        let folder = own.lastIndex(of: "/").map { String(own[..<$0]) } ?? ""
+        let path = folder + "/mingle-vmm"
+        guard SystemCall.isAccessible(path, mode: X_OK) else {
+            throw .requirement(
+                problem: "\(path) is missing or cannot be executed",
+                advice: "install mingle-vmm beside mingle, or name it in $\(variable)")
+        }
+        return path
+    }
+
+    /// Replaces this process by the program: same process number, same descriptors. Returns only by throwing.
+    public static func execute(_ path: String, arguments: [String]) throws(SupportError) -> Never {
+        // SAFETY: strdup copies each word; on success the process image is replaced, on failure the process ends soon
+        // after, so that nothing needs to be freed. The array ends with nil, as execv asks.
+        var words = unsafe (["mingle-vmm"] + arguments).map { unsafe strdup($0) }
+        unsafe words.append(nil)
+        _ = unsafe execv(path, words)
+        throw .systemCall(operation: "execute", subject: path, code: errno)
+    }
+
+    /// Lets a descriptor survive ``execute(_:arguments:)`` and gives the path by which the VMM opens it.
+    public static func inherited(_ descriptor: consuming OwnedDescriptor) throws(SupportError) -> String {
+        let number = descriptor.release()
+        let result = mingle_fcntl(number, F_SETFD, 0)
+        guard result >= 0 else {
+            throw .systemCall(operation: "pass on", subject: "descriptor \(number)", code: -result)
+        }
+        return "/proc/self/fd/\(number)"
+    }
+}
+
+/// Bytes in a file without a name, for what is made for one guest only.
+public enum AnonymousFile {
+    /// Creates a memfd that holds `bytes`.
+    public static func make(_ name: String, holding bytes: [UInt8]) throws(SupportError) -> OwnedDescriptor {
+        // SAFETY: the bridged string is NUL-terminated and outlives the call.
+        let number = unsafe mingle_memfd_create(name, UInt32(MFD_CLOEXEC))
+        guard number >= 0 else {
+            throw .systemCall(operation: "create memory file", subject: name, code: -number)
+        }
+        let descriptor = OwnedDescriptor(taking: number)
+        var written = 0
+        while written < bytes.count {
+            // SAFETY: the source is the rest of `bytes`, whose size is what is passed.
+            let count = unsafe bytes.withUnsafeBytes { buffer in
+                unsafe pwrite(
+                    number, buffer.baseAddress.map { unsafe $0 + written }, buffer.count - written, written)
+            }
+            if count > 0 { written += count }
+            if count <= 0, errno != EINTR {
+                throw .systemCall(operation: "fill memory file", subject: name, code: errno)
+            }
+        }
+        return descriptor
+    }
+}

@@ -1,0 +1,51 @@
+import ArgumentParser
+import MingleSupport
+
+/// The program: `mingle SUBCOMMAND`.
+struct MingleCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "mingle",
+        abstract: "Run small virtual machines on KVM.",
+        discussion: """
+            EXAMPLES
+              mingle doctor               what can this host run?
+              mingle run                  a shell in a small Linux guest
+              mingle run -- uname -a      one command; its status comes back
+              mingle run --kernel payload:hello
+                                          a program without a system under it
+              mingle ps                   the guests that run
+              mingle stop --all           power all of them off
+            """,
+        version: Version.current,
+        subcommands: [
+            RunCommand.self, PSCommand.self, StopCommand.self, ImagesCommand.self, DoctorCommand.self,
+            CompletionsCommand.self,
+        ])
+}
+
+/// Where the program starts: repair what a killed guest left of this terminal, then run the subcommand.
+@main
+enum Main {
+    static func main() {
+        repairTerminal()
+        do {
+            var command = try MingleCommand.parseAsRoot()
+            try command.run()
+        } catch {
+            Failure.exit(error)
+        }
+    }
+
+    private static func repairTerminal() {
+        do throws(SupportError) {
+            let outcome = try TerminalRepair(directory: .current()).repairOwnTerminal()
+            guard outcome == .repaired else { return }
+            Console(level: .info).log(
+                .info, "repaired the terminal, which a killed guest had left in raw mode")
+        } catch {
+            // A directory that cannot be trusted is refused by the subcommands that need it.
+            if case .unusableStateDirectory = error { return }
+            Console(level: .warning).log(.warning, error.description)
+        }
+    }
+}

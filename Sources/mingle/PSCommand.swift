@@ -1,0 +1,70 @@
+import ArgumentParser
+import MingleSupport
+
+/// `mingle ps`: the running guests of this user.
+struct PSCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "ps",
+        abstract: "List the guests that run.",
+        discussion: """
+            MEMORY is the size of the guest's RAM; RESIDENT is what the guest and its VMM hold of the host's memory \
+            now. Only your own guests are listed.
+
+            EXAMPLES
+              mingle ps
+              mingle ps --json | jq -r '.[].name'
+            """)
+
+    @Flag(help: "Print a JSON array; sizes are in bytes.")
+    var json = false
+
+    @OptionGroup var log: LogOptions
+
+    func run() throws {
+        let found = try GuestRegistry(directory: .current()).guests()
+        for problem in found.unreadable { log.console.log(.warning, problem.description) }
+        let now = SystemCall.nanoseconds(of: .realtime)
+        let rows = found.running.map { Row(record: $0, now: now) }
+        print(json ? JSONValue.array(rows.map(\.json)).text() : Self.table(rows))
+    }
+
+    /// One guest, measured.
+    private struct Row {
+        let record: GuestRecord
+        let residentBytes: UInt64?
+        let uptimeSeconds: UInt64
+
+        init(record: GuestRecord, now: UInt64) {
+            self.record = record
+            residentBytes = ProcessMemory(process: record.process)?.residentBytes
+            uptimeSeconds =
+                now > record.startedUnixNanoseconds
+                ? (now - record.startedUnixNanoseconds) / 1_000_000_000 : 0
+        }
+
+        var json: JSONValue {
+            .object([
+                ("name", .string(record.name)), ("pid", .integer(Int64(record.process))),
+                ("state", .string(record.state.rawValue)), ("image", .string(record.image)),
+                ("memory_bytes", .unsigned(record.memoryBytes)), ("resident_bytes", .optional(residentBytes)),
+                ("cpus", .integer(Int64(record.cpuCount))), ("uptime_seconds", .unsigned(uptimeSeconds)),
+                ("started_unix_ns", .unsigned(record.startedUnixNanoseconds)),
+                ("guest_index", .unsigned(UInt64(record.guestIndex))),
+            ])
+        }
+    }
+
+    private static func table(_ rows: [Row]) -> String {
+        var table = TextTable(
+            ["NAME", "PID", "STATE", "IMAGE", "MEMORY", "RESIDENT", "CPUS", "UPTIME"],
+            rightAligned: ["PID", "MEMORY", "RESIDENT", "CPUS", "UPTIME"])
+        for row in rows {
+            table.add([
+                row.record.name, "\(row.record.process)", row.record.state.rawValue, row.record.image,
+                ByteSize.format(row.record.memoryBytes), row.residentBytes.map(ByteSize.format) ?? "-",
+                "\(row.record.cpuCount)", Uptime.format(seconds: row.uptimeSeconds),
+            ])
+        }
+        return table.text
+    }
+}

@@ -1,0 +1,5 @@
+public import ArgumentParser
+public import MingleSupport
+
+extension LogLevel: ExpressibleByArgument {}
+extension BootProtocol: ExpressibleByArgument {}

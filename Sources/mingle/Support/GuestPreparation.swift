@@ -1,0 +1,158 @@
+import MingleSupport
+
+/// Turns the options of `mingle run` into the arguments of `mingle-vmm`, in the order in which a reader would check
+/// them: machine, kernel, KVM, registration, RAM disk, command line.
+struct GuestPreparation {
+    private let command: RunCommand
+    private let images: ImageProvider
+    private let console: Console
+    private let checks = RunChecks(host: HostMemory(), processorCount: HostProcessors.count)
+
+    init(command: RunCommand) {
+        self.command = command
+        console = command.log.console
+        images = ImageProvider(console: command.log.console)
+    }
+
+    /// A kernel that was found.
+    struct Kernel {
+        let path: String
+        /// What `mingle ps` shows.
+        let label: String
+        let file: KernelFile
+        /// The Debian kernel, if it is one.
+        let debian: ImageProvider.BootableKernel?
+
+        var isPayload: Bool { file.kind == .payload }
+    }
+
+    /// Checks everything and gives the arguments; nothing of the host was changed but caches and the state directory.
+    func invocation() throws(SupportError) -> VMMInvocation {
+        let guest = command.guest
+        try warn(checks.cpus(guest.cpus))
+        let kernel = try kernel()
+        try warn(checks.memory(guest.memory.bytes, isPayload: kernel.isPayload))
+        try kernel.file.check(boot: command.boot.boot, path: kernel.path)
+        _ = try KVMDevice(container: .current())
+        let state = StateDirectory.current()
+        try state.prepare()
+        let name = guest.name ?? GuestName.standard(process: Console.process)
+        try checkUnused(name, in: state)
+
+        var result = VMMInvocation(
+            name: name, memoryBytes: guest.memory.bytes, cpuCount: guest.cpus, kernel: kernel.path)
+        result.boot = command.boot.boot
+        result.image = kernel.label
+        result.stateDirectory = state.path
+        result.guestIndex = guest.guestIndex
+        result.seed = guest.seed
+        try addRunning(to: &result)
+        if kernel.isPayload {
+            try addPayload(to: &result, kernel: kernel)
+        } else {
+            try addLinux(to: &result, kernel: kernel)
+        }
+        return result
+    }
+
+    private func warn(_ warnings: [String]) { for warning in warnings { console.log(.warning, warning) } }
+
+    private func kernel() throws(SupportError) -> Kernel {
+        let format = command.boot.format
+        switch try KernelChoice(command.boot.kernel) {
+        case .debian:
+            let debian = try images.debianKernel(format ?? .vmlinux)
+            return Kernel(
+                path: debian.path, label: debian.label, file: try KernelFile(path: debian.path),
+                debian: debian)
+        case .payload(let name):
+            let path = try images.payload(name)
+            return Kernel(path: path, label: "payload:\(name)", file: try KernelFile(path: path), debian: nil)
+        case .file(let file):
+            _ = try RunChecks.readableFile(file, what: "kernel")
+            let path = format == .decompressed ? try images.decompressed(file) : file
+            let label = String(file.split(separator: "/").last ?? "kernel")
+            return Kernel(path: path, label: label, file: try KernelFile(path: path), debian: nil)
+        }
+    }
+
+    private func checkUnused(_ name: String, in state: StateDirectory) throws(SupportError) {
+        switch try GuestRegistry(directory: state).probe(name) {
+        case .absent: return
+        case .unreadable(let error): throw error
+        case .running(let record):
+            throw .requirement(
+                problem: "a guest called '\(name)' runs already (process \(record.process))",
+                advice: "choose another --name, or end it with 'mingle stop \(name)'")
+        }
+    }
+
+    private func addRunning(to result: inout VMMInvocation) throws(SupportError) {
+        let running = command.running
+        result.serial = try SerialDestination(running.serial)
+        result.timeoutSeconds = running.timeout?.count
+        result.graceSeconds = running.grace
+        result.logLevel = command.log.logLevel.rawValue
+        result.dirtyLog = running.dirtyLog?.rawValue
+        result.report = running.report
+        if case .file(let path) = result.serial { try RunChecks.writableFile(path, option: "--serial") }
+        if let report = running.report { try RunChecks.writableFile(report, option: "--report") }
+    }
+
+    private func addPayload(to result: inout VMMInvocation, kernel: Kernel) throws(SupportError) {
+        do { try command.boot.checkPayload(what: kernel.path) } catch {
+            throw .requirement(problem: "wrong options for a payload", advice: "\(error)")
+        }
+        try checks.fits(
+            memory: result.memoryBytes, kernelBytes: kernel.file.footprintBytes, initrdBytes: 0)
+        let words = command.command
+        result.payloadArguments = words.isEmpty ? nil : try PayloadArguments.join(words)
+    }
+
+    private func addLinux(to result: inout VMMInvocation, kernel: Kernel) throws(SupportError) {
+        let words = command.command
+        let options = command.boot
+        var image: [String] = []
+        var usesOwnInitramfs = false
+        if options.initrd.isEmpty && !options.noInitrd && (kernel.debian != nil || !words.isEmpty) {
+            result.initrds.append(try images.initramfs(for: kernel.debian))
+            usesOwnInitramfs = true
+        }
+        result.initrds += options.initrd
+        var initrdBytes: UInt64 = 0
+        for path in result.initrds { initrdBytes += try RunChecks.readableFile(path, what: "the initrd") }
+        if !words.isEmpty {
+            guard !options.noInitrd else {
+                throw .requirement(
+                    problem: "a command is run by an initial RAM disk", advice: "leave --no-initrd out")
+            }
+            if !usesOwnInitramfs {
+                console.log(.warning, "the command is run only if the initrd holds Mingle's init")
+            }
+            let overlay = try images.commandOverlay(words)
+            initrdBytes += UInt64(overlay.count)
+            result.initrds.append(try VMMProgram.inherited(AnonymousFile.make("command", holding: overlay)))
+        }
+        try checks.fits(
+            memory: result.memoryBytes, kernelBytes: kernel.file.footprintBytes, initrdBytes: initrdBytes)
+        if usesOwnInitramfs && !options.bareCmdline { image = guestWords(name: result.name) }
+        result.sendsEndOfFile =
+            usesOwnInitramfs && result.serial == .standardStreams && !Console.isTerminal(0)
+        result.commandLine = try KernelCommandLine.assemble(
+            bare: options.bareCmdline, image: image, user: options.cmdline.map { [$0] } ?? [])
+    }
+
+    /// What our initramfs understands: the host name, and the type of the terminal, which Linux passes on to init as
+    /// an environment variable.
+    private func guestWords(name: String) -> [String] {
+        var words = ["mingle.name=\(name)"]
+        if Console.isTerminal(1), let type = Environment.value("TERM"),
+            type.utf8.allSatisfy({
+                $0 > 0x20 && $0 < 0x7f && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: ".")
+            })
+        {
+            words.append("TERM=\(type)")
+        }
+        return words
+    }
+}

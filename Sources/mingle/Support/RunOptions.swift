@@ -1,0 +1,136 @@
+import ArgumentParser
+import MingleSupport
+
+/// What the machine is.
+struct GuestOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("The guest's name: letters, digits, '.', '_' and '-'. (default: guest-PID)"))
+    var name: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "RAM, with a unit: K, M or G (Ki, Mi, Gi mean the same). At least 32M for Linux, 4M for payloads.",
+            valueName: "size"),
+        transform: MemorySize.parse)
+    var memory = MemorySize(bytes: 128 << 20)
+
+    @Option(help: ArgumentHelp("vCPUs, 1 to \(RunChecks.maximumCPUs).", valueName: "count"))
+    var cpus = 1
+
+    @Option(help: ArgumentHelp("The number by which a payload tells guests of one experiment apart."))
+    var guestIndex: UInt32?
+
+    @Option(help: ArgumentHelp("The seed that a payload is given.", valueName: "number"))
+    var seed: UInt64?
+
+    func check() throws {
+        _ = try ValidationError.checking { () throws(SupportError) in try RunChecks.cpuCount(cpus) }
+        if let name {
+            _ = try ValidationError.checking { () throws(SupportError) in try GuestName.checked(name) }
+        }
+    }
+}
+
+/// What it boots.
+struct BootOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "A kernel or payload file, 'debian' (from the image cache), or 'payload:NAME'.",
+            valueName: "kernel"),
+        completion: .file())
+    var kernel = "debian"
+
+    @Option(
+        help: """
+            The form of the kernel: vmlinux or bzimage for 'debian' (default: vmlinux); decompressed unpacks a \
+            bzImage, of 'debian' or a file, into memory first.
+            """)
+    var format: KernelFormat?
+
+    @Option(help: "How the kernel is entered: auto, pvh, linux64, bzimage or payload.")
+    var boot = BootProtocol.auto
+
+    @Option(
+        parsing: .singleValue,
+        help: ArgumentHelp(
+            "An initial RAM disk; several are joined. (default: Mingle's own, for 'debian' and for a command)",
+            valueName: "file"),
+        completion: .file())
+    var initrd: [String] = []
+
+    @Flag(help: "Boot without an initial RAM disk.")
+    var noInitrd = false
+
+    @Option(help: ArgumentHelp("Words to add to the kernel's command line.", valueName: "text"))
+    var cmdline: String?
+
+    @Flag(help: "Leave Mingle's own words out of the kernel's command line.")
+    var bareCmdline = false
+
+    func check(hasCommand: Bool) throws {
+        let choice = try ValidationError.checking { () throws(SupportError) in try KernelChoice(kernel) }
+        if noInitrd && !initrd.isEmpty { throw ValidationError("Use either --initrd or --no-initrd.") }
+        try check(format: format, choice: choice)
+        if case .payload = choice {
+            try checkPayload(what: kernel)
+        } else if noInitrd && hasCommand && choice == .debian {
+            throw ValidationError("A command needs the initial RAM disk: leave --no-initrd out.")
+        }
+    }
+
+    private func check(format: KernelFormat?, choice: KernelChoice) throws {
+        switch (choice, format) {
+        case (.debian, _), (_, nil), (.file, .decompressed): return
+        case (.file, _): throw ValidationError("--format for a kernel file can only be decompressed.")
+        case (.payload, _): throw ValidationError("A payload has no --format.")
+        }
+    }
+
+    /// Refuses what only Linux understands.
+    func checkPayload(what: String) throws {
+        if !initrd.isEmpty {
+            throw ValidationError("\(what) is a payload, which has no initrd: leave --initrd out.")
+        }
+        if cmdline != nil || bareCmdline {
+            throw ValidationError("\(what) is a payload: its arguments go after '--', not into --cmdline.")
+        }
+    }
+}
+
+/// How it runs.
+struct RunningOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("Where the serial line goes: stdio, none or file:PATH.", valueName: "where"))
+    var serial = "stdio"
+
+    @Option(
+        help: ArgumentHelp("End the guest after this time. (default: never)", valueName: "seconds"),
+        transform: Seconds.parse)
+    var timeout: Seconds?
+
+    @Option(help: ArgumentHelp("How long the guest may take to power off when asked.", valueName: "seconds"))
+    var grace = 5
+
+    @Option(help: "Record which pages the guest writes: off, on or manual.")
+    var dirtyLog: DirtyLogMode?
+
+    @Option(
+        help: ArgumentHelp("Write a report of the run (JSON) to this file at its end.", valueName: "file"),
+        completion: .file())
+    var report: String?
+
+    func check() throws {
+        _ = try destination
+        if !(0...86400).contains(grace) { throw ValidationError("--grace takes 0 to 86400 seconds.") }
+    }
+
+    var destination: SerialDestination {
+        get throws {
+            try ValidationError.checking { () throws(SupportError) in try SerialDestination(serial) }
+        }
+    }
+}
+
+/// The values of `--dirty-log`.
+enum DirtyLogMode: String, CaseIterable, ExpressibleByArgument { case off, on, manual }
+
+/// The values of `--format`.
+enum KernelFormat: String, CaseIterable, ExpressibleByArgument { case vmlinux, bzimage, decompressed }

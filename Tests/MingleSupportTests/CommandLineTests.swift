@@ -1,0 +1,219 @@
+import Foundation
+import Testing
+
+@testable import MingleSupport
+
+/// Runs the built `mingle`, with a script in the place of its VMM.
+@Suite struct CommandLineTests {
+    private static let hasKVM = SystemCall.isAccessible("/dev/kvm", mode: R_OK | W_OK)
+
+    private let temporary: TemporaryDirectory
+    private let vmm: String
+    private let payload: String
+    private let kernel: String
+
+    init() throws {
+        temporary = try TemporaryDirectory()
+        vmm = try temporary.write(
+            "vmm", "#!/bin/sh\necho \"$$\"\nfor word; do echo \"$word\"; done\nexit 37\n")
+        try #require(chmod(vmm, 0o700) == 0)
+        let notes = KernelFileTests.note("Mingle", type: 1, descriptorSize: 8)
+        payload = try temporary.write("payload.elf", KernelFileTests.elf(notes: notes))
+        kernel = try temporary.write("bzImage", KernelFileTests.bzImage(version: 0x20f))
+    }
+
+    private struct Result {
+        let status: Int32
+        let output: [String]
+        let errors: [String]
+        let process: Int32
+    }
+
+    /// The executable lies beside the test bundle, which is mapped into this process.
+    private static func executable() throws -> String {
+        let maps = try String(contentsOfFile: "/proc/self/maps", encoding: .utf8)
+        for line in maps.split(separator: "\n") {
+            guard let start = line.firstIndex(of: "/"),
+                let bundle = line.range(of: "/minglePackageTests.xctest")
+            else { continue }
+            return String(line[start..<bundle.lowerBound]) + "/mingle"
+        }
+        throw SupportError.requirement(problem: "no test bundle in the memory map", advice: "use swift test")
+    }
+
+    private func mingle(_ words: String..., vmm: String? = nil) throws -> Result {
+        try mingle(words, vmm: vmm)
+    }
+
+    private func mingle(_ words: [String], vmm: String? = nil) throws -> Result {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: try Self.executable())
+        process.arguments = words
+        process.environment = [
+            "PATH": "/usr/bin:/bin", "HOME": temporary.path, "XDG_RUNTIME_DIR": temporary.path,
+            "XDG_CACHE_HOME": temporary.path + "/cache", "MINGLE_VMM": vmm ?? self.vmm,
+            "MINGLE_SHARE": temporary.path,
+        ]
+        let (output, errors) = (Pipe(), Pipe())
+        process.standardInput = FileHandle.nullDevice
+        process.standardOutput = output
+        process.standardError = errors
+        try process.run()
+        // Both are far smaller than a pipe holds.
+        process.waitUntilExit()
+        func lines(_ pipe: Pipe) -> [String] {
+            String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+                .split(separator: "\n").map(String.init)
+        }
+        return Result(
+            status: process.terminationStatus, output: lines(output), errors: lines(errors),
+            process: process.processIdentifier)
+    }
+
+    @Test(.enabled(if: hasKVM, "needs /dev/kvm"))
+    func runBecomesTheVMM() throws {
+        let result = try mingle(
+            "run", "--kernel", payload, "--name", "p1", "--memory", "4M", "--seed", "7", "--timeout", "9",
+            "--", "a=1",
+            "b=2")
+        #expect(result.errors == [])
+        #expect(result.status == 37)
+        #expect(
+            result.output == [
+                "\(result.process)", "--name", "p1", "--memory", "4194304", "--cpus", "1", "--kernel",
+                payload, "--boot",
+                "auto", "--serial", "stdio", "--timeout", "9", "--grace", "5", "--log-level", "warning",
+                "--state-dir",
+                temporary.path + "/mingle", "--seed", "7", "--arguments", "a=1 b=2", "--image", "payload.elf",
+            ])
+    }
+
+    @Test(.enabled(if: hasKVM, "needs /dev/kvm"))
+    func aCommandTravelsInAnInheritedArchive() throws {
+        let reader = try temporary.write(
+            "reader",
+            """
+            #!/bin/sh
+            while [ $# -gt 0 ]; do
+                [ "$1" = --initrd ] && tr '\\0' '|' < "$2" && echo
+                [ "$1" = --cmdline ] && echo "$2"
+                shift
+            done
+            """)
+        try #require(chmod(reader, 0o700) == 0)
+        let initrd = try temporary.write("initrd", "first")
+        let result = try mingle(
+            "run", "--kernel", kernel, "--initrd", initrd, "--cmdline", "x=y", "--", "echo", "a b",
+            vmm: reader)
+        #expect(result.status == 0)
+        #expect(result.output.first == "first")
+        #expect(result.output.contains { $0.hasPrefix("070701") && $0.contains("echo|a b|") })
+        #expect(result.output.last?.hasPrefix("console=ttyS0 quiet") == true)
+        #expect(result.output.last?.hasSuffix(" x=y") == true)
+        #expect(
+            result.errors == ["mingle: warning: the command is run only if the initrd holds Mingle's init"])
+    }
+
+    @Test(arguments: [
+        ["run", "ls"], ["run", "--memory", "12x"], ["run", "--cpus", "33"], ["run", "--name", "../x"],
+        ["run", "--serial", "tcp:1"], ["run", "--timeout", "0"], ["run", "--grace", "-1"],
+        ["run", "--boot", "efi"],
+        ["run", "--no-initrd", "--initrd", "x"], ["run", "--no-initrd", "--", "ls"],
+        ["run", "--kernel", "payload:a", "--cmdline", "b"],
+        ["run", "--kernel", "payload:a", "--format", "bzimage"],
+        ["run", "--kernel", "file", "--format", "vmlinux"], ["run", "--bogus"], ["stop"],
+        ["stop", "--all", "x"],
+        ["stop", "../x"], ["completions"], ["completions", "csh"], ["bogus"], ["images", "path"],
+    ])
+    func usageErrorsAreOneLine(_ words: [String]) throws {
+        let result = try mingle(words)
+        #expect(result.status == 64)
+        #expect(result.errors.count == 1 && result.errors[0].hasPrefix("mingle: "))
+        #expect(result.output.isEmpty)
+    }
+
+    @Test func failuresOfRunAreOneLine() throws {
+        let cases: [([String], String)] = [
+            (["--kernel", "/nonexistent"], "cannot open kernel /nonexistent"),
+            (["--kernel", vmm], "neither an ELF file nor a bzImage"),
+            (["--kernel", "/"], "not a regular file"),
+            (["--kernel", kernel, "--memory", "31M"], "--memory 32M or more"),
+            (["--kernel", payload, "--memory", "5000001"], "whole pages"),
+            (["--kernel", payload, "--boot", "pvh"], "use one of auto, payload"),
+            (["--kernel", payload, "--memory", "4000T"], "smaller --memory"),
+            (["--kernel", "payload:nope"], "nope"),
+        ]
+        for (words, text) in cases {
+            let result = try mingle(["run"] + words)
+            #expect(result.status == 125 && result.errors.count == 1)
+            #expect(result.errors.first?.hasPrefix("mingle: error: ") == true)
+            #expect(result.errors.first?.contains(text) == true, "\(words)")
+        }
+        let missing = try mingle("run", "--kernel", payload, vmm: "/nonexistent")
+        #expect(missing.status == 125 && missing.errors.first?.contains("$MINGLE_VMM") == true)
+    }
+
+    @Test func psAndStop() throws {
+        #expect(try mingle("ps", "--json").output == ["[]"])
+        let child = try Child("exec sleep 100")
+        _ = try temporary.state()
+        let path = try temporary.write("mingle/guests/web", record(process: child.process).text)
+        let lock = try HeldLock(path)
+        let listed = try mingle("ps")
+        #expect(listed.output.count == 2 && listed.output.last?.hasPrefix("web ") == true)
+        #expect(try mingle("ps", "--json").output.contains(#"    "name": "web","#))
+
+        let unknown = try mingle("stop", "other")
+        #expect(unknown.status == 1 && unknown.errors.first?.contains("no guest called 'other'") == true)
+        lock.release()
+        let holder = try HeldLock(
+            try temporary.write("mingle/guests/web", record(process: child.process).text))
+        let stopped = try mingle("stop", "web", "--timeout", "20", "--log-level", "error")
+        #expect(stopped.status == 0 && stopped.output == ["web: stopped"])
+        holder.release()
+        #expect(try mingle("ps", "--json").output == ["[]"])
+    }
+
+    @Test func aGuestThatDoesNotStopIsReported() throws {
+        let child = try Child("trap '' TERM; echo; while :; do sleep 1; done")
+        _ = try temporary.state()
+        // Until the shell ignores the signal.
+        SystemCall.sleep(milliseconds: 300)
+        let lock = try HeldLock(
+            try temporary.write("mingle/guests/web", record(process: child.process).text))
+        defer { lock.release() }
+        let result = try mingle("stop", "--all", "--timeout", "1")
+        #expect(result.status == 1 && result.errors.first?.contains("use --force") == true)
+        #expect(try mingle("stop", "--force", "web").status == 0)
+    }
+
+    @Test func doctorPrintsJSON() throws {
+        let result = try mingle("doctor", "--json")
+        #expect([0, 1, 2].contains(result.status))
+        let text = Data(result.output.joined(separator: "\n").utf8)
+        let object = try #require(try JSONSerialization.jsonObject(with: text) as? [String: Any])
+        #expect(object.keys.sorted() == ["checks", "exit_code", "verdict", "version"])
+        #expect(object["exit_code"] as? Int == Int(result.status))
+    }
+
+    @Test func helpVersionAndCompletions() throws {
+        #expect(try mingle("--version").output == [Version.current])
+        let help = try mingle("run", "--help")
+        #expect(help.status == 0 && help.output.contains { $0.contains("128+n") })
+        for command in ["run", "ps", "stop", "images", "doctor", "completions"] {
+            #expect(try mingle(command, "--help").output.contains { $0.hasPrefix("EXAMPLES") })
+        }
+        for shell in ["bash", "zsh", "fish"] {
+            let result = try mingle("completions", shell)
+            #expect(result.status == 0 && result.output.contains { $0.contains("mingle") })
+        }
+    }
+
+    @Test func anUntrustedStateDirectoryIsRefused() throws {
+        let state = try temporary.state()
+        try #require(chmod(state.path, 0o755) == 0)
+        let result = try mingle("ps")
+        #expect(result.status == 1)
+        #expect(result.errors.count == 1 && result.errors[0].contains("chmod 700"))
+    }
+}

@@ -1,0 +1,121 @@
+import Testing
+
+@testable import MingleSupport
+
+@Suite struct KernelFileTests {
+    let temporary: TemporaryDirectory
+
+    init() throws { temporary = try TemporaryDirectory() }
+
+    static func bytes<Number: FixedWidthInteger>(_ number: Number) -> [UInt8] {
+        (0..<MemoryLayout<Number>.size).map { UInt8(truncatingIfNeeded: number >> Number($0 * 8)) }
+    }
+
+    static func note(_ name: String, type: UInt32, descriptorSize: UInt32) -> [UInt8] {
+        let text = Array(name.utf8) + [0]
+        let padding = [UInt8](repeating: 0, count: (4 - text.count % 4) % 4)
+        return bytes(UInt32(text.count)) + bytes(descriptorSize) + bytes(type) + text + padding
+            + [UInt8](repeating: 0, count: Int(descriptorSize + 3) & ~3)
+    }
+
+    /// An ELF file with two load segments and one of notes.
+    static func elf(notes: [UInt8], machine: UInt16 = 62, memory: UInt64 = 1 << 20, count: UInt16 = 3)
+        -> [UInt8]
+    {
+        func header(_ type: UInt32, offset: UInt64, file: UInt64, memory: UInt64) -> [UInt8] {
+            bytes(type) + bytes(UInt32(5)) + bytes(offset) + bytes(UInt64(0)) + bytes(UInt64(0)) + bytes(file)
+                + bytes(memory) + bytes(UInt64(4096))
+        }
+        var file: [UInt8] = [0x7f, 0x45, 0x4c, 0x46, 2, 1, 1, 0] + [UInt8](repeating: 0, count: 8)
+        file += bytes(UInt16(2)) + bytes(machine) + bytes(UInt32(1)) + bytes(UInt64(0)) + bytes(UInt64(64))
+        file += bytes(UInt64(0)) + bytes(UInt32(0)) + bytes(UInt16(64)) + bytes(UInt16(56)) + bytes(count)
+        file += bytes(UInt16(0)) + bytes(UInt16(0)) + bytes(UInt16(0))
+        file += header(1, offset: 0, file: 64, memory: memory) + header(1, offset: 0, file: 64, memory: 4096)
+        file += header(4, offset: 64 + 3 * 56, file: UInt64(notes.count), memory: 0)
+        return file + notes
+    }
+
+    private func inspect(_ bytes: [UInt8]) throws -> KernelFile {
+        try KernelFile(path: try temporary.write("kernel", bytes))
+    }
+
+    static func bzImage(version: UInt16) -> [UInt8] {
+        var file = [UInt8](repeating: 0, count: 4096)
+        file.replaceSubrange(0x202..<0x206, with: Array("HdrS".utf8))
+        file.replaceSubrange(0x206..<0x208, with: bytes(version))
+        file.replaceSubrange(0x260..<0x264, with: bytes(UInt32(50 << 20)))
+        return file
+    }
+
+    @Test func payload() throws {
+        let notes =
+            Self.note("GNU", type: 3, descriptorSize: 20) + Self.note("Mingle", type: 1, descriptorSize: 8)
+        let file = try inspect(Self.elf(notes: notes))
+        #expect(file.kind == .payload && file.footprintBytes == (1 << 20) + 4096)
+    }
+
+    @Test func kernels() throws {
+        #expect(try inspect(Self.elf(notes: [])).kind == .vmlinux(hasPVH: false))
+        #expect(
+            try inspect(Self.elf(notes: Self.note("Xen", type: 18, descriptorSize: 4))).kind
+                == .vmlinux(hasPVH: true))
+        #expect(
+            try inspect(Self.elf(notes: Self.note("Xen", type: 6, descriptorSize: 5))).kind
+                == .vmlinux(hasPVH: false))
+        let image = try inspect(Self.bzImage(version: 0x20f))
+        #expect(image.kind == .bzImage && image.footprintBytes == 50 << 20)
+    }
+
+    @Test func sizesThatOverflowAreTheLargest() throws {
+        #expect(try inspect(Self.elf(notes: [], memory: .max)).footprintBytes == .max)
+    }
+
+    @Test func damagedFilesAreRefused() {
+        let good = Self.elf(notes: [])
+        let bad: [[UInt8]] = [
+            [], [0x7f], Array("#!/bin/sh\n".utf8), Array(good.prefix(63)), Array(good.prefix(100)),
+            Self.elf(notes: [], machine: 40), Self.elf(notes: [], count: 0), Self.elf(notes: [], count: 129),
+            [UInt8](repeating: 0, count: 4096), Self.bzImage(version: 0x20b),
+            Array(Self.bzImage(version: 0x20f).prefix(0x263)),
+        ]
+        for bytes in bad { #expect(throws: SupportError.self) { try inspect(bytes) } }
+    }
+
+    @Test func anyBytesInNotesAreSafe() throws {
+        var generator = SystemRandomNumberGenerator()
+        for _ in 0..<200 {
+            let notes = (0..<64).map { _ in UInt8(truncatingIfNeeded: generator.next() as UInt64) }
+            #expect(try inspect(Self.elf(notes: notes)).kind == .vmlinux(hasPVH: false))
+        }
+        for size in [UInt32.max, UInt32.max - 3, 1 << 31] {
+            let notes = Self.bytes(UInt32(4)) + Self.bytes(size) + Self.bytes(UInt32(1)) + Array("Xen\0".utf8)
+            #expect(
+                try inspect(Self.elf(notes: notes + Self.bytes(UInt64(0)))).kind == .vmlinux(hasPVH: false))
+        }
+    }
+
+    @Test func directoriesAndAbsentFiles() {
+        #expect(throws: SupportError.self) { try KernelFile(path: temporary.path) }
+        #expect(throws: SupportError.self) { try KernelFile(path: temporary.path + "/none") }
+    }
+
+    @Test func bootProtocols() throws {
+        let pvh = try inspect(Self.elf(notes: Self.note("Xen", type: 18, descriptorSize: 4)))
+        let plain = try inspect(Self.elf(notes: []))
+        let payload = try inspect(Self.elf(notes: Self.note("Mingle", type: 1, descriptorSize: 8)))
+        let packed = try inspect(Self.bzImage(version: 0x20f))
+        let possible: [(KernelFile, Set<BootProtocol>)] = [
+            (pvh, [.auto, .pvh, .linux64]), (plain, [.auto, .linux64]), (payload, [.auto, .payload]),
+            (packed, [.auto, .bzimage, .linux64]),
+        ]
+        for (file, protocols) in possible {
+            for boot in BootProtocol.allCases {
+                if protocols.contains(boot) {
+                    try file.check(boot: boot, path: "k")
+                } else {
+                    #expect(throws: SupportError.self) { try file.check(boot: boot, path: "k") }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,266 @@
+import Glibc
+import Testing
+
+@testable import MingleSupport
+
+@Suite struct StateDirectoryTests {
+    let temporary: TemporaryDirectory
+
+    init() throws { temporary = try TemporaryDirectory() }
+
+    @Test func locationFollowsTheRuntimeDirectory() {
+        let user = getuid()
+        #expect(
+            StateDirectory.location(runtimeDirectory: temporary.path, user: user).path == temporary.path
+                + "/mingle")
+        #expect(
+            StateDirectory.location(runtimeDirectory: temporary.path + "/", user: user).path
+                == temporary.path + "/mingle")
+        #expect(StateDirectory.location(runtimeDirectory: nil, user: 12).path == "/tmp/mingle-12")
+        #expect(StateDirectory.location(runtimeDirectory: "relative", user: 12).path == "/tmp/mingle-12")
+        #expect(
+            StateDirectory.location(runtimeDirectory: temporary.path + "/absent", user: 12).path
+                == "/tmp/mingle-12")
+        // Somebody else's directory is not used.
+        #expect(
+            StateDirectory.location(runtimeDirectory: temporary.path, user: user + 1).path
+                == "/tmp/mingle-\(user + 1)")
+    }
+
+    @Test func preparesPrivateFoldersAgainAndAgain() throws {
+        let state = try temporary.state()
+        try state.prepare()
+        for folder in [state.path, state.guestsPath, state.terminalPath] {
+            let status = try SystemCall.linkStatus(folder).get()
+            #expect(status.isDirectory && status.permissions == 0o700)
+        }
+        #expect(try state.isPresent())
+        #expect(try !StateDirectory(path: temporary.path + "/absent").isPresent())
+    }
+
+    @Test func refusesSymbolicLinks() throws {
+        let state = StateDirectory(path: temporary.path + "/link")
+        try #require(symlink(temporary.path, state.path) == 0)
+        expectRefusal(state, saying: "symbolic link")
+    }
+
+    @Test func refusesFiles() throws {
+        let state = StateDirectory(path: try temporary.write("file", ""))
+        expectRefusal(state, saying: "not a directory")
+    }
+
+    @Test(arguments: [0o755, 0o770, 0o701, 0o500, 0o1700] as [mode_t])
+    func refusesOtherModes(_ mode: mode_t) throws {
+        let state = try temporary.state()
+        try #require(chmod(state.guestsPath, mode) == 0)
+        expectRefusal(state, saying: "chmod 700 \(state.guestsPath)")
+    }
+
+    @Test(.enabled(if: getuid() == 0, "only root can give a directory to somebody else"))
+    func refusesOtherOwners() throws {
+        let state = try temporary.state()
+        try #require(chown(state.path, 12345, 0) == 0)
+        expectRefusal(state, saying: "belongs to user 12345")
+    }
+
+    private func expectRefusal(_ state: StateDirectory, saying text: String) {
+        for attempt in [{ try state.prepare() }, { _ = try state.isPresent() }] {
+            let error = #expect(throws: SupportError.self) { try attempt() }
+            #expect(error?.description.contains(text) == true)
+        }
+    }
+}
+
+@Suite struct GuestRecordTests {
+    @Test func textRoundTrips() throws {
+        for state in GuestRecord.State.allCases {
+            let original = record(state: state)
+            #expect(try GuestRecord(text: original.text, path: "x") == original)
+        }
+    }
+
+    @Test func textIsTheDocumentedOne() {
+        #expect(
+            record(process: 7).text == """
+                pid=7
+                name=web
+                memory_bytes=134217728
+                cpus=2
+                image=debian 6.1
+                started_unix_ns=1700000000000000000
+                state=running
+                guest_index=3
+
+                """)
+    }
+
+    @Test func controlCharactersCannotForgeLines() throws {
+        var forged = record()
+        forged.image = "x\npid=1"
+        let read = try GuestRecord(text: forged.text, path: "x")
+        #expect(read.process == forged.process && read.image == "x?pid=1")
+    }
+
+    @Test func unknownKeysAndEqualSignsInValues() throws {
+        let text = record().text + "newer=thing\nno equals sign\n"
+        #expect(try GuestRecord(text: text, path: "x") == record())
+        var other = record()
+        other.image = "a=b=c"
+        #expect(try GuestRecord(text: other.text, path: "x").image == "a=b=c")
+    }
+
+    @Test(arguments: ["pid", "name", "memory_bytes", "cpus", "started_unix_ns", "state"])
+    func missingKeysAreNamed(_ key: String) {
+        let lines = record().text.split(separator: "\n").filter { !$0.hasPrefix(key + "=") }
+        let error = #expect(throws: SupportError.self) {
+            try GuestRecord(text: lines.joined(separator: "\n"), path: "/p")
+        }
+        #expect(error?.description == "/p: no usable '\(key)' in the record of a guest")
+    }
+
+    @Test(arguments: ["pid=0", "pid=-4", "pid=x", "state=flying", "cpus=many", "memory_bytes=-1"])
+    func badValuesAreRefused(_ line: String) {
+        #expect(throws: SupportError.self) { try GuestRecord(text: record().text + line, path: "x") }
+    }
+}
+
+@Suite struct GuestRegistryTests {
+    let temporary: TemporaryDirectory
+    let state: StateDirectory
+    let registry: GuestRegistry
+
+    init() throws {
+        temporary = try TemporaryDirectory()
+        state = try temporary.state()
+        registry = GuestRegistry(directory: state)
+    }
+
+    private func register(_ record: GuestRecord) throws -> String {
+        try temporary.write("mingle/guests/" + record.name, record.text)
+    }
+
+    @Test func lockedRecordsAreRunning() throws {
+        let lock = try HeldLock(try register(record()))
+        #expect(try registry.probe("web") == .running(record()))
+        #expect(try registry.guests().running == [record()])
+        lock.release()
+        #expect(try registry.probe("web") == .absent)
+        #expect(!SystemCall.exists(state.guestsPath + "/web"))
+    }
+
+    @Test func unlockedRecordsAreRemovedEvenIfTheirProcessLives() throws {
+        let path = try register(record(process: getpid()))
+        #expect(try registry.guests().running.isEmpty)
+        #expect(!SystemCall.exists(path))
+    }
+
+    @Test func readersDoNotTakeEachOtherForGuests() throws {
+        let path = try register(record())
+        let reader = open(path, O_RDONLY)
+        defer { close(reader) }
+        try #require(flock(reader, LOCK_SH | LOCK_NB) == 0)
+        // Another reader looks: the record is not running, and not ours to remove while it does.
+        guard case .unreadable = try registry.probe("web") else {
+            Issue.record("a record that a reader holds was taken for a guest or removed")
+            return
+        }
+        flock(reader, LOCK_UN)
+        #expect(try registry.probe("web") == .absent)
+    }
+
+    @Test func aLockedRecordOfADeadProcessIsNoGuest() throws {
+        var child: Child? = try Child("exit 0")
+        let process = try #require(child?.process)
+        child = nil
+        let lock = try HeldLock(try register(record(process: process)))
+        defer { lock.release() }
+        guard case .unreadable(let error) = try registry.probe("web") else {
+            Issue.record("a dead process was taken for a guest")
+            return
+        }
+        #expect(error.description.contains("process \(process) is not there"))
+    }
+
+    @Test func halfWrittenRecordsAreReported() throws {
+        let lock = try HeldLock(try temporary.write("mingle/guests/half", "pid=1\n"))
+        defer { lock.release() }
+        let found = try registry.guests()
+        #expect(found.running.isEmpty && found.unreadable.count == 1)
+    }
+
+    @Test func aRecordUnderAnotherNameIsRefused() throws {
+        let lock = try HeldLock(try temporary.write("mingle/guests/other", record().text))
+        defer { lock.release() }
+        guard case .unreadable = try registry.probe("other") else {
+            Issue.record("the record of web was accepted as other")
+            return
+        }
+    }
+
+    @Test func aReplacedRecordIsNotRemoved() throws {
+        let path = try register(record())
+        let old = open(path, O_RDONLY)
+        defer { close(old) }
+        try #require(unlink(path) == 0)
+        _ = try register(record(state: .booting))
+        #expect(!GuestRegistry.removeIfUnused(path, locked: old))
+        #expect(SystemCall.exists(path))
+    }
+
+    @Test func symbolicLinksAreNotFollowed() throws {
+        let target = try temporary.write("target", "x")
+        try #require(symlink(target, state.guestsPath + "/web") == 0)
+        #expect(throws: SupportError.self) { try registry.probe("web") }
+        #expect(SystemCall.exists(target))
+    }
+
+    @Test func anAbsentDirectoryHasNoGuests() throws {
+        let none = GuestRegistry(directory: StateDirectory(path: temporary.path + "/none"))
+        #expect(try none.guests().running.isEmpty)
+        #expect(try none.probe("web") == .absent)
+    }
+}
+
+@Suite struct GuestProcessTests {
+    let temporary: TemporaryDirectory
+    let registry: GuestRegistry
+
+    init() throws {
+        temporary = try TemporaryDirectory()
+        registry = GuestRegistry(directory: try temporary.state())
+    }
+
+    private func second(after seconds: Double) -> UInt64 {
+        SystemCall.nanoseconds(of: .monotonic) + UInt64(seconds * 1e9)
+    }
+
+    @Test func signalsAndWaits() throws {
+        let child = try Child("exec sleep 100")
+        let lock = try HeldLock(
+            try temporary.write("mingle/guests/web", record(process: child.process).text))
+        defer { lock.release() }
+        let process = try #require(try GuestProcess.open("web", in: registry))
+        #expect(try !process.wait(until: second(after: 0.05)))
+        #expect(try process.send(signal: StopSignal.terminate))
+        #expect(try process.wait(until: second(after: 10)))
+    }
+
+    @Test func aStaleRecordIsNeverSignalled() throws {
+        let child = try Child("exec sleep 100")
+        try temporary.write("mingle/guests/web", record(process: child.process).text)
+        #expect(try GuestProcess.open("web", in: registry) == nil)
+        #expect(kill(child.process, 0) == 0)
+        #expect(waitpid(child.process, nil, WNOHANG) == 0)
+    }
+
+    @Test func anEndedProcessTakesNoSignal() throws {
+        var child: Child? = try Child("exec sleep 100")
+        let lock = try HeldLock(
+            try temporary.write("mingle/guests/web", record(process: try #require(child?.process)).text))
+        defer { lock.release() }
+        let process = try #require(try GuestProcess.open("web", in: registry))
+        child = nil
+        #expect(try !process.send(signal: StopSignal.kill))
+        #expect(try process.wait(until: 0))
+    }
+}
