@@ -10,7 +10,7 @@ extension HostKVM {
     struct ManyGuestsTests {
         @Test("64 processes at once, stopped by SIGTERM")
         func processes() async {
-            await #expect(processExitsWith: .success) {
+            let result = await #expect(processExitsWith: .success, observing: [\.standardErrorContent]) {
                 let folder = try TemporaryFolder()
                 let options = ["--state-dir", try folder.stateDirectory(), "--serial", "none"]
                 let descriptors = try ownDescriptors()
@@ -39,17 +39,20 @@ extension HostKVM {
                     try check(kill(identifier, 0) != 0 && errno == ESRCH, "no process")
                 }
                 try check(waitpid(-1, nil, WNOHANG) < 0 && errno == ECHILD, "no zombie")
-                try check(try ownDescriptors() == descriptors, "no descriptor")
+                try check(
+                    try ownDescriptors() == descriptors,
+                    "descriptors: \(try ownDescriptors()) of \(descriptors)")
                 try check(try folder.namesOfState("guests").isEmpty, "no record")
                 // 8 MiB a guest were in use; others on this host may use some meanwhile.
                 try check(eventually { (try? sharedMemory()) ?? 0 < before + 64 << 20 }, "no memory")
                 exit(0)
             }
+            recordComplaint(result)
         }
 
         @Test("64 machines in one process, one after another")
         func machines() async {
-            await #expect(processExitsWith: .success) {
+            let result = await #expect(processExitsWith: .success, observing: [\.standardErrorContent]) {
                 func runOne(_ index: Int) throws {
                     let guest = try TestGuest(
                         "hello", index % 3 == 0 ? "" : "do=sleep", processors: index % 4 + 1)
@@ -67,8 +70,15 @@ extension HostKVM {
                 try check(eventually { (try? ownThreads()) == threads }, "threads: \(try ownThreads())")
                 exit(0)
             }
+            recordComplaint(result)
         }
     }
+}
+
+/// Repeats here what ``check(_:_:)`` said in the other process.
+private func recordComplaint(_ result: ExitTest.Result?) {
+    let lines = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self).split(separator: "\n")
+    for line in lines where line.contains("not so: ") { Issue.record("\(line)") }
 }
 
 private func check(_ condition: Bool, _ what: String) throws {
