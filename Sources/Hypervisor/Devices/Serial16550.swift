@@ -11,10 +11,10 @@ internal import GuestMemory
 public final class Serial16550: PortDevice {
     /// Bytes that may wait for the host, and for the guest.
     public static let capacity = 64 << 10
-    /// The room for input that is worth telling the host about, in bytes: two reads of a page and a FIFO.
-    public static let inputRoom = 2 * 4096 + 16
     /// Depth of the receiver's FIFO.
     private static let fifoSize = 16
+    /// The room for input that is worth telling the host about, in bytes: what one read of its may become when encoded.
+    public static let inputChunk = 2 * 4096 + 16
 
     private struct State {
         var interruptEnable: UInt8 = 0
@@ -51,7 +51,7 @@ public final class Serial16550: PortDevice {
     /// - Parameters:
     ///   - setInterrupt: sets the level of its interrupt line; called under the device's lock.
     ///   - outputReady: called when bytes begin to wait for the host; must not block.
-    ///   - inputReady: called when the guest has made room for ``inputRoom`` bytes again; must not block.
+    ///   - inputReady: called when the guest has made room for ``inputChunk`` bytes again; must not block.
     init(
         setInterrupt: @escaping @Sendable (Bool) -> Void, outputReady: @escaping @Sendable () -> Void,
         inputReady: @escaping @Sendable () -> Void = {}
@@ -117,7 +117,7 @@ public final class Serial16550: PortDevice {
         if roomMade { inputReady() }
     }
 
-    private static func isFull(_ queue: ByteQueue) -> Bool { capacity - queue.count < inputRoom }
+    private static func isFull(_ queue: ByteQueue) -> Bool { capacity - queue.count < inputChunk }
 
     private func register(_ offset: UInt16, _ state: inout State) -> UInt8 {
         let latch = state.lineControl & 0x80 != 0
