@@ -9,7 +9,7 @@ public struct GuestObserver: Sendable {
     public var doorbell: @Sendable (_ number: UInt32, _ processor: Int) -> Void = { _, _ in }
     /// Bytes began to wait in the serial line (`serial.takeOutput`).
     public var serialOutput: @Sendable () -> Void = {}
-    /// The serial line was full of input and has room again (`Serial16550.inputRoom` bytes).
+    /// The serial line was full of input and has room again (`Serial16550.inputChunk` bytes).
     public var serialInput: @Sendable () -> Void = {}
     /// The guest has come to its end; `VirtualMachine.end` tells how.
     public var ended: @Sendable () -> Void = {}
