@@ -18,6 +18,7 @@ let package = Package(
     products: [
         .executable(name: "mingle", targets: ["mingle"]),
         .executable(name: "mingle-vmm", targets: ["mingle-vmm"]),
+        .executable(name: "mingle-broker", targets: ["mingle-broker"]),
         .library(name: "Hypervisor", targets: ["Hypervisor", "GuestMemory"]),
     ],
     dependencies: [
@@ -50,6 +51,8 @@ let package = Package(
             swiftSettings: strict),
         .target(name: "MingleSupport", dependencies: ["CLinux"], swiftSettings: strict),
         .executableTarget(
+            name: "mingle-broker", dependencies: ["FrameBroker", "GuestMemory", "CLinux"], swiftSettings: strict),
+        .executableTarget(
             name: "mingle",
             dependencies: [
                 "MingleSupport", "Hypervisor", "GuestImages", "GuestMemory", "CLinux",
@@ -63,13 +66,18 @@ let package = Package(
             name: "HypervisorTests", dependencies: ["Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
             swiftSettings: tests),
         .testTarget(
-            name: "SharingTests", dependencies: ["Sharing", "GuestMemory", "TestSupport"], swiftSettings: tests),
+            name: "SharingTests", dependencies: ["Sharing", "GuestMemory", "CLinux", "TestSupport"],
+            swiftSettings: tests),
         .testTarget(
             name: "GuestImagesTests",
             dependencies: ["GuestImages", "TestSupport", "CLZ4", "CZstd", "CLZMA", "CZlib"],
             swiftSettings: tests),
         .testTarget(
             name: "MingleSupportTests", dependencies: ["MingleSupport", "mingle", "TestSupport"],
+            swiftSettings: tests),
+        .testTarget(
+            name: "FrameBrokerTests",
+            dependencies: ["FrameBroker", "Sharing", "GuestMemory", "CLinux", "TestSupport", "mingle-broker"],
             swiftSettings: tests),
         .testTarget(
             name: "IntegrationTests",

@@ -200,4 +200,31 @@ int mingle_page_is_uniform(const void *page, uint64_t word);
 /// A copy that the compiler may neither drop nor repeat.
 void mingle_copy(void *to, const void *from, size_t count);
 
+// ---- Unix sockets between VMMs and the frame broker (Socket.c): CMSG_* are function-like macros, struct ucred and
+// SO_PEERPIDFD (Linux 6.5) are not in every header. Each returns the result, or -errno. ----
+/// A packet socket (SOCK_SEQPACKET), close-on-exec and non-blocking, not bound.
+int mingle_packet_socket(void);
+/// Binds it to a path and listens; the file is made with the process's umask.
+int mingle_packet_listen(int fd, const char *path, int backlog);
+int mingle_packet_connect(int fd, const char *path);
+int mingle_packet_accept(int fd);
+/// Sends one packet, with a descriptor unless `passed` is negative.
+long mingle_packet_send(int fd, const void *bytes, size_t count, int passed);
+/// Receives one packet of at most `count` bytes; 0 when the peer is gone. `*passed` becomes the descriptor that came
+/// with it, or -1. -EMSGSIZE when the packet was longer or carried more than one descriptor: it is dropped, and no
+/// descriptor of it stays open.
+long mingle_packet_receive(int fd, void *bytes, size_t count, int *passed);
+/// Who made the connection.
+int mingle_peer_credentials(int fd, int *process, unsigned int *user);
+/// A pidfd of the process that made the connection, close-on-exec; -ENOPROTOOPT before Linux 6.5.
+int mingle_peer_pidfd(int fd);
+/// The flag of posix_spawn that makes the child the leader of a session; declared only under _GNU_SOURCE.
+static const short MINGLE_SPAWN_SETSID = 0x80;
+/// fallocate(2) with FALLOC_FL_PUNCH_HOLE: frees the memory of a range, which reads as zero from then on.
+int mingle_punch_hole(int fd, uint64_t offset, uint64_t length);
+/// prctl(2) with one argument; variadic.
+int mingle_prctl(int option, unsigned long argument);
+/// Random bytes from the kernel, all of them.
+int mingle_random(void *bytes, size_t count);
+
 #endif

@@ -23,6 +23,20 @@ public struct MemoryMapping: ~Copyable, @unchecked Sendable {
         return mapping
     }
 
+    /// A memory file that another process reads: shared, left out of core dumps and of children.
+    public static func shared(
+        of file: borrowing OwnedDescriptor, sizeInBytes: UInt64, subject: String
+    ) throws(LinuxError) -> MemoryMapping {
+        let mapping = try MemoryMapping(
+            sizeInBytes: sizeInBytes, protection: PROT_READ | PROT_WRITE, flags: MAP_SHARED,
+            descriptor: file.number, subject: subject)
+        // SAFETY: advice on the range just mapped, which this value owns.
+        guard unsafe madvise(mapping.base, mapping.sizeInBytes, Int32(MADV_DONTFORK)) == 0,
+            unsafe madvise(mapping.base, mapping.sizeInBytes, Int32(MADV_DONTDUMP)) == 0
+        else { throw .current("madvise", subject) }
+        return mapping
+    }
+
     /// Zeroed private memory, allocated page by page on first use.
     public static func anonymous(sizeInBytes: UInt64) throws(LinuxError) -> MemoryMapping {
         try MemoryMapping(

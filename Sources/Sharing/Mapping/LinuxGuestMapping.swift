@@ -87,7 +87,10 @@ package final class LinuxGuestMapping: GuestMapping {
     package func isZero(_ page: Int) -> Bool { unsafe mingle_page_is_uniform(pointer(page), 0) != 0 }
 
     package func stage(_ page: Int, slot: Int) {
-        unsafe staging?.copy(from: unsafe UnsafeRawPointer(pointer(page)), toSlot: slot)
+        unsafe staging?.withStagingSlot(UInt32(slot)) { slot in
+            // SAFETY: the slot is a page; so is the guest's.
+            unsafe mingle_copy(slot.baseAddress!, pointer(page), Self.pageSize)
+        }
     }
 
     package func fetchFrames(_ location: FrameLocation, count: Int, into index: Int) -> Int {
@@ -255,24 +258,6 @@ package final class LinuxGuestMapping: GuestMapping {
             offset += UInt64(bytes.count)
         }
         return lines
-    }
-}
-
-/// The client's side of a staging area: pages that the store copies from.
-@safe
-package final class StagingArea {
-    package let slots: Int
-    private let mapping: MemoryMapping
-
-    package init(_ mapping: consuming MemoryMapping) {
-        slots = mapping.sizeInBytes / Int(Page.size)
-        self.mapping = mapping
-    }
-
-    func copy(from page: UnsafeRawPointer, toSlot slot: Int) {
-        precondition(slot >= 0 && slot < slots, "a slot of the area")
-        // SAFETY: the slot lies in the mapping; `page` points to a page of the guest.
-        unsafe mingle_copy(mapping.base + slot * Int(Page.size), page, Int(Page.size))
     }
 }
 

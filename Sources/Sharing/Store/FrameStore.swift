@@ -44,11 +44,14 @@ public struct StoreBatch: Equatable, Sendable {
     public var isEmpty: Bool {
         forgotten.isEmpty && sightings.isEmpty && uniform.isEmpty && publications.isEmpty
     }
+    /// Elements, over all lists.
+    public var count: Int { forgotten.count + sightings.count + uniform.count + publications.count }
 }
 
 /// What the store says of one page.
 public enum StoreAnswer: Equatable, Sendable {
-    /// Known to be here now; whoever sees the same will be asked to publish it.
+    /// Known to be here now; whoever sees the same will be asked to publish it. Also the answer to a publication when the
+    /// other page is gone meanwhile.
     case recorded
     /// A frame may hold this content, and a reference to it is counted for this page from now on (a lease): compare,
     /// map it, or have the page forgotten.
@@ -64,7 +67,8 @@ public struct StoreReply: Equatable, Sendable {
     public var sightings: [StoreAnswer] = []
     public var uniform: [StoreAnswer] = []
     public var publications: [StoreAnswer] = []
-    /// Pages that this client sighted and somebody else published since: with a lease, as in `StoreAnswer.frame`.
+    /// Pages that this client sighted and somebody else published since: with a lease, as in `StoreAnswer.frame`. Each
+    /// lease is announced once, and none that the client had forgotten before.
     public var promotions: [Promotion] = []
     /// Whether more promotions wait.
     public var hasMore = false
@@ -93,6 +97,9 @@ public enum FrameStoreError: Error, Equatable, Sendable, CustomStringConvertible
 
 /// A client's end of a store. In the VMM it is a socket to the broker; in tests and benchmarks the same rules hold in the
 /// process. One thread uses it, the scanner's. Each call may take long, and may find the store lost.
+///
+/// A client that has nothing to say sends an empty batch every ``heartbeatSeconds``: freed frames wait for every client
+/// to speak, so who stays quiet for long is taken for lost.
 public protocol FrameStore: AnyObject {
     /// Largest number of elements that one batch may carry, over all its lists.
     var batchLimit: Int { get }
@@ -102,12 +109,17 @@ public protocol FrameStore: AnyObject {
     func exchange(_ batch: StoreBatch) throws(FrameStoreError) -> StoreReply
 }
 
+extension FrameStore {
+    /// Longest time between two batches of a client; seconds.
+    public static var heartbeatSeconds: Int { 10 }
+}
+
 /// Where the frames of a store are kept. The store alone writes it.
 public protocol FrameBacking: AnyObject {
     /// Writes a frame whose slot was never used, or was discarded since.
     func write(_ bytes: [UInt8], at location: FrameLocation) throws(FrameStoreError)
     /// Whether the frame holds just these bytes.
     func matches(_ bytes: [UInt8], at location: FrameLocation) -> Bool
-    /// Frees the memory of frames that nobody maps.
+    /// Frees the memory of frames that nobody maps; some of the places may never have been written.
     func discard(_ location: FrameLocation, count: Int)
 }

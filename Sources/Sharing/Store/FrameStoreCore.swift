@@ -9,6 +9,9 @@
 //
 // A frame is never overwritten in place: its slot is punched first, and that only after all clients that might have
 // learned of it have sent another batch.
+//
+// No call is long: what takes time (walking the pages of a client that left, punching retired frames) is done in slices
+// by `sweep`, which the owner calls while `hasWork`.
 
 /// Names a client of a store.
 public struct StoreClient: Hashable, Sendable {
@@ -23,434 +26,375 @@ public final class FrameStoreCore {
     public static let chainLimit = 4
     /// Patterns of uniform pages that get runs of copies; more are treated like any content.
     public static let patternLimit = 64
-    /// Copies of a uniform page: as many as a run may have neighbours.
-    static let patternRun = 512
+    /// Elements of a batch, over all its lists.
+    public static let batchLimit = 4096
+    /// Publications in a batch, which are also the pages of a staging area.
+    public static let stagingSlots = 256
     /// Promotions in one reply.
-    static let promotionLimit = 512
+    public static let promotionLimit = 512
+    /// Pages of retired frames that may wait for their memory to be freed; beyond it nothing new is published.
+    public static let retiredLimit = 1 << 16
+    /// Retired frames that one batch frees at most, besides ``sweep(limit:)``.
+    private static let discardsPerBatch = 64
 
-    private enum Tag {
-        static let none: UInt32 = 0
+    enum Tag {
         static let leased: UInt32 = 1 << 31
-        static let index: UInt32 = ~(1 << 31)
+        /// With `leased`: the index is a pattern's.
+        static let uniform: UInt32 = 1 << 30
+        static let index: UInt32 = uniform - 1
     }
 
-    /// A content: sighted by one page, or a frame. 40 bytes.
-    private struct Entry {
-        var hash: ContentHash
-        /// The frame's location; for a sighting, the sighter: client << 32 | page.
-        var place: UInt64
-        /// References to the frame; 0 for a sighting.
-        var references: UInt32
-        /// Next entry in the bucket, 0 at the end; next free entry.
-        var next: UInt32
-    }
-
-    private final class Client {
+    final class Client {
+        let name: StoreClient
         let segment: UInt32
-        /// For each page: 0, or the number of its entry with the tag `leased`; uniform pages: see `patternBit`.
-        var pages: [UInt32]
-        var promotions: [ClientPage] = []
+        /// For each page: 0, or the number of its entry, with `Tag`.
+        var pages: PageWords
+        /// Pages to be announced by later replies, each at most once: `queued` says which, `pending` which of them still
+        /// are what was to be announced.
+        var promotions = FIFO<ClientPage>()
+        var queued: PageBitmap
+        var pending: PageBitmap
+        /// Its pages that are leased.
+        var leases = 0
         /// The generation at its last batch.
         var generation: UInt64
         /// Its connection is closed but its process may still map frames: it keeps its references and hears nothing.
         var isSilent = false
-        init(segment: UInt32, pageCount: Int, generation: UInt64) {
+        var isLeaving = false
+        init(_ name: StoreClient, segment: UInt32, pageCount: Int, generation: UInt64) {
+            self.name = name
             self.segment = segment
-            pages = [UInt32](repeating: 0, count: pageCount)
+            pages = PageWords(count: pageCount)
+            queued = PageBitmap(count: pageCount)
+            pending = PageBitmap(count: pageCount)
             self.generation = generation
         }
     }
 
-    private let backing: any FrameBacking
+    /// Copies of a uniform page.
+    struct Pattern {
+        var word: UInt64
+        /// First of `SlotMap.runLength` places.
+        var run: FrameLocation
+        var references = 0
+        /// Copies that were written.
+        var written = PageBitmap(count: SlotMap.runLength)
+    }
+
+    struct Retired {
+        var location: FrameLocation
+        /// Places that go at once: 1, or a whole run.
+        var places: Int32
+        /// Of them, those that held a frame.
+        var frames: Int32
+        var generation: UInt64
+    }
+
+    let backing: any FrameBacking
     private let hash: ([UInt8]) -> ContentHash
-    /// Entry 0 is never used.
-    private var entries: [Entry]
-    private var freeEntry: UInt32 = 0
-    private var buckets: [UInt32]
-    private var entryCount = 0
-    private var clients: [StoreClient: Client] = [:]
-    private var nextSegment: UInt32 = 1
-    /// Slots of each segment that hold a frame or a retired one.
-    private var occupied: [UInt32: PageBitmap] = [:]
-    private var overflowNext: UInt64 = 0
-    private var overflowFree: [UInt64] = []
-    private var patterns: [UInt64: UInt32] = [:]
-    private var patternSlots: [UInt32: PageBitmap] = [:]
-    private var retired: [(location: FrameLocation, count: Int, generation: UInt64)] = []
+    var table: ContentTable
+    var slots = SlotMap()
+    var patterns = [Pattern?](repeating: nil, count: FrameStoreCore.patternLimit)
+    var patternNumbers: [UInt64: Int] = [:]
+    private(set) var clients: [StoreClient: Client] = [:]
+    private var leaving = FIFO<(client: Client, next: Int)>()
+    private var current: (client: Client, next: Int)?
+    private var retired = FIFO<Retired>()
     private var generation: UInt64 = 1
 
-    public private(set) var statistics = StoreStatistics()
+    public internal(set) var statistics = StoreStatistics()
 
     /// - Parameters:
     ///   - backing: where frames are kept.
+    ///   - indexKey: random and known to nobody else; clients that knew it could make the index slow.
     ///   - hash: the domain's keyed hash of a page; the store hashes what it copied, whatever the client said.
-    public init(backing: any FrameBacking, hash: @escaping ([UInt8]) -> ContentHash) {
+    public init(
+        backing: any FrameBacking, indexKey: UInt64 = UInt64.random(in: 0...UInt64.max),
+        hash: @escaping ([UInt8]) -> ContentHash
+    ) {
         self.backing = backing
         self.hash = hash
-        let empty = Entry(hash: ContentHash(low: 0, high: 0), place: 0, references: 0, next: 0)
-        entries = [empty]
-        buckets = [UInt32](repeating: 0, count: 1024)
+        table = ContentTable(key: indexKey)
     }
 
     // MARK: clients
 
     /// A client joins with a guest of so many pages.
-    public func join(_ name: StoreClient, pageCount: Int) {
-        precondition(clients[name] == nil && pageCount <= Int(FrameLocation.segmentSpan), "a new client of legal size")
-        clients[name] = Client(segment: nextSegment, pageCount: pageCount, generation: generation)
-        nextSegment += 1
+    /// - Returns: false when the number of pages is not possible, or too many clients joined, or their frames are left.
+    public func join(_ name: StoreClient, pageCount: Int) -> Bool {
+        precondition(clients[name] == nil, "names of clients are not used twice")
+        guard pageCount > 0, pageCount <= Int(FrameLocation.segmentSpan),
+            let segment = slots.openSegment(pageCount: pageCount)
+        else { return false }
+        clients[name] = Client(name, segment: segment, pageCount: pageCount, generation: generation)
         statistics.clients = clients.count
+        return true
     }
 
-    /// The client's process is gone: all it knew and held goes with it. Only when that is certain.
+    /// The client's process is gone, or gave back everything: all that it knew and held goes with it, in slices
+    /// (``sweep(limit:)``); until then it counts as silent. Only when that is certain.
     public func leave(_ name: StoreClient) {
-        guard let client = clients[name] else { return }
-        for page in client.pages.indices where client.pages[page] != 0 { forget(name, client, ClientPage(page)) }
-        clients[name] = nil
-        if occupied[client.segment]?.population == 0 { occupied[client.segment] = nil }
-        statistics.clients = clients.count
-        discardRetired()
+        guard let client = clients[name], !client.isLeaving else { return }
+        silence(name)
+        client.isLeaving = true
+        leaving.append((client, 0))
     }
 
-    /// The client cannot speak any more, but its process may live: its references stay until ``leave(_:)``.
+    /// The client cannot speak any more, but its process may live: its references stay until ``leave(_:)``. What it only
+    /// sighted stays in the index, but whoever sees the same takes the sighting over.
     public func silence(_ name: StoreClient) {
-        guard let client = clients[name] else { return }
+        guard let client = clients[name], !client.isSilent else { return }
         client.isSilent = true
-        client.promotions = []
-        // What it only sighted nobody can promote to it.
-        for page in client.pages.indices where client.pages[page] != 0 && client.pages[page] & Tag.leased == 0 {
-            forget(name, client, ClientPage(page))
+        client.promotions.removeAll()
+    }
+
+    /// References that a client holds; nil when there is no such client (any more).
+    public func leases(of name: StoreClient) -> Int? { clients[name]?.leases }
+
+    /// Clients for whose next batch retired frames wait. Who stays quiet for long should be silenced.
+    public func clientsHoldingBack() -> [StoreClient] {
+        guard let first = retired.first else { return [] }
+        return clients.values.filter { !$0.isSilent && $0.generation <= first.generation }.map(\.name)
+    }
+
+    // MARK: slices of work
+
+    /// Whether ``sweep(limit:)`` has anything to do now.
+    public var hasWork: Bool {
+        current != nil || leaving.count > 0 || (retired.first.map { $0.generation < safeGeneration } ?? false)
+    }
+
+    /// Does a slice of what waits: at most `limit` pages of clients that left are forgotten, and as many frames freed.
+    public func sweep(limit: Int) {
+        discardRetired(limit: limit)
+        var budget = limit
+        while budget > 0 {
+            guard let (client, start) = current ?? leaving.popFirst() else { break }
+            var page = client.pages.firstPossible(from: start)
+            while page < client.pages.count, budget > 0 {
+                forget(client, ClientPage(page))
+                budget -= 1
+                page += 1
+            }
+            current = page < client.pages.count ? (client, page) : nil
+            if current == nil {
+                slots.closeSegment(client.segment)
+                clients[client.name] = nil
+                statistics.clients = clients.count
+            }
         }
-        discardRetired()
+        discardRetired(limit: limit)
     }
 
     // MARK: batches
 
     /// Carries out a client's batch. Whatever it says, only its own pages are touched.
     /// - Parameter staging: the bytes of a staging slot as they are now, or nil when there are not 4096 of them.
-    /// - Returns: nil when the client is unknown or names a page that it does not have: it breaks the rules.
+    /// - Returns: nil when the client is unknown, or the batch breaks the rules: names a page that the client does not
+    ///   have, or is too large.
     public func exchange(
         _ name: StoreClient, _ batch: StoreBatch, staging: (UInt32) -> [UInt8]?
     ) -> StoreReply? {
-        guard let client = clients[name], !client.isSilent, isLegal(batch, for: client) else { return nil }
+        guard let client = clients[name], !client.isSilent, Self.isLegal(batch, pageCount: client.pages.count)
+        else {
+            return nil
+        }
         generation += 1
         client.generation = generation
         var reply = StoreReply()
-        for page in batch.forgotten { forget(name, client, page) }
-        reply.sightings = batch.sightings.map { sight(name, client, $0.page, $0.hash) }
-        reply.uniform = batch.uniform.map { shareUniform(name, client, $0.page, $0.pattern) }
+        for page in batch.forgotten { forget(client, page) }
+        reply.sightings = batch.sightings.map { sight(client, $0.page, $0.hash) }
+        reply.uniform = batch.uniform.map { shareUniform(client, $0.page, $0.pattern) }
         reply.publications = batch.publications.map { publication in
             guard let bytes = staging(publication.slot), bytes.count == 4096 else { return .refused }
-            return publish(name, client, publication.page, bytes)
+            return publish(client, publication.page, bytes)
         }
         takePromotions(client, &reply)
-        discardRetired()
+        discardRetired(limit: Self.discardsPerBatch)
         return reply
     }
 
-    private func isLegal(_ batch: StoreBatch, for client: Client) -> Bool {
-        let count = client.pages.count
-        return batch.forgotten.allSatisfy { $0 < count } && batch.sightings.allSatisfy { $0.page < count }
-            && batch.uniform.allSatisfy { $0.page < count } && batch.publications.allSatisfy { $0.page < count }
+    private static func isLegal(_ batch: StoreBatch, pageCount: Int) -> Bool {
+        batch.count <= batchLimit && batch.publications.count <= stagingSlots
+            && batch.forgotten.allSatisfy { $0 < pageCount }
+            && batch.sightings.allSatisfy { $0.page < pageCount }
+            && batch.uniform.allSatisfy { $0.page < pageCount }
+            && batch.publications.allSatisfy { $0.page < pageCount }
     }
 
     private func takePromotions(_ client: Client, _ reply: inout StoreReply) {
-        var taken = 0
-        for page in client.promotions {
-            if reply.promotions.count == Self.promotionLimit { break }
-            taken += 1
-            let tag = client.pages[Int(page)]
-            // Forgotten since: the lease is gone as well.
-            guard tag & Tag.leased != 0 else { continue }
-            let location = FrameLocation(entries[Int(tag & Tag.index)].place)
-            reply.promotions.append(StoreReply.Promotion(page: page, location: location))
+        while reply.promotions.count < Self.promotionLimit, let page = client.promotions.popFirst() {
+            client.queued.remove(Int(page))
+            // Forgotten since: the lease is gone as well, whatever the page holds now.
+            guard client.pending.contains(Int(page)) else { continue }
+            client.pending.remove(Int(page))
+            let index = client.pages[Int(page)] & Tag.index
+            reply.promotions.append(
+                StoreReply.Promotion(page: page, location: FrameLocation(table[index].place)))
         }
-        client.promotions.removeFirst(taken)
-        reply.hasMore = !client.promotions.isEmpty
+        reply.hasMore = client.promotions.count > 0
     }
 
     // MARK: one page
 
-    private func sight(_ name: StoreClient, _ client: Client, _ page: ClientPage, _ hash: ContentHash) -> StoreAnswer {
-        forget(name, client, page)
-        var length = 0
-        var index = buckets[bucket(hash)]
-        while index != 0 {
-            let entry = entries[Int(index)]
-            if entry.hash == hash {
-                if entry.references > 0 { return lease(client, page, index) }
-                // Seen before: now it pays to keep it. The sighter learns of it when it is published.
-                return .publish
-            }
-            index = entry.next
-            length += 1
+    private func sight(_ client: Client, _ page: ClientPage, _ hash: ContentHash) -> StoreAnswer {
+        forget(client, page)
+        let index = table.find(hash)
+        guard index != 0 else { return record(client, page, hash) }
+        if table[index].references > 0 { return lease(client, page, index) }
+        if takeOver(index, client, page) { return .recorded }
+        // Seen before: now it pays to keep it. The sighter learns of it when it is published.
+        return .publish
+    }
+
+    private func record(_ client: Client, _ page: ClientPage, _ hash: ContentHash) -> StoreAnswer {
+        guard let index = table.insert(hash, place: UInt64(client.name.value) << 32 | UInt64(page)) else {
+            return .refused
         }
-        guard let new = insert(hash) else { return .refused }
-        entries[Int(new)].place = UInt64(name.value) << 32 | UInt64(page)
-        client.pages[Int(page)] = new
+        client.pages[Int(page)] = index
         statistics.sightings += 1
         return .recorded
     }
 
-    private func publish(_ name: StoreClient, _ client: Client, _ page: ClientPage, _ bytes: [UInt8]) -> StoreAnswer {
-        forget(name, client, page)
+    private func sighter(of index: UInt32) -> (client: Client?, page: ClientPage) {
+        let place = table[index].place
+        return (clients[StoreClient(UInt32(place >> 32))], ClientPage(truncatingIfNeeded: place))
+    }
+
+    /// Makes a sighting this page's when its sighter is silent: nobody could tell that one of a frame.
+    private func takeOver(_ index: UInt32, _ client: Client, _ page: ClientPage) -> Bool {
+        let (sighter, sighted) = sighter(of: index)
+        if let sighter, !sighter.isSilent { return false }
+        sighter?.pages[Int(sighted)] = 0
+        table.setPlace(UInt64(client.name.value) << 32 | UInt64(page), of: index)
+        client.pages[Int(page)] = index
+        return true
+    }
+
+    private func publish(_ client: Client, _ page: ClientPage, _ bytes: [UInt8]) -> StoreAnswer {
+        forget(client, page)
+        guard statistics.retired < Self.retiredLimit else { return .refused }
         let hash = hash(bytes)
-        var sameHash = 0
+        var chain = 0
         var sighting: UInt32 = 0
-        var index = buckets[bucket(hash)]
+        var index = table.find(hash)
         while index != 0 {
-            let entry = entries[Int(index)]
-            if entry.hash == hash {
-                sameHash += 1
-                if entry.references == 0 {
-                    sighting = index
-                } else if backing.matches(bytes, at: FrameLocation(entry.place)) {
-                    return lease(client, page, index)
-                }
+            chain += 1
+            let entry = table[index]
+            if entry.references == 0 {
+                sighting = index
+            } else if backing.matches(bytes, at: FrameLocation(entry.place)) {
+                return lease(client, page, index)
             }
-            index = entry.next
+            index = table.find(hash, after: index)
         }
-        // Nobody else has it (any more): a frame with one mapper would save nothing.
-        guard sighting != 0, sameHash <= Self.chainLimit else { return .refused }
-        return makeFrame(client, page, sighting, bytes)
+        if sighting != 0 {
+            return takeOver(sighting, client, page) ? .recorded : makeFrame(client, page, sighting, bytes)
+        }
+        // Nobody else has it (any more), and a frame with one mapper would save nothing.
+        return chain < Self.chainLimit ? record(client, page, hash) : .refused
     }
 
     /// Turns a sighting into a frame, which gets the sighter's place if that is free: the guest that was here first gives
     /// most frames their places, so its neighbours and theirs stay neighbours.
-    private func makeFrame(_ client: Client, _ page: ClientPage, _ index: UInt32, _ bytes: [UInt8]) -> StoreAnswer {
-        let place = entries[Int(index)].place
-        let (sighter, sighted) = (StoreClient(UInt32(place >> 32)), ClientPage(truncatingIfNeeded: place))
-        guard let donor = clients[sighter] else { return .refused }
-        let location =
-            slot(donor.segment, sighted, donor.pages.count)
-            ?? slot(client.segment, page, client.pages.count) ?? overflowSlot()
+    private func makeFrame(_ client: Client, _ page: ClientPage, _ index: UInt32, _ bytes: [UInt8])
+        -> StoreAnswer
+    {
+        let (donor, sighted) = sighter(of: index)
+        guard let donor,
+            let location = slots.take(segment: donor.segment, page: sighted)
+                ?? slots.take(segment: client.segment, page: page) ?? slots.takeOverflow()
+        else { return .refused }
         do throws(FrameStoreError) { try backing.write(bytes, at: location) } catch {
-            release(location)
+            // Part of it may have been written.
+            backing.discard(location, count: 1)
+            slots.release(location)
             return .refused
         }
         statistics.sightings -= 1
         statistics.frames += 1
-        entries[Int(index)].place = location.value
-        entries[Int(index)].references = 1
         statistics.references += 1
+        table.setPlace(location.value, of: index)
+        table.setReferences(1, of: index)
         donor.pages[Int(sighted)] = index | Tag.leased
-        donor.promotions.append(sighted)
+        donor.leases += 1
+        donor.pending.insert(Int(sighted))
+        if !donor.queued.contains(Int(sighted)) {
+            donor.queued.insert(Int(sighted))
+            donor.promotions.append(sighted)
+        }
         return lease(client, page, index)
     }
 
     private func lease(_ client: Client, _ page: ClientPage, _ index: UInt32) -> StoreAnswer {
-        guard entries[Int(index)].references < UInt32.max else { return .refused }
-        entries[Int(index)].references += 1
-        statistics.references += 1
-        client.pages[Int(page)] = index | Tag.leased
-        let entry = entries[Int(index)]
-        guard patternSlots[index] != nil else { return .frame(FrameLocation(entry.place)) }
-        return .frame(FrameLocation(entry.place).advanced(by: Int(page) % Self.patternRun))
+        let entry = table[index]
+        guard entry.references < UInt32.max else { return .refused }
+        table.setReferences(entry.references + 1, of: index)
+        count(client, page, index | Tag.leased)
+        return .frame(FrameLocation(entry.place))
     }
 
-    private func forget(_ name: StoreClient, _ client: Client, _ page: ClientPage) {
+    func count(_ client: Client, _ page: ClientPage, _ tag: UInt32) {
+        client.pages[Int(page)] = tag
+        client.leases += 1
+        statistics.references += 1
+    }
+
+    func forget(_ client: Client, _ page: ClientPage) {
         let tag = client.pages[Int(page)]
         guard tag != 0 else { return }
         client.pages[Int(page)] = 0
         let index = tag & Tag.index
         if tag & Tag.leased == 0 {
             statistics.sightings -= 1
-            remove(index)
+            table.remove(index)
             return
         }
-        entries[Int(index)].references -= 1
+        client.pending.remove(Int(page))
+        client.leases -= 1
         statistics.references -= 1
-        if entries[Int(index)].references == 0 { retire(index) }
+        if tag & Tag.uniform != 0 { return forgetUniform(Int(index)) }
+        let entry = table[index]
+        if entry.references > 1 { return table.setReferences(entry.references - 1, of: index) }
+        table.remove(index)
+        retire(FrameLocation(entry.place), places: 1, frames: 1)
     }
 
-    // MARK: uniform pages
+    // MARK: retired frames
 
-    /// Copies of a uniform page, side by side, so that a run of such pages is one mapping: page p gets copy p mod 512.
-    private func shareUniform(
-        _ name: StoreClient, _ client: Client, _ page: ClientPage, _ pattern: UInt64
-    ) -> StoreAnswer {
-        forget(name, client, page)
-        guard pattern != 0, let index = patterns[pattern] ?? makePattern(pattern) else { return .refused }
-        let copy = Int(page) % Self.patternRun
-        if patternSlots[index]?.contains(copy) == false {
-            let location = FrameLocation(entries[Int(index)].place).advanced(by: copy)
-            do throws(FrameStoreError) { try backing.write(Self.bytes(of: pattern), at: location) } catch {
-                if entries[Int(index)].references == 0 { retire(index) }
-                return .refused
+    func retire(_ location: FrameLocation, places: Int, frames: Int) {
+        statistics.frames -= frames
+        statistics.retired += frames
+        retired.append(
+            Retired(location: location, places: Int32(places), frames: Int32(frames), generation: generation))
+    }
+
+    /// Frames that were retired before this generation no client can think of as valid any more.
+    private var safeGeneration: UInt64 {
+        var safe = UInt64.max
+        for client in clients.values where !client.isSilent { safe = min(safe, client.generation) }
+        return safe
+    }
+
+    /// Punches what no client can think of as valid any more, neighbours together.
+    private func discardRetired(limit: Int) {
+        guard retired.count > 0 else { return }
+        let safe = safeGeneration
+        var left = limit
+        var start: FrameLocation?
+        var places = 0
+        while left > 0, let item = retired.first, item.generation < safe {
+            _ = retired.popFirst()
+            left -= 1
+            if let first = start, first.advanced(by: places) != item.location {
+                backing.discard(first, count: places)
+                start = nil
             }
-            patternSlots[index]?.insert(copy)
-            statistics.frames += 1
+            if start == nil { (start, places) = (item.location, 0) }
+            places += Int(item.places)
+            statistics.retired -= Int(item.frames)
+            slots.release(item.location)
         }
-        return lease(client, page, index)
-    }
-
-    private func makePattern(_ pattern: UInt64) -> UInt32? {
-        guard patterns.count < Self.patternLimit else { return nil }
-        // Not in the index by content: found by its pattern alone.
-        let index = allocateEntry()
-        let base = (overflowNext + UInt64(Self.patternRun) - 1) / UInt64(Self.patternRun) * UInt64(Self.patternRun)
-        overflowNext = base + UInt64(Self.patternRun)
-        entries[Int(index)] = Entry(
-            hash: ContentHash(low: pattern, high: 0), place: base, references: 0, next: 0)
-        patterns[pattern] = index
-        patternSlots[index] = PageBitmap(count: Self.patternRun)
-        return index
-    }
-
-    static func bytes(of pattern: UInt64) -> [UInt8] {
-        let word = (0..<8).map { UInt8(truncatingIfNeeded: pattern >> UInt64($0 * 8)) }
-        return (0..<512).flatMap { _ in word }
-    }
-
-    // MARK: frames and slots
-
-    private func retire(_ index: UInt32) {
-        let entry = entries[Int(index)]
-        if let slots = patternSlots.removeValue(forKey: index) {
-            patterns[entry.hash.low] = nil
-            statistics.frames -= slots.population
-            statistics.retired += slots.population
-            for copy in 0..<Self.patternRun where slots.contains(copy) {
-                retired.append((FrameLocation(entry.place).advanced(by: copy), 1, generation))
-            }
-            freeEntryAt(index)
-            return
-        }
-        statistics.frames -= 1
-        statistics.retired += 1
-        retired.append((FrameLocation(entry.place), 1, generation))
-        remove(index)
-    }
-
-    /// Punches the frames that no client can think of as valid any more.
-    private func discardRetired() {
-        guard !retired.isEmpty else { return }
-        let safe = clients.values.lazy.filter { !$0.isSilent }.map(\.generation).min() ?? UInt64.max
-        var kept: [(location: FrameLocation, count: Int, generation: UInt64)] = []
-        for item in retired {
-            guard item.generation < safe else {
-                kept.append(item)
-                continue
-            }
-            backing.discard(item.location, count: item.count)
-            statistics.retired -= item.count
-            release(item.location)
-        }
-        retired = kept
-    }
-
-    private func slot(_ segment: UInt32, _ page: ClientPage, _ pageCount: Int) -> FrameLocation? {
-        if occupied[segment, default: PageBitmap(count: pageCount)].contains(Int(page)) { return nil }
-        occupied[segment, default: PageBitmap(count: pageCount)].insert(Int(page))
-        return FrameLocation(segment: segment, page: UInt64(page))
-    }
-
-    private func overflowSlot() -> FrameLocation {
-        if let free = overflowFree.popLast() { return FrameLocation(free) }
-        defer { overflowNext += 1 }
-        return FrameLocation(overflowNext)
-    }
-
-    private func release(_ location: FrameLocation) {
-        if location.segment == 0 {
-            overflowFree.append(location.value)
-        } else {
-            occupied[location.segment]?.remove(Int(location.value % FrameLocation.segmentSpan))
-        }
-    }
-
-    // MARK: index by content
-
-    private func bucket(_ hash: ContentHash) -> Int { Int(truncatingIfNeeded: hash.low) & (buckets.count - 1) }
-
-    /// A new entry in its chain, or nil when too many contents have this hash.
-    private func insert(_ hash: ContentHash) -> UInt32? {
-        var same = 0
-        var index = buckets[bucket(hash)]
-        while index != 0 {
-            if entries[Int(index)].hash == hash { same += 1 }
-            index = entries[Int(index)].next
-        }
-        guard same < Self.chainLimit else { return nil }
-        if entryCount >= buckets.count { grow() }
-        let new = allocateEntry()
-        let head = bucket(hash)
-        entries[Int(new)] = Entry(hash: hash, place: 0, references: 0, next: buckets[head])
-        buckets[head] = new
-        entryCount += 1
-        return new
-    }
-
-    private func remove(_ index: UInt32) {
-        let head = bucket(entries[Int(index)].hash)
-        if buckets[head] == index {
-            buckets[head] = entries[Int(index)].next
-        } else {
-            var before = buckets[head]
-            while entries[Int(before)].next != index { before = entries[Int(before)].next }
-            entries[Int(before)].next = entries[Int(index)].next
-        }
-        entryCount -= 1
-        freeEntryAt(index)
-    }
-
-    private func allocateEntry() -> UInt32 {
-        if freeEntry != 0 {
-            defer { freeEntry = entries[Int(freeEntry)].next }
-            return freeEntry
-        }
-        entries.append(entries[0])
-        return UInt32(entries.count - 1)
-    }
-
-    private func freeEntryAt(_ index: UInt32) {
-        entries[Int(index)].references = 0
-        entries[Int(index)].next = freeEntry
-        freeEntry = index
-    }
-
-    private func grow() {
-        let old = buckets
-        buckets = [UInt32](repeating: 0, count: old.count * 2)
-        for head in old {
-            var index = head
-            while index != 0 {
-                let next = entries[Int(index)].next
-                let target = bucket(entries[Int(index)].hash)
-                entries[Int(index)].next = buckets[target]
-                buckets[target] = index
-                index = next
-            }
-        }
-    }
-}
-
-/// Counts of a store; pages.
-public struct StoreStatistics: Equatable, Sendable {
-    /// Frames that are referenced (KSM's pages_shared).
-    public var frames = 0
-    /// References by pages of clients; less `frames`, what is saved (KSM's pages_sharing).
-    public var references = 0
-    /// Contents seen once.
-    public var sightings = 0
-    /// Frames without references that wait for their memory to be freed.
-    public var retired = 0
-    public var clients = 0
-    public init() {}
-}
-
-/// A set of small numbers, a bit each.
-struct PageBitmap {
-    private var words: [UInt64]
-    private(set) var population = 0
-    init(count: Int) { words = [UInt64](repeating: 0, count: (count + 63) / 64) }
-    func contains(_ page: Int) -> Bool { words[page >> 6] & (1 << UInt64(page & 63)) != 0 }
-    mutating func insert(_ page: Int) {
-        if !contains(page) { population += 1 }
-        words[page >> 6] |= 1 << UInt64(page & 63)
-    }
-    mutating func remove(_ page: Int) {
-        if contains(page) { population -= 1 }
-        words[page >> 6] &= ~(1 << UInt64(page & 63))
+        if let start { backing.discard(start, count: places) }
     }
 }

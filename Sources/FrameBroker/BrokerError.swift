@@ -1,0 +1,46 @@
+public import GuestMemory
+
+/// What can go wrong between a client and its broker.
+public enum BrokerError: Error, Equatable, Sendable, CustomStringConvertible {
+    /// A system call failed.
+    case system(LinuxError)
+    /// Nobody answers at the socket.
+    case noBroker(String)
+    /// The process at the other end runs as another user.
+    case foreignPeer(user: UInt32)
+    /// The broker answered, and declined.
+    case refused(RefusalReason, String)
+    /// What came is not what the protocol allows.
+    case malformed(String)
+    /// No answer in time.
+    case overdue(milliseconds: Int)
+    /// No broker could be started.
+    case notStarted(String)
+
+    public var description: String {
+        switch self {
+        case .system(let error): "frame broker: \(error)"
+        case .noBroker(let path): "no frame broker answers at \(path)"
+        case .foreignPeer(let user):
+            "the frame broker's socket belongs to user \(user): remove it, or choose another state directory"
+        case .refused(let reason, let text): "the frame broker declined (\(reason)): \(text)"
+        case .malformed(let what): "the frame broker broke the protocol: \(what)"
+        case .overdue(let milliseconds): "the frame broker did not answer within \(milliseconds) ms"
+        case .notStarted(let why): "no frame broker could be started: \(why)"
+        }
+    }
+}
+
+/// Why a broker declined a greeting.
+public enum RefusalReason: UInt8, Sendable {
+    /// Another version of the protocol: end all guests of the older version first.
+    case version = 1
+    /// The domain's name is not allowed.
+    case name
+    /// The guest has no pages, or more than are allowed.
+    case pages
+    /// Too many clients, domains or pages in all.
+    case full
+    /// The staging area is missing or not as it has to be.
+    case staging
+}

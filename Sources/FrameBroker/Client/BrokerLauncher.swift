@@ -1,0 +1,68 @@
+internal import GuestMemory
+
+/// Finds the broker of a state directory, or starts it. To be called before guest memory exists.
+public enum BrokerLauncher {
+    /// Path of the broker's socket in a state directory.
+    public static func socketPath(stateDirectory: String) -> String {
+        BrokerFiles(directory: stateDirectory).socket
+    }
+
+    /// Joins a domain of the broker, which is started if there is none.
+    /// - Parameters:
+    ///   - stateDirectory: a directory of this user that nobody else can enter.
+    ///   - executable: path of `mingle-broker`.
+    ///   - domain: nil for one of this guest alone.
+    ///   - pageCount: pages of the guest.
+    public static func connectOrStart(
+        stateDirectory: String, executable: String, domain: String?, pageCount: Int,
+        deadlineMilliseconds: Int = 2000
+    ) throws(BrokerError) -> BrokerStore {
+        try connectOrStart(
+            stateDirectory: stateDirectory, executable: executable, options: [], domain: domain,
+            pageCount: pageCount, deadlineMilliseconds: deadlineMilliseconds)
+    }
+
+    /// - Parameter options: changes of ``BrokerLimits``, `name=number`, for a broker that this call starts.
+    package static func connectOrStart(
+        stateDirectory: String, executable: String, options: [String], domain: String?, pageCount: Int,
+        deadlineMilliseconds: Int = 2000
+    ) throws(BrokerError) -> BrokerStore {
+        let files = BrokerFiles(directory: stateDirectory)
+        try files.check()
+        let end = monotonicNanoseconds() + 10_000_000_000
+        var nextStart: UInt64 = 0
+        var pause: UInt64 = 2_000_000
+        while true {
+            var failure: BrokerError
+            do throws(BrokerError) {
+                return try BrokerStore.connect(
+                    path: files.socket, domain: domain, pageCount: pageCount,
+                    deadlineMilliseconds: deadlineMilliseconds)
+            } catch { failure = error }
+            guard case .noBroker = failure else { throw failure }
+            let now = monotonicNanoseconds()
+            guard now < end else { throw .notStarted("after 10 s, \(failure)") }
+            // One that is just ending still holds the lock, and ours ends at once: so again, now and then.
+            if now >= nextStart {
+                try start(executable, stateDirectory, options)
+                nextStart = now + 500_000_000
+            }
+            Pause.sleep(nanoseconds: pause)
+            pause = min(pause * 2, 100_000_000)
+        }
+    }
+
+    private static func start(_ executable: String, _ stateDirectory: String, _ options: [String])
+        throws(BrokerError)
+    {
+        do throws(LinuxError) {
+            let starter = try HostProcess.spawn(executable, ["start", stateDirectory] + options)
+            let ending = HostProcess.collect(starter, wait: true)
+            guard ending == .exited(0) else {
+                throw LinuxError(
+                    operation: "wait", code: 10,
+                    subject: "\(executable) ended with \(String(describing: ending))")
+            }
+        } catch { throw .notStarted("\(error)") }
+    }
+}

@@ -1,0 +1,203 @@
+public import GuestMemory
+public import Sharing
+
+internal import CLinux
+
+/// A client's end of a store that a broker keeps. One thread uses it.
+///
+/// Once an exchange failed the connection is closed and every further one fails at once: what the broker knew is void.
+/// Mappings of its frames stay good.
+public final class BrokerStore: FrameStore {
+    /// A reply to the largest batch fits.
+    private static let replyLimit = 48 << 10
+    private var socket: PacketSocket?
+    private var buffer = [UInt8](repeating: 0, count: BrokerStore.replyLimit)
+    private var number: UInt32 = 0
+    private let milliseconds: Int
+
+    /// The domain's secret for ``PageHasher``.
+    public let secret: [UInt8]
+    /// Different for every store: frames of one mean nothing to another.
+    public let epoch: UInt64
+    /// The domain's name; the broker chose it if none was given.
+    public let domain: String
+    /// The store's file, for reading.
+    public let storeDescriptor: OwnedDescriptor
+    public let staging: StagingArea
+    public let batchLimit: Int
+    public var stagingSlots: Int { StagingArea.slots }
+
+    /// Joins a domain.
+    /// - Parameters:
+    ///   - path: of the broker's socket.
+    ///   - domain: nil for one of this guest alone.
+    ///   - pageCount: pages of the guest.
+    ///   - deadlineMilliseconds: how long any answer may take.
+    public static func connect(
+        path: String, domain: String?, pageCount: Int, deadlineMilliseconds: Int = 2000
+    ) throws(BrokerError) -> BrokerStore {
+        guard pageCount > 0, pageCount <= Int(FrameLocation.segmentSpan) else {
+            throw .refused(.pages, "a guest has between 1 page and 256 GiB")
+        }
+        if let domain, !BrokerProtocol.isName(domain) {
+            throw .refused(.name, "a domain's name has 1 to 64 letters, digits or ._-: in it")
+        }
+        return try BrokerStore(
+            path, Hello(domain: domain ?? "", pageCount: UInt32(pageCount)), deadlineMilliseconds)
+    }
+
+    private init(_ path: String, _ hello: Hello, _ milliseconds: Int) throws(BrokerError) {
+        let link = try BrokerLink(path, milliseconds)
+        let staging: StagingArea
+        do throws(LinuxError) { staging = try StagingArea() } catch { throw .system(error) }
+        try link.send(hello.encoded(), passing: staging.descriptor.number)
+        let (message, passed) = try link.receive(into: &buffer)
+        let store = passed >= 0 ? OwnedDescriptor(adopting: passed) : nil
+        var reader = WireReader(message)
+        switch reader.take(UInt8.self).flatMap({ MessageKind(rawValue: $0) }) {
+        case .welcome:
+            guard let welcome = Welcome(&reader), let store else { throw .malformed("its welcome") }
+            self.milliseconds = milliseconds
+            self.staging = staging
+            secret = welcome.secret
+            epoch = welcome.epoch
+            domain = welcome.domain
+            storeDescriptor = store
+            batchLimit = Int(welcome.batchLimit)
+            socket = link.release()
+        case .refusal:
+            let reason = reader.take(UInt8.self).flatMap { RefusalReason(rawValue: $0) }
+            guard let reason, reader.take(UInt16.self) != nil, let text = reader.text() else {
+                throw .malformed("its refusal")
+            }
+            throw .refused(reason, text)
+        default: throw .malformed("its greeting")
+        }
+    }
+
+    public func exchange(_ batch: StoreBatch) throws(FrameStoreError) -> StoreReply {
+        guard batch.count <= batchLimit, batch.publications.count <= stagingSlots else {
+            preconditionFailure("a batch keeps to batchLimit and stagingSlots")
+        }
+        number &+= 1
+        let message = try call(BatchCoding.encode(batch, number: number))
+        var reader = WireReader(message)
+        guard reader.take(UInt8.self) == MessageKind.reply.rawValue,
+            let (number, reply) = ReplyCoding.decode(&reader),
+            number == self.number, reply.sightings.count == batch.sightings.count,
+            reply.uniform.count == batch.uniform.count, reply.publications.count == batch.publications.count
+        else { throw lose("\(BrokerError.malformed("its reply"))") }
+        return reply
+    }
+
+    /// Gives back everything at once, without waiting for this process's end: no mapping of a frame may be left.
+    public func goodbye() {
+        if socket != nil { _ = socket?.send(WireWriter(.goodbye).bytes) }
+        socket = nil
+    }
+
+    /// Closes the connection; the broker keeps the references until this process ends.
+    public func disconnect() { socket = nil }
+
+    private func call(_ request: [UInt8]) throws(FrameStoreError) -> [UInt8] {
+        guard let open = socket.take() else { throw .lost("the connection was lost before") }
+        let link = BrokerLink(open, milliseconds)
+        do throws(BrokerError) {
+            try link.send(request)
+            let (message, passed) = try link.receive(into: &buffer)
+            if passed >= 0 { _ = OwnedDescriptor(adopting: passed) }
+            socket = link.release()
+            return message
+        } catch { throw lose("\(error)") }
+    }
+
+    private func lose(_ reason: String) -> FrameStoreError {
+        socket = nil
+        return .lost(reason)
+    }
+
+    /// The numbers of a broker.
+    public static func statistics(path: String, deadlineMilliseconds: Int = 2000) throws(BrokerError)
+        -> BrokerFigures
+    {
+        let link = try BrokerLink(path, deadlineMilliseconds)
+        try link.send(WireWriter(.observe).bytes)
+        var buffer = [UInt8](repeating: 0, count: BrokerProtocol.messageLimit)
+        var figures = BrokerFigures()
+        while true {
+            let request = FiguresPart.request(
+                firstDomain: UInt32(figures.domains.count), firstClient: UInt32(figures.clients.count))
+            try link.send(request)
+            let (message, passed) = try link.receive(into: &buffer)
+            if passed >= 0 { _ = OwnedDescriptor(adopting: passed) }
+            var reader = WireReader(message)
+            guard reader.take(UInt8.self) == MessageKind.figures.rawValue, let part = FiguresPart(&reader)
+            else {
+                throw .malformed("its statistics")
+            }
+            figures.hasOwnCgroup = part.figures.hasOwnCgroup
+            figures.domains += part.figures.domains
+            figures.clients += part.figures.clients
+            let isComplete =
+                figures.domains.count >= Int(part.domainCount)
+                && figures.clients.count >= Int(part.clientCount)
+            if isComplete || (part.figures.domains.isEmpty && part.figures.clients.isEmpty) { return figures }
+        }
+    }
+}
+
+/// A connection to a broker, with a deadline for everything.
+struct BrokerLink: ~Copyable {
+    private let socket: PacketSocket
+    private let milliseconds: Int
+    private let deadline: UInt64
+
+    init(_ socket: consuming PacketSocket, _ milliseconds: Int) {
+        self.socket = socket
+        self.milliseconds = milliseconds
+        deadline = monotonicNanoseconds() + UInt64(max(0, milliseconds)) * 1_000_000
+    }
+
+    init(_ path: String, _ milliseconds: Int) throws(BrokerError) {
+        self.init(try Self.open(path), milliseconds)
+    }
+
+    private static func open(_ path: String) throws(BrokerError) -> PacketSocket {
+        let user: UInt32
+        do throws(LinuxError) {
+            let socket = try PacketSocket.connect(to: path)
+            user = try socket.peer().user
+            if user == geteuid() { return socket }
+        } catch {
+            // EAGAIN: more wait at the door than fit.
+            if [ENOENT, ECONNREFUSED, EAGAIN].contains(error.code) { throw .noBroker(path) }
+            throw .system(error)
+        }
+        throw .foreignPeer(user: user)
+    }
+
+    func send(_ bytes: [UInt8], passing descriptor: Int32 = -1) throws(BrokerError) {
+        while true {
+            switch socket.send(bytes, passing: descriptor) {
+            case .done: return
+            case .broken: throw .noBroker("the connection is closed")
+            case .full:
+                guard socket.waitForRoom(until: deadline) else { throw .overdue(milliseconds: milliseconds) }
+            }
+        }
+    }
+
+    func receive(into buffer: inout [UInt8]) throws(BrokerError) -> (message: [UInt8], passed: Int32) {
+        while true {
+            switch socket.receive(into: &buffer) {
+            case .packet(let bytes, let passed): return (bytes, passed)
+            case .closed: throw .noBroker("the connection is closed")
+            case .odd: throw .malformed("a message is too long")
+            case .nothing:
+                guard socket.waitForInput(until: deadline) else { throw .overdue(milliseconds: milliseconds) }
+            }
+        }
+    }
+
+    consuming func release() -> PacketSocket { socket }
+}

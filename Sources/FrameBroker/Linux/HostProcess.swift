@@ -1,0 +1,133 @@
+package import GuestMemory
+
+internal import CLinux
+internal import Glibc
+
+/// Starting processes, waiting for them, and what a process makes of itself. Never forks: posix_spawn(3) alone.
+package enum HostProcess {
+    package static let ownExecutable = "/proc/self/exe"
+
+    /// Starts a program with an empty environment, no signal blocked or ignored, and /dev/null as its standard streams.
+    /// - Parameters:
+    ///   - inherited: becomes the child's descriptor 3; everything else is close-on-exec.
+    ///   - newSession: whether the child leads a session of its own.
+    package static func spawn(
+        _ path: String, _ arguments: [String], inherited: Int32 = -1, newSession: Bool = false
+    ) throws(LinuxError) -> Int32 {
+        var actions = unsafe posix_spawn_file_actions_t()
+        var attributes = posix_spawnattr_t()
+        var all = sigset_t()
+        var none = sigset_t()
+        // SAFETY: live locals, set up before use and destroyed once; strings are copied by each call.
+        unsafe posix_spawn_file_actions_init(&actions)
+        defer { unsafe posix_spawn_file_actions_destroy(&actions) }
+        unsafe posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0)
+        unsafe posix_spawn_file_actions_adddup2(&actions, 0, 1)
+        unsafe posix_spawn_file_actions_adddup2(&actions, 0, 2)
+        if inherited >= 0 { unsafe posix_spawn_file_actions_adddup2(&actions, inherited, 3) }
+        unsafe posix_spawnattr_init(&attributes)
+        defer { unsafe posix_spawnattr_destroy(&attributes) }
+        unsafe sigfillset(&all)
+        unsafe sigemptyset(&none)
+        unsafe posix_spawnattr_setsigdefault(&attributes, &all)
+        unsafe posix_spawnattr_setsigmask(&attributes, &none)
+        var flags = Int16(POSIX_SPAWN_SETSIGDEF) | Int16(POSIX_SPAWN_SETSIGMASK)
+        if newSession { flags |= MINGLE_SPAWN_SETSID }
+        unsafe posix_spawnattr_setflags(&attributes, flags)
+
+        var strings = unsafe ([path] + arguments).map { unsafe strdup($0) }
+        unsafe strings.append(nil)
+        defer { for unsafestring in unsafe strings { unsafe free(string) } }
+        var environment: [UnsafeMutablePointer<CChar>?] = unsafe [nil]
+        var child: pid_t = 0
+        // SAFETY: both lists end with NULL and outlive the call.
+        let error = unsafe posix_spawn(&child, path, &actions, &attributes, &strings, &environment)
+        guard error == 0 else { throw LinuxError(operation: "posix_spawn", code: error, subject: path) }
+        return child
+    }
+
+    /// How a child ended: nil when it has not.
+    package enum Ending: Equatable {
+        case exited(Int32)
+        case killed(Int32)
+    }
+
+    package static func collect(_ child: Int32, wait: Bool) -> Ending? {
+        var status: Int32 = 0
+        while true {
+            // SAFETY: a live local.
+            let result = unsafe waitpid(child, &status, wait ? 0 : WNOHANG)
+            if result < 0, errno == EINTR { continue }
+            if result < 0 { return .exited(255) }
+            guard result == child else { return nil }
+            return status & 0x7f == 0 ? .exited((status >> 8) & 0xff) : .killed(status & 0x7f)
+        }
+    }
+
+    package static func send(_ signal: Int32, to process: Int32) { _ = kill(process, signal) }
+
+    /// Blocks signals, so that ``nextSignal(_:milliseconds:)`` gets them.
+    package static func block(_ signals: [Int32]) {
+        var set = set(of: signals)
+        // SAFETY: a live local.
+        _ = unsafe sigprocmask(SIG_BLOCK, &set, nil)
+    }
+
+    /// Waits for one of these signals; nil when the time is over.
+    package static func nextSignal(_ signals: [Int32], milliseconds: Int) -> Int32? {
+        var set = set(of: signals)
+        var time = timespec(tv_sec: milliseconds / 1000, tv_nsec: milliseconds % 1000 * 1_000_000)
+        // SAFETY: live locals.
+        let signal = unsafe sigtimedwait(&set, nil, &time)
+        return signal > 0 ? signal : nil
+    }
+
+    private static func set(of signals: [Int32]) -> sigset_t {
+        var set = sigset_t()
+        // SAFETY: a live local.
+        unsafe sigemptyset(&set)
+        for signal in signals { unsafe sigaddset(&set, signal) }
+        return set
+    }
+
+    /// No core dumps, no debugger of the same user, files for the owner alone, nothing gained by exec.
+    package static func harden() {
+        _ = mingle_prctl(PR_SET_DUMPABLE, 0)
+        _ = mingle_prctl(PR_SET_NO_NEW_PRIVS, 1)
+        _ = umask(0o077)
+        // SAFETY: a constant, NUL-terminated.
+        _ = unsafe chdir("/")
+    }
+
+    /// The kernel kills this process when its parent dies; ends it now when that has happened.
+    /// - Returns: false when the parent is another one already.
+    package static func dieWithParent(_ parent: Int32) -> Bool {
+        _ = mingle_prctl(PR_SET_PDEATHSIG, UInt(SIGKILL))
+        return getppid() == parent
+    }
+
+    /// Raises the limit of descriptors as far as allowed.
+    /// - Returns: the limit.
+    package static func raiseDescriptorLimit() -> Int {
+        var limit = rlimit()
+        let resource = Int32(RLIMIT_NOFILE.rawValue)
+        // SAFETY: a live local.
+        guard unsafe getrlimit(resource, &limit) == 0 else { return 256 }
+        limit.rlim_cur = limit.rlim_max
+        _ = unsafe setrlimit(resource, &limit)
+        return Int(clamping: limit.rlim_cur)
+    }
+
+    package static var number: Int32 { getpid() }
+}
+
+/// Waiting without doing.
+enum Pause {
+    static func sleep(nanoseconds: UInt64) {
+        var time = timespec(
+            tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
+        var left = timespec()
+        // SAFETY: live locals; an interrupted sleep goes on with what is left.
+        while unsafe nanosleep(&time, &left) != 0, errno == EINTR { time = left }
+    }
+}

@@ -1,0 +1,120 @@
+internal import CLinux
+internal import GuestMemory
+
+/// A Unix packet socket: whole messages, in order, with a descriptor at times. Never blocks.
+struct PacketSocket: ~Copyable {
+    let descriptor: OwnedDescriptor
+
+    enum Received {
+        /// A message; `passed` is a descriptor that now belongs to the receiver, or -1.
+        case packet([UInt8], passed: Int32)
+        case nothing
+        /// The peer is gone.
+        case closed
+        /// Longer than allowed, or with more than one descriptor; all of it was dropped.
+        case odd
+    }
+    enum Sent { case done, full, broken }
+
+    static func connect(to path: String) throws(LinuxError) -> PacketSocket {
+        let descriptor = OwnedDescriptor(adopting: try checked(mingle_packet_socket(), "socket"))
+        // SAFETY: the path is a NUL-terminated copy for the time of the call.
+        try checked(unsafe mingle_packet_connect(descriptor.number, path), "connect", path)
+        return PacketSocket(descriptor: descriptor)
+    }
+
+    static func listen(at path: String, backlog: Int32) throws(LinuxError) -> PacketSocket {
+        let descriptor = OwnedDescriptor(adopting: try checked(mingle_packet_socket(), "socket"))
+        // SAFETY: the path is a NUL-terminated copy for the time of the call.
+        try checked(unsafe mingle_packet_listen(descriptor.number, path, backlog), "bind", path)
+        return PacketSocket(descriptor: descriptor)
+    }
+
+    /// The next waiting connection; EAGAIN when there is none.
+    func accept() throws(LinuxError) -> PacketSocket {
+        let number = try checked(mingle_packet_accept(descriptor.number), "accept")
+        return PacketSocket(descriptor: OwnedDescriptor(adopting: number))
+    }
+
+    func send(_ bytes: [UInt8], passing passed: Int32 = -1) -> Sent {
+        while true {
+            // SAFETY: the array is alive for the call.
+            let result = unsafe bytes.withUnsafeBytes { buffer in
+                unsafe mingle_packet_send(descriptor.number, buffer.baseAddress, buffer.count, passed)
+            }
+            if result == Int(-EINTR) { continue }
+            if result == Int(-EAGAIN) || result == Int(-ENOBUFS) { return .full }
+            return result == bytes.count ? .done : .broken
+        }
+    }
+
+    /// - Parameter buffer: where messages arrive; its size is the longest that is taken.
+    func receive(into buffer: inout [UInt8]) -> Received {
+        var passed: Int32 = -1
+        var result = 0
+        repeat {
+            // SAFETY: the array is alive for the call and as long as said; `passed` is a live local.
+            result = unsafe buffer.withUnsafeMutableBytes { bytes in
+                unsafe mingle_packet_receive(descriptor.number, bytes.baseAddress, bytes.count, &passed)
+            }
+        } while result == Int(-EINTR)
+        switch result {
+        case 1...: return .packet(Array(buffer[..<result]), passed: passed)
+        case Int(-EAGAIN): return .nothing
+        case Int(-EMSGSIZE): return .odd
+        default:
+            if passed >= 0 { _ = OwnedDescriptor(adopting: passed) }
+            return .closed
+        }
+    }
+
+    /// The process and user that made the connection.
+    func peer() throws(LinuxError) -> (process: Int32, user: UInt32) {
+        var process: Int32 = 0
+        var user: UInt32 = 0
+        // SAFETY: live locals.
+        try checked(unsafe mingle_peer_credentials(descriptor.number, &process, &user), "SO_PEERCRED")
+        return (process, user)
+    }
+
+    /// Refers to the process that made the connection, and to no later one of its number.
+    func peerProcess(_ process: Int32) throws(LinuxError) -> OwnedDescriptor {
+        let direct = mingle_peer_pidfd(descriptor.number)
+        if direct >= 0 { return OwnedDescriptor(adopting: direct) }
+        guard direct == -ENOPROTOOPT else {
+            throw LinuxError(operation: "SO_PEERPIDFD", code: -direct, subject: "process \(process)")
+        }
+        let opened = OwnedDescriptor(adopting: try checked(mingle_pidfd_open(process), "pidfd_open"))
+        // Before Linux 6.5: as long as the connection stands, the number was not given to another process.
+        let state = poll([(descriptor.number, 0)], milliseconds: 0)
+        guard state[0] & Int16(POLLHUP | POLLERR) == 0 else {
+            throw LinuxError(operation: "pidfd_open", code: ESRCH, subject: "process \(process)")
+        }
+        return opened
+    }
+
+    /// Waits until a message can be read, or the time is over.
+    /// - Returns: false when it is over.
+    func waitForInput(until deadline: UInt64) -> Bool { wait(Int16(POLLIN), until: deadline) }
+    func waitForRoom(until deadline: UInt64) -> Bool { wait(Int16(POLLOUT), until: deadline) }
+
+    private func wait(_ events: Int16, until deadline: UInt64) -> Bool {
+        while true {
+            let now = monotonicNanoseconds()
+            let left = deadline > now ? (deadline - now + 999_999) / 1_000_000 : 0
+            if poll([(descriptor.number, events)], milliseconds: Int32(clamping: left))[0] != 0 {
+                return true
+            }
+            if left == 0 { return false }
+        }
+    }
+}
+
+/// poll(2): the returned events of each descriptor; all 0 when the wait was interrupted or the time is over.
+/// - Parameter milliseconds: negative waits for ever.
+func poll(_ wanted: [(descriptor: Int32, events: Int16)], milliseconds: Int32) -> [Int16] {
+    var list = wanted.map { pollfd(fd: $0.descriptor, events: $0.events, revents: 0) }
+    // SAFETY: the array is alive for the call and as long as said.
+    let count = unsafe CLinux.poll(&list, nfds_t(list.count), milliseconds)
+    return list.map { count > 0 ? $0.revents : 0 }
+}

@@ -1,0 +1,272 @@
+package import GuestMemory
+
+internal import CLinux
+internal import Sharing
+
+/// The broker: one thread, one loop, never blocks on a client.
+///
+/// Each turn takes at most one message from every client, so that a busy one delays another by one message of each, and
+/// a slice of the work that clients left behind.
+package final class BrokerServer {
+    private let listener: PacketSocket
+    private var limits: BrokerLimits
+    private let hasOwnCgroup: () -> Bool
+    private var sessions: [Session] = []
+    private var domains: [String: BrokerDomain] = [:]
+    private var nextSession: UInt32 = 1
+    private var nextPrivate: UInt64 = 1
+    private var pages: UInt64 = 0
+    private var buffer = [UInt8](repeating: 0, count: BrokerProtocol.messageLimit)
+    private var lastClient: UInt64
+    private var hadClient = false
+    private var acceptAgain: UInt64 = 0
+    private var nextCheck: UInt64 = 0
+
+    /// - Parameter listener: a listening packet socket.
+    package init(
+        listener: consuming OwnedDescriptor, limits: BrokerLimits, descriptorLimit: Int,
+        hasOwnCgroup: @escaping () -> Bool
+    ) {
+        self.listener = PacketSocket(descriptor: listener)
+        self.limits = limits
+        self.limits.fit(descriptors: descriptorLimit)
+        self.hasOwnCgroup = hasOwnCgroup
+        lastClient = monotonicNanoseconds()
+    }
+
+    /// Serves until no client is left.
+    package func run() {
+        while !isOver() { turn() }
+    }
+
+    private func isOver() -> Bool {
+        guard !sessions.contains(where: { $0.state != .observing }) else {
+            lastClient = monotonicNanoseconds()
+            return false
+        }
+        let patience = UInt64(hadClient ? limits.linger : limits.firstClient) * 1_000_000
+        guard monotonicNanoseconds() - lastClient > patience else { return false }
+        // Somebody may wait at the door.
+        acceptConnections()
+        return !sessions.contains { $0.state != .observing }
+    }
+
+    private func turn() {
+        let hasWork = domains.values.contains { $0.core.hasWork }
+        let now = monotonicNanoseconds()
+        var wanted: [(descriptor: Int32, events: Int16)] = []
+        wanted.reserveCapacity(1 + sessions.count * 2)
+        wanted.append((acceptAgain > now ? -1 : listener.descriptor.number, Int16(POLLIN)))
+        for session in sessions {
+            wanted.append(session.interest ?? (-1, 0))
+            wanted.append((session.processDescriptor.number, Int16(POLLIN)))
+        }
+        let ready = poll(wanted, milliseconds: hasWork ? 0 : sessions.isEmpty ? 100 : 500)
+        for (index, session) in sessions.enumerated() {
+            if ready[1 + index * 2] != 0 { serve(session, ready[1 + index * 2]) }
+            // After its messages: what it still said counts for nothing, but order keeps this simple to follow.
+            if ready[2 + index * 2] != 0 { session.end() }
+        }
+        if ready[0] != 0 { acceptConnections() }
+        if monotonicNanoseconds() >= nextCheck { checkPatience() }
+        sweep()
+    }
+
+    private func acceptConnections() {
+        for _ in 0..<limits.acceptsPerTurn {
+            do throws(LinuxError) {
+                let socket = try listener.accept()
+                // Beyond the limit the connection is closed at once.
+                guard sessions.count(where: { $0.isStranger }) < limits.strangers else { continue }
+                sessions.append(try Session(number: nextSession, socket: socket))
+                nextSession += 1
+            } catch {
+                if error.code == EAGAIN { return }
+                // Out of descriptors or memory: the door stays shut for a moment, instead of a busy loop.
+                if error.code == EMFILE || error.code == ENFILE || error.code == ENOMEM {
+                    acceptAgain = monotonicNanoseconds() + 200_000_000
+                    return
+                }
+            }
+        }
+    }
+
+    private func serve(_ session: Session, _ events: Int16) {
+        if session.hasUnsent {
+            if events & Int16(POLLOUT) != 0, session.flush() { return }
+            return session.close()
+        }
+        switch session.receive(into: &buffer) {
+        case .nothing: break
+        case .closed, .odd: session.close()
+        case .packet(let bytes, let passed):
+            let descriptor = passed >= 0 ? OwnedDescriptor(adopting: passed) : nil
+            if !handle(bytes, descriptor, session) { session.close() }
+        }
+    }
+
+    /// - Returns: false when the message is against the rules.
+    private func handle(_ bytes: [UInt8], _ descriptor: consuming OwnedDescriptor?, _ session: Session)
+        -> Bool
+    {
+        var reader = WireReader(bytes)
+        let kind = reader.take(UInt8.self).flatMap { MessageKind(rawValue: $0) }
+        switch (kind, session.state) {
+        case (.hello, .greeting):
+            return welcome(&reader, descriptor, session)
+        case (.observe, .greeting) where reader.left == 0:
+            session.observe()
+            return true
+        case (.batch, .joined):
+            guard let (number, batch) = BatchCoding.decode(&reader), let domain = session.domain,
+                let reply = domain.core.exchange(session.name, batch, staging: { session.stagedPage($0) })
+            else { return false }
+            return session.answer(ReplyCoding.encode(reply, number: number))
+        case (.statistics, .joined), (.statistics, .observing):
+            guard let domain = reader.take(UInt32.self), let client = reader.take(UInt32.self),
+                reader.left == 0
+            else { return false }
+            return session.answer(figures(fromDomain: domain, fromClient: client).encoded())
+        case (.goodbye, .joined) where reader.left == 0:
+            session.end()
+            return true
+        default: return false
+        }
+    }
+
+    // MARK: joining
+
+    private func welcome(
+        _ reader: inout WireReader, _ staging: consuming OwnedDescriptor?, _ session: Session
+    ) -> Bool {
+        guard reader.take(UInt32.self) == BrokerProtocol.magic, let version = reader.take(UInt16.self) else {
+            return false
+        }
+        guard version == BrokerProtocol.version else {
+            return refuse(
+                session, .version, "the broker speaks version \(BrokerProtocol.version), not \(version)")
+        }
+        guard let hello = Hello(&reader) else { return false }
+        guard let staging, Self.isStaging(staging) else {
+            return refuse(
+                session, .staging, "a memory file of a megabyte, sealed against shrinking, must come along")
+        }
+        if !hello.domain.isEmpty, !BrokerProtocol.isName(hello.domain) {
+            return refuse(session, .name, "a domain's name has 1 to 64 letters, digits or ._-: in it")
+        }
+        let joined = sessions.lazy.filter { $0.state == .joined || $0.state == .silent }
+        guard joined.count < limits.clients, pages + UInt64(hello.pageCount) <= limits.pages,
+            joined.filter({ $0.process == session.process }).count < limits.clientsOfProcess
+        else {
+            return refuse(session, .full, "the broker has as many clients, or pages of guests, as it takes")
+        }
+        do throws(LinuxError) {
+            let domain = try domain(named: hello.domain)
+            guard domain.core.join(session.name, pageCount: Int(hello.pageCount)) else {
+                return refuse(session, .pages, "a guest has between 1 page and 256 GiB")
+            }
+            session.join(domain, pageCount: hello.pageCount, staging: staging)
+            pages += UInt64(hello.pageCount)
+            hadClient = true
+            let store = try domain.backing.readOnlyDescriptor()
+            let welcome = Welcome(
+                epoch: domain.epoch, secret: domain.secret, batchLimit: UInt32(FrameStoreCore.batchLimit),
+                domain: domain.name)
+            return session.answer(welcome.encoded(), passing: store.number)
+        } catch { return refuse(session, .full, "\(error)") }
+    }
+
+    private func refuse(_ session: Session, _ reason: RefusalReason, _ text: String) -> Bool {
+        var writer = WireWriter(.refusal)
+        writer.put(reason.rawValue)
+        writer.put(BrokerProtocol.version)
+        writer.put(text)
+        _ = session.answer(writer.bytes)
+        return false
+    }
+
+    /// Only memory files have seals, and reading one never waits for somebody, as it would with a pipe or with FUSE.
+    private static func isStaging(_ file: borrowing OwnedDescriptor) -> Bool {
+        do throws(LinuxError) {
+            let size = try file.fileSize()
+            return try file.seals().contains(.shrink) && size >= UInt64(StagingArea.slots) * 4096
+        } catch { return false }
+    }
+
+    private func domain(named name: String) throws(LinuxError) -> BrokerDomain {
+        if let domain = domains[name] { return domain }
+        var unique = name
+        if name.isEmpty {
+            unique = "private.\(nextPrivate)"
+            nextPrivate += 1
+        }
+        let domain = try BrokerDomain(name: unique)
+        domains[unique] = domain
+        return domain
+    }
+
+    // MARK: patience and cleaning up
+
+    private func checkPatience() {
+        let now = monotonicNanoseconds()
+        nextCheck = now + 250_000_000
+        func waited(_ session: Session, _ milliseconds: Int) -> Bool {
+            now > session.since && now - session.since > UInt64(milliseconds) * 1_000_000
+        }
+        for session in sessions {
+            if session.state == .greeting, waited(session, limits.greeting) { session.close() }
+            if session.state == .observing, waited(session, limits.unread) { session.close() }
+            if session.hasUnsent, waited(session, limits.unread) { session.close() }
+        }
+        for domain in domains.values {
+            let quiet = domain.core.clientsHoldingBack()
+            guard !quiet.isEmpty else { continue }
+            for session in sessions where session.domain === domain && quiet.contains(session.name) {
+                if session.state == .joined, waited(session, limits.quiet) { session.close() }
+            }
+        }
+    }
+
+    private func sweep() {
+        if sessions.contains(where: { $0.state == .gone }) {
+            for session in sessions where session.state == .gone { pages -= UInt64(session.pageCount) }
+            sessions.removeAll { $0.state == .gone }
+        }
+        // Dictionaries keep their order, so the first would always be first: each gets its share.
+        let busy = domains.values.filter { $0.core.hasWork }
+        for domain in busy { domain.core.sweep(limit: max(16, limits.sweepPerTurn / busy.count)) }
+        for (name, domain) in domains where domain.isOver { domains[name] = nil }
+    }
+
+    // MARK: statistics
+
+    private func figures(fromDomain: UInt32, fromClient: UInt32) -> FiguresPart {
+        let members = sessions.filter { $0.state == .joined || $0.state == .silent }
+        let sorted = domains.values.sorted { $0.name < $1.name }
+        var part = FiguresPart()
+        part.domainCount = UInt32(sorted.count)
+        part.clientCount = UInt32(members.count)
+        part.figures.hasOwnCgroup = hasOwnCgroup()
+        part.figures.domains = sorted.dropFirst(Int(fromDomain)).prefix(FiguresPart.limit).map { domain in
+            var figures = BrokerFigures.Domain()
+            figures.name = domain.name
+            figures.epoch = domain.epoch
+            figures.store = domain.core.statistics
+            figures.allocatedBytes = domain.backing.allocatedBytes()
+            for session in members where session.domain === domain && session.state == .silent {
+                figures.orphanBytes += UInt64(domain.core.leases(of: session.name) ?? 0) * 4096
+            }
+            return figures
+        }
+        part.figures.clients = members.dropFirst(Int(fromClient)).prefix(FiguresPart.limit).map { session in
+            var figures = BrokerFigures.Client()
+            figures.process = session.process
+            figures.domain = session.domain?.name ?? ""
+            figures.pageCount = session.pageCount
+            figures.references = UInt32(clamping: session.domain?.core.leases(of: session.name) ?? 0)
+            figures.isSilent = session.state == .silent
+            return figures
+        }
+        return part
+    }
+}

@@ -1,0 +1,213 @@
+internal import Sharing
+
+/// The first message of a client that joins; its staging area travels with it.
+struct Hello: Equatable {
+    /// Empty: a domain of its own.
+    var domain: String
+    var pageCount: UInt32
+    var build = BrokerProtocol.build
+
+    func encoded() -> [UInt8] {
+        var writer = WireWriter(.hello)
+        writer.put(BrokerProtocol.magic)
+        writer.put(BrokerProtocol.version)
+        writer.put(pageCount)
+        writer.put(domain)
+        writer.put(build)
+        return writer.bytes
+    }
+
+    init(domain: String, pageCount: UInt32) {
+        self.domain = domain
+        self.pageCount = pageCount
+    }
+    /// After the kind, magic and version.
+    init?(_ reader: inout WireReader) {
+        guard let pageCount = reader.take(UInt32.self), let domain = reader.text(), let build = reader.text(),
+            reader.left == 0
+        else { return nil }
+        self.domain = domain
+        self.pageCount = pageCount
+        self.build = build
+    }
+}
+
+/// The broker's answer to ``Hello``; a read-only descriptor of the store travels with it.
+struct Welcome: Equatable {
+    var epoch: UInt64
+    var secret: [UInt8]
+    var batchLimit: UInt32
+    /// The domain's name, also when the broker chose it.
+    var domain: String
+
+    func encoded() -> [UInt8] {
+        var writer = WireWriter(.welcome, capacity: 512)
+        writer.put(BrokerProtocol.version)
+        writer.put(epoch)
+        writer.put(batchLimit)
+        writer.put(secret)
+        writer.put(domain)
+        return writer.bytes
+    }
+    init(epoch: UInt64, secret: [UInt8], batchLimit: UInt32, domain: String) {
+        self.epoch = epoch
+        self.secret = secret
+        self.batchLimit = batchLimit
+        self.domain = domain
+    }
+    init?(_ reader: inout WireReader) {
+        guard reader.take(UInt16.self) == BrokerProtocol.version, let epoch = reader.take(UInt64.self),
+            let batchLimit = reader.take(UInt32.self), let secret = reader.take(count: PageHasher.secretSize),
+            let domain = reader.text(), reader.left == 0
+        else { return nil }
+        self.init(epoch: epoch, secret: secret, batchLimit: batchLimit, domain: domain)
+    }
+}
+
+enum BatchCoding {
+    static func encode(_ batch: StoreBatch, number: UInt32) -> [UInt8] {
+        var writer = WireWriter(
+            .batch,
+            capacity: 32 + batch.forgotten.count * 4 + batch.sightings.count * 20 + batch.uniform.count * 12
+                + batch.publications.count * 8)
+        writer.put(number)
+        for count in [
+            batch.forgotten.count, batch.sightings.count, batch.uniform.count, batch.publications.count,
+        ] {
+            writer.put(UInt32(count))
+        }
+        for page in batch.forgotten { writer.put(page) }
+        for sighting in batch.sightings {
+            writer.put(sighting.page)
+            writer.put(sighting.hash.low)
+            writer.put(sighting.hash.high)
+        }
+        for uniform in batch.uniform {
+            writer.put(uniform.page)
+            writer.put(uniform.pattern)
+        }
+        for publication in batch.publications {
+            writer.put(publication.page)
+            writer.put(publication.slot)
+        }
+        return writer.bytes
+    }
+
+    /// After the kind.
+    static func decode(_ reader: inout WireReader) -> (number: UInt32, batch: StoreBatch)? {
+        guard let number = reader.take(UInt32.self), let forgotten = reader.take(UInt32.self),
+            let sightings = reader.take(UInt32.self), let uniform = reader.take(UInt32.self),
+            let publications = reader.take(UInt32.self)
+        else { return nil }
+        var batch = StoreBatch()
+        guard let pages = reader.list(count: forgotten, elementSize: 4, { $0.take(UInt32.self) }),
+            let seen = reader.list(count: sightings, elementSize: 20, { sighting(&$0) }),
+            let patterns = reader.list(
+                count: uniform, elementSize: 12,
+                { reader in
+                    pair(&reader, UInt64.self).map {
+                        StoreBatch.UniformPage(page: $0.page, pattern: $0.value)
+                    }
+                }),
+            let published = reader.list(
+                count: publications, elementSize: 8,
+                { reader in
+                    pair(&reader, UInt32.self).map { StoreBatch.Publication(page: $0.page, slot: $0.value) }
+                }),
+            reader.left == 0
+        else { return nil }
+        batch.forgotten = pages
+        batch.sightings = seen
+        batch.uniform = patterns
+        batch.publications = published
+        return (number, batch)
+    }
+
+    private static func pair<Number: FixedWidthInteger>(
+        _ reader: inout WireReader, _ type: Number.Type
+    ) -> (page: UInt32, value: Number)? {
+        guard let page = reader.take(UInt32.self), let value = reader.take(Number.self) else { return nil }
+        return (page, value)
+    }
+    private static func sighting(_ reader: inout WireReader) -> StoreBatch.Sighting? {
+        guard let page = reader.take(UInt32.self), let low = reader.take(UInt64.self),
+            let high = reader.take(UInt64.self)
+        else { return nil }
+        return StoreBatch.Sighting(page: page, hash: ContentHash(low: low, high: high))
+    }
+}
+
+enum ReplyCoding {
+    static func encode(_ reply: StoreReply, number: UInt32) -> [UInt8] {
+        let answers = reply.sightings.count + reply.uniform.count + reply.publications.count
+        var writer = WireWriter(.reply, capacity: 32 + answers * 9 + reply.promotions.count * 12)
+        writer.put(number)
+        writer.put(UInt8(reply.hasMore ? 1 : 0))
+        for list in [reply.sightings, reply.uniform, reply.publications] {
+            writer.put(UInt32(list.count))
+            for answer in list { put(answer, &writer) }
+        }
+        writer.put(UInt32(reply.promotions.count))
+        for promotion in reply.promotions {
+            writer.put(promotion.page)
+            writer.put(promotion.location.value)
+        }
+        return writer.bytes
+    }
+
+    private static func put(_ answer: StoreAnswer, _ writer: inout WireWriter) {
+        switch answer {
+        case .recorded: writer.put(UInt8(0))
+        case .publish: writer.put(UInt8(1))
+        case .refused: writer.put(UInt8(2))
+        case .frame(let location):
+            writer.put(UInt8(3))
+            writer.put(location.value)
+        }
+    }
+
+    private static func answer(_ reader: inout WireReader) -> StoreAnswer? {
+        switch reader.take(UInt8.self) {
+        case 0: .recorded
+        case 1: .publish
+        case 2: .refused
+        case 3: location(&reader).map { .frame($0) }
+        default: nil
+        }
+    }
+    /// A place whose byte offset a file can have.
+    private static func location(_ reader: inout WireReader) -> FrameLocation? {
+        guard let value = reader.take(UInt64.self), value < 1 << 48 else { return nil }
+        return FrameLocation(value)
+    }
+
+    /// After the kind. Whether it answers the batch is for the caller to check.
+    static func decode(_ reader: inout WireReader) -> (number: UInt32, reply: StoreReply)? {
+        guard let number = reader.take(UInt32.self), let more = reader.take(UInt8.self), more < 2 else {
+            return nil
+        }
+        var lists: [[StoreAnswer]] = []
+        for _ in 0..<3 {
+            guard let count = reader.take(UInt32.self),
+                let list = reader.list(count: count, elementSize: 1, { answer(&$0) })
+            else { return nil }
+            lists.append(list)
+        }
+        guard let count = reader.take(UInt32.self),
+            let promotions = reader.list(
+                count: count, elementSize: 12,
+                { reader -> StoreReply.Promotion? in
+                    guard let page = reader.take(UInt32.self), let location = location(&reader) else {
+                        return nil
+                    }
+                    return StoreReply.Promotion(page: page, location: location)
+                }),
+            reader.left == 0
+        else { return nil }
+        var reply = StoreReply()
+        (reply.sightings, reply.uniform, reply.publications) = (lists[0], lists[1], lists[2])
+        reply.promotions = promotions
+        reply.hasMore = more == 1
+        return (number, reply)
+    }
+}
