@@ -42,6 +42,12 @@ public final class SharingEngine {
     /// Pages that were cleared in the log and not seen written since: to be looked at when still clean at a harvest.
     var watched: [UInt64]
     var forgotten: [ClientPage] = []
+    /// Promotions that came between two passes.
+    var news: [StoreReply.Promotion] = []
+    /// Mappings that the kernel has beyond those that the records count: neighbours that it cannot join.
+    private var surplus = 0
+    private var countedAt = 0
+    private let mappingsAtStart: Int
     private var dirty: [UInt64]
     private var toClear: [UInt64]
     /// Written, but not to be watched yet; and reported as written, but not proved to be private yet.
@@ -68,6 +74,7 @@ public final class SharingEngine {
         self.policy = policy
         self.clock = clock
         records = try PageRecords(count: mapping.pageCount)
+        mappingsAtStart = mapping.countMappings()
         let words = (mapping.pageCount + 63) / 64
         watched = [UInt64](repeating: 0, count: words)
         dirty = watched
@@ -91,6 +98,7 @@ public final class SharingEngine {
 
     /// Connects a store. What an earlier one knew is void; pages that map its frames are looked at again and move over.
     public func connect(_ store: any FrameStore) {
+        if self.store != nil { loseStore() }
         self.store = store
         statistics.hasStore = true
         watchAll()
@@ -101,6 +109,7 @@ public final class SharingEngine {
         store = nil
         statistics.hasStore = false
         forgotten = []
+        news = []
         for page in 0..<records.count {
             records.setKnown(page, false)
             if case .frame = records.backing(page) {
@@ -125,6 +134,7 @@ public final class SharingEngine {
     public func pass(budget: UInt64 = 50_000_000) throws(LinuxError) -> PassResult {
         let started = clock()
         var result = PassResult()
+        takeOldNews()
         try harvest()
         result.activity += account()
         result.activity += audit()
@@ -133,6 +143,7 @@ public final class SharingEngine {
         result.activity += takeNews()
         settleOrphans()
         sendForgotten()
+        countMappings()
         statistics.fullScans += 1
         updateStatistics(cpu: clock() - started)
         return result
@@ -193,7 +204,11 @@ public final class SharingEngine {
                 activity += 1
                 switch records.kind(page) {
                 case .mapped, .zero:
-                    if mapping.arePrivate(page..<page + 1)[0] { noteUnshared(page) } else { rechecks.append(page) }
+                    if mapping.arePrivate(page..<page + 1)[0] {
+                        noteUnshared(page)
+                    } else {
+                        rechecks.append(page)
+                    }
                 case .home, .unshared: forget(page)
                 case .untouched: break
                 }
@@ -294,9 +309,23 @@ public final class SharingEngine {
     func refreshStatistics() {
         statistics.pagesMapped = records.count(of: .mapped)
         statistics.pagesZero = records.count(of: .zero)
-        statistics.mappings = records.seams + 1
+        statistics.mappings = records.seams + surplus + 1
+        statistics.pagesUnshared = records.sightedCount
+        statistics.pagesVolatile = records.volatileCount
         statistics.metadataBytes =
-            (records.count - records.count(of: .untouched)) * PageRecords.bytesPerPage + watched.count * 24
+            (records.count - records.count(of: .untouched)) * PageRecords.bytesPerPage + watched.count * 32
+    }
+
+    // MARK: mappings
+
+    /// Whether so many mappings more may be made.
+    func hasRoom(for growth: Int) -> Bool { records.seams + surplus + growth < policy.mappingLimit }
+
+    /// Asks the kernel how many mappings there really are, when many were made since the last time.
+    private func countMappings() {
+        guard abs(records.seams - countedAt) >= 256 else { return }
+        countedAt = records.seams
+        surplus = max(0, mapping.countMappings() - mappingsAtStart - records.seams)
     }
 
     // MARK: small steps
