@@ -80,7 +80,7 @@ extension SharingEngine {
             guard hasRoom(for: planned + growth),
                 mapping.fetchFrames(span.location, count: span.pages.count, into: fetched) == span.pages.count
             else {
-                span.targets.forEach(forget)
+                span.targets.forEach(postpone)
                 continue
             }
             fetched += span.pages.count
@@ -110,7 +110,7 @@ extension SharingEngine {
             } else if opened, fatal == nil {
                 mergePieces(ready[index], kept: kept[index])
             } else {
-                ready[index].targets.forEach(forget)
+                ready[index].targets.forEach(postpone)
             }
         }
     }
@@ -149,7 +149,7 @@ extension SharingEngine {
         }
         // A stretch that is whole and could not be mapped all the same: nothing smaller will do.
         if kept.isEmpty || targets.isEmpty || targets.count == span.pages.count {
-            return targets.forEach(forget)
+            return targets.forEach(postpone)
         }
         var start = 0
         while start < targets.count {
@@ -209,7 +209,8 @@ extension SharingEngine {
     }
 
     private func mergeZeroRun(_ pages: Range<Int>) {
-        guard fatal == nil, hasRoom(for: records.growth(pages, .zero)) else { return }
+        guard fatal == nil else { return }
+        guard hasRoom(for: records.growth(pages, .zero)) else { return pages.forEach(postpone) }
         var run = pages.lowerBound..<pages.lowerBound
         var mapped = false
         let isNew = pages.contains { records.isUnregistered($0) }
@@ -225,7 +226,10 @@ extension SharingEngine {
                 replaced[0] = run.count
             } catch { self.note(error) }
         }
-        guard opened, mapped else { return }
+        guard opened, mapped else {
+            // The first page changed, and will be reported; the others had no chance.
+            return pages.forEach(opened && run.isEmpty ? watch : postpone)
+        }
         let hidden = run.filter { records.backing($0) == .home }
         records.setBacking(run, .zero)
         for page in run {

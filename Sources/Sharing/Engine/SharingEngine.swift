@@ -52,6 +52,8 @@ public final class SharingEngine {
     private var toClear: [UInt64]
     /// Written, but not to be watched yet; and reported as written, but not proved to be private yet.
     private var deferred: [UInt64]
+    private var postponed: [UInt64]
+    private static let passesToRetry = 32
     private var rechecks: [Int] = []
     private var orphanPasses = 0
     private var hasOrphans = false
@@ -80,6 +82,7 @@ public final class SharingEngine {
         dirty = watched
         toClear = watched
         deferred = watched
+        postponed = watched
     }
 
     /// Takes a new policy. Turned on again after it was off, everything is looked at anew.
@@ -138,6 +141,7 @@ public final class SharingEngine {
         try harvest()
         result.activity += account()
         result.activity += audit()
+        watchPostponed()
         sendForgotten()
         result.isUnfinished = look(&result.activity, until: started + budget)
         result.activity += takeNews()
@@ -313,7 +317,7 @@ public final class SharingEngine {
         statistics.pagesUnshared = records.sightedCount
         statistics.pagesVolatile = records.volatileCount
         statistics.metadataBytes =
-            (records.count - records.count(of: .untouched)) * PageRecords.bytesPerPage + watched.count * 32
+            (records.count - records.count(of: .untouched)) * PageRecords.bytesPerPage + watched.count * 40
     }
 
     // MARK: mappings
@@ -333,6 +337,20 @@ public final class SharingEngine {
     func isWatched(_ page: Int) -> Bool { watched[page >> 6] & (1 << UInt64(page & 63)) != 0 }
     func watch(_ page: Int) { watched[page >> 6] |= 1 << UInt64(page & 63) }
     func unwatch(_ page: Int) { watched[page >> 6] &= ~(1 << UInt64(page & 63)) }
+
+    /// A page that could not be mapped now, for no reason of its own: it is looked at again some passes later.
+    func postpone(_ page: Int) {
+        forget(page)
+        postponed[page >> 6] |= 1 << UInt64(page & 63)
+    }
+
+    private func watchPostponed() {
+        guard statistics.fullScans % Self.passesToRetry == 0 else { return }
+        for index in postponed.indices where postponed[index] != 0 {
+            watched[index] |= postponed[index]
+            postponed[index] = 0
+        }
+    }
 
     /// Has the store forget the page, soon.
     func forget(_ page: Int) {
