@@ -36,6 +36,7 @@ let package = Package(
             name: "Hypervisor",
             dependencies: ["GuestMemory", "CLinux", .product(name: "Logging", package: "swift-log")],
             swiftSettings: strict),
+        .systemLibrary(name: "CBlake2", providers: [.apt(["libb2-dev"])]),
         .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
         .target(name: "Sharing", dependencies: ["GuestMemory", "CLinux", "CXXHash"], swiftSettings: strict),
         .target(name: "FrameBroker", dependencies: ["Sharing", "GuestMemory", "CLinux"], swiftSettings: strict),
@@ -46,7 +47,8 @@ let package = Package(
         .executableTarget(
             name: "mingle-vmm",
             dependencies: [
-                "Hypervisor", "GuestMemory", "CLinux", .product(name: "Logging", package: "swift-log"),
+                "Hypervisor", "Sharing", "FrameBroker", "GuestMemory", "CLinux", "CBlake2",
+                .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict),
         .target(name: "MingleSupport", dependencies: ["CLinux"], swiftSettings: strict),
@@ -68,6 +70,10 @@ let package = Package(
         .testTarget(
             name: "SharingTests", dependencies: ["Sharing", "GuestMemory", "CLinux", "TestSupport"],
             swiftSettings: tests),
+        // A broker's client as a process of its own: tests kill it, and it measures.
+        .executableTarget(
+            name: "broker-test-client", dependencies: ["FrameBroker", "Sharing", "GuestMemory"],
+            path: "Tests/BrokerTestClient", swiftSettings: tests),
         .testTarget(
             name: "GuestImagesTests",
             dependencies: ["GuestImages", "TestSupport", "CLZ4", "CZstd", "CLZMA", "CZlib"],
@@ -77,11 +83,14 @@ let package = Package(
             swiftSettings: tests),
         .testTarget(
             name: "FrameBrokerTests",
-            dependencies: ["FrameBroker", "Sharing", "GuestMemory", "CLinux", "TestSupport", "mingle-broker"],
+            dependencies: [
+                "FrameBroker", "Sharing", "GuestMemory", "CLinux", "TestSupport", "mingle-broker",
+                "broker-test-client",
+            ],
             swiftSettings: tests),
         .testTarget(
             name: "IntegrationTests",
-            dependencies: ["Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
+            dependencies: ["mingle-vmm", "Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
             swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]

@@ -58,8 +58,3 @@ int mingle_mremap_onto(void *from, size_t size, void *to) {
     void *result = mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to);
     return result == MAP_FAILED ? -errno : 0;
 }
-
-int mingle_punch_hole(int fd, uint64_t offset, uint64_t size) {
-    int result = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size);
-    return result < 0 ? -errno : 0;
-}

@@ -52,6 +52,9 @@ public final class GuestMemory: Sendable {
         } catch { throw .system(error) }
     }
 
+    /// Bytes of host memory that the memory file takes now.
+    public var allocatedBytes: UInt64 { file.allocatedBytes() }
+
     /// Where `count` bytes at `address` lie in the memory file, or an error when they are not all RAM of one region.
     func offset(of address: GuestAddress, count: UInt64) throws(GuestMemoryError) -> Int {
         for region in regions where region.range.start <= address && address < region.range.end {

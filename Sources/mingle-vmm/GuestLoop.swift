@@ -39,11 +39,15 @@ struct GuestLoop: ~Copyable {
     private let machine: VirtualMachine
     private let timeline: Timeline
     private var console: Console
+    private let control: ControlServer?
     private var stopping: Stopping?
     private let timeLimit: UInt64?
     private var announcedReady = false
 
-    init(_ options: Options, _ machine: VirtualMachine, _ timeline: Timeline) throws(LinuxError) {
+    init(
+        _ options: Options, _ machine: VirtualMachine, _ timeline: Timeline, _ control: ControlServer?
+    ) throws(LinuxError) {
+        self.control = control
         self.options = options
         self.machine = machine
         self.timeline = timeline
@@ -69,7 +73,8 @@ struct GuestLoop: ~Copyable {
                     (signals.number, .input), (wake.number, .input),
                     (console.wantsInput ? console.inputDescriptor ?? -1 : -1, .input),
                     (hasOutput ? console.outputDescriptor ?? -1 : -1, .output),
-                ], timeout: timeout())
+                ] + (control?.descriptors ?? []).map { ($0, .input) }, timeout: timeout())
+            control?.serve(ready.dropFirst(4).map { !$0.isEmpty })
             if !ready[1].isEmpty { wake.drain() }
             if !ready[3].isEmpty { console.writeOutput() }
             if !ready[2].isEmpty, console.readInput() == .quit {
@@ -95,10 +100,9 @@ struct GuestLoop: ~Copyable {
         stopping = Stopping(
             signal: signal, deadline: now + UInt64(options.grace * 1e9), nextPress: now + 500_000_000)
         record?.update(state: "stopping")
-        let isPayload = options.configuration.bootProtocol == .payload
+        guard machine.hasPowerButton else { return stop(after: signal) }
         machine.requestStop()
-        // A payload has no power button.
-        return isPayload ? stop(after: signal) : nil
+        return nil
     }
 
     private mutating func checkTime() -> Outcome? {

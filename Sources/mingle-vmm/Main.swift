@@ -25,6 +25,7 @@ struct VMM {
     }
 
     private static func run(_ options: Options, _ timeline: Timeline) throws -> Int32 {
+        if options.diesWithParent { HostIO.dieWithParent() }
         let signals = try HostIO.signals([SIGTERM, SIGHUP, SIGINT, SIGQUIT])
         let record = try GuestRecord(options)
         let wake = try WakeEvent()
@@ -34,15 +35,19 @@ struct VMM {
             if number <= 2 { wake.signal() }
         }
         observer.serialOutput = { wake.signal() }
+        observer.serialInput = { wake.signal() }
         observer.ended = { wake.signal() }
         observer.entered = { timeline.enter() }
 
         let machine = try VirtualMachine(options.configuration, observer: observer)
         let built = monotonicNanoseconds()
-        var loop = try GuestLoop(options, machine, timeline)
+        let sharing = try SharingSession(options, machine)
+        let control = try ControlServer(options, machine, sharing, timeline)
+        var loop = try GuestLoop(options, machine, timeline, control)
         try machine.start()
         record?.update(state: "booting")
         let outcome = loop.run(signals, wake, record)
+        sharing?.stop()
         machine.stop()
         loop.finish()
         let ended = monotonicNanoseconds()

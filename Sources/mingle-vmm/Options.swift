@@ -24,13 +24,32 @@ struct Options {
     var reportPath: String?
     /// What `mingle ps` shows as the image.
     var imageLabel = ""
+    var sharing = SharingOptions()
+    /// Socket for commands while the guest runs (docs/control.md).
+    var controlPath: String?
+    /// End with the process that started us.
+    var diesWithParent = false
+
+    struct SharingOptions: Equatable {
+        enum Window: String, CaseIterable { case auto, userfaultfd, pause }
+        var isOn = false
+        /// nil: of this guest alone.
+        var domain: String?
+        /// Percent of one CPU.
+        var cpuPercent = 25.0
+        var window = Window.auto
+        /// The broker's socket; without one, only zero pages are shared.
+        var brokerPath: String?
+        var tracePath: String?
+    }
 
     static let usage = """
         usage: mingle-vmm --kernel PATH [--name NAME] [--memory BYTES] [--cpus N] [--boot auto|pvh|linux64|bzimage|payload]
                [--initrd PATH]... [--cmdline TEXT] [--serial stdio|none|file:PATH] [--eof-to-guest] [--timeout SECONDS]
                [--grace SECONDS] [--log-level trace|debug|info|warning|error] [--state-dir DIR] [--seed N]
                [--guest-index N] [--arguments TEXT] [--dirty-log off|on|manual] [--report PATH] [--image LABEL]
-               [--kvm PATH]
+               [--kvm PATH] [--sharing builtin|off] [--domain NAME] [--share-cpu PERCENT] [--broker SOCKET]
+               [--window auto|userfaultfd|pause] [--trace-share FILE] [--control SOCKET] [--die-with-parent]
         Runs one guest. Made to be started by `mingle run`, which has the defaults and the help.
         """
 
@@ -41,6 +60,10 @@ struct Options {
                 endOfFileToGuest = true
                 continue
             }
+            if option == "--die-with-parent" {
+                diesWithParent = true
+                continue
+            }
             guard option.hasPrefix("--") else { throw UsageError("unexpected argument '\(option)'") }
             guard let value = rest.popFirst() else {
                 throw UsageError("\(option) needs a value, or is unknown")
@@ -48,6 +71,7 @@ struct Options {
             try set(option, value)
         }
         guard !configuration.kernelPath.isEmpty else { throw UsageError("--kernel is missing") }
+        if sharing.isOn { configuration.dirtyLog = .manual }
         guard configuration.name.isPlainName else {
             throw UsageError(
                 "--name \(configuration.name): use letters, digits, '.', '_' and '-', at most 64")
@@ -73,6 +97,8 @@ struct Options {
         case "--grace": grace = try seconds(option, value)
         case "--state-dir": stateDirectory = value
         case "--report": reportPath = value
+        case "--control": controlPath = value
+        case "--sharing", "--domain", "--share-cpu", "--window", "--broker", "--trace-share": try setSharing(option, value)
         case "--image": imageLabel = value
         case "--log-level":
             guard let level = Logger.Level(rawValue: value) else {
@@ -80,6 +106,24 @@ struct Options {
             }
             logLevel = level
         default: throw UsageError("unknown option \(option)")
+        }
+    }
+
+    private mutating func setSharing(_ option: String, _ value: String) throws(UsageError) {
+        switch option {
+        case "--sharing":
+            guard value == "builtin" || value == "off" else { throw UsageError("--sharing \(value): use builtin or off") }
+            sharing.isOn = value == "builtin"
+        case "--domain": sharing.domain = value
+        case "--window": sharing.window = try choice(option, value)
+        case "--broker": sharing.brokerPath = value
+        case "--trace-share": sharing.tracePath = value
+        default:
+            let percent = value.hasSuffix("%") ? String(value.dropLast()) : value
+            guard let number = Double(percent), number > 0, number <= 100 else {
+                throw UsageError("--share-cpu \(value): a percentage of one CPU, above 0 and up to 100")
+            }
+            sharing.cpuPercent = number
         }
     }
 

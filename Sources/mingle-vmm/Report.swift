@@ -19,8 +19,8 @@ struct Report {
         let configuration = options.configuration
         return """
             {
-              "name": \(quoted(configuration.name)),
-              "kernel": \(quoted(configuration.kernelPath)),
+              "name": \(JSONText.quoted(configuration.name)),
+              "kernel": \(JSONText.quoted(configuration.kernelPath)),
               "memory_bytes": \(configuration.memorySizeInBytes),
               "cpus": \(configuration.processorCount),
               "end": "\(outcome.end.word)",
@@ -31,8 +31,12 @@ struct Report {
 
             """
     }
+}
 
-    private func quoted(_ text: String) -> String {
+/// JSON by hand: an encoder would bring Foundation.
+enum JSONText {
+    /// A string literal.
+    static func quoted(_ text: String) -> String {
         var result = "\""
         for scalar in text.unicodeScalars {
             switch scalar {

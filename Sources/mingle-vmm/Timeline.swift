@@ -11,6 +11,7 @@ final class Timeline: Sendable {
     private struct State {
         var entered: UInt64?
         var isReady = false
+        var readyAfter: UInt64?
         var acceptsInput = false
         var rings: [Ring] = []
         var ringCount = 0
@@ -29,7 +30,10 @@ final class Timeline: Sendable {
         let now = monotonicNanoseconds()
         state.withLock { state in
             state.ringCount += 1
-            if number == 1 { state.isReady = true }
+            if number == 1, !state.isReady {
+                state.isReady = true
+                state.readyAfter = now - started
+            }
             if number == 2 { state.acceptsInput = true }
             if state.rings.count < Self.keptRings {
                 state.rings.append(Ring(number: number, processor: processor, at: now))
@@ -40,6 +44,8 @@ final class Timeline: Sendable {
     var entered: UInt64? { state.withLock { $0.entered } }
     /// Whether the guest has rung 1, "ready".
     var isReady: Bool { state.withLock { $0.isReady } }
+    /// Nanoseconds from the start of this process to the first ring of 1.
+    var readyAfter: UInt64? { state.withLock { $0.readyAfter } }
     /// Whether the guest has rung 2: its terminal line takes any bytes (guests/linux/README.md).
     var acceptsInput: Bool { state.withLock { $0.acceptsInput } }
 

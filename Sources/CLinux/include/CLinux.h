@@ -161,8 +161,6 @@ static inline int mingle_pidfd_send_signal(int pidfd, int signal) {
 /// mremap is variadic. Moves a mapping's pages onto `to`, replacing what was there; `from` stays mapped, without them.
 /// Returns 0, or -errno.
 int mingle_mremap_onto(void *from, size_t size, void *to);
-/// fallocate(2) with FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE. Returns 0, or -errno.
-int mingle_punch_hole(int fd, uint64_t offset, uint64_t size);
 static inline int mingle_userfaultfd(int flags) {
     int fd = (int)syscall(SYS_userfaultfd, flags);
     return fd < 0 ? -errno : fd;
@@ -181,6 +179,11 @@ int mingle_install_kick_handler(int signal);
 /// Starts a thread with a name and a stack of `stackSize` bytes, all signals blocked but `kickSignal` (0: all blocked).
 int mingle_thread_create(pthread_t *thread, const char *name, size_t stackSize, int kickSignal,
                          void *(*body)(void *), void *context);
+
+/// prctl is variadic: PR_SET_PDEATHSIG. Returns 0, or -errno.
+static inline int mingle_die_with_parent(int signal) {
+    return prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0) < 0 ? -errno : 0;
+}
 
 // ---- guest bytes: anybody may change them at any time, so each is read or written once, whole ----
 static inline uint8_t mingle_load8(const void *p) { return __atomic_load_n((const uint8_t *)p, __ATOMIC_RELAXED); }

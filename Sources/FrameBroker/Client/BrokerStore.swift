@@ -116,6 +116,13 @@ public final class BrokerStore: FrameStore {
         return .lost(reason)
     }
 
+    /// The process that listens at the socket: the supervisor, whose only child serves.
+    public static func brokerProcess(path: String) throws(BrokerError) -> Int32 {
+        do throws(LinuxError) { return try PacketSocket.connect(to: path).peer().process } catch {
+            throw .system(error)
+        }
+    }
+
     /// The numbers of a broker.
     public static func statistics(path: String, deadlineMilliseconds: Int = 2000) throws(BrokerError)
         -> BrokerFigures

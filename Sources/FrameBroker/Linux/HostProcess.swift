@@ -7,7 +7,7 @@ internal import Glibc
 package enum HostProcess {
     package static let ownExecutable = "/proc/self/exe"
 
-    /// Starts a program with an empty environment, no signal blocked or ignored, and /dev/null as its standard streams.
+    /// Starts the program of the broker with an empty environment, no signal blocked or ignored, and /dev/null as its standard streams.
     /// - Parameters:
     ///   - inherited: becomes the child's descriptor 3; everything else is close-on-exec.
     ///   - newSession: whether the child leads a session of its own.
@@ -35,9 +35,10 @@ package enum HostProcess {
         if newSession { flags |= MINGLE_SPAWN_SETSID }
         unsafe posix_spawnattr_setflags(&attributes, flags)
 
-        var strings = unsafe ([path] + arguments).map { unsafe strdup($0) }
+        var strings = unsafe (["mingle-broker"] + arguments).map { unsafe strdup($0) }
         unsafe strings.append(nil)
-        defer { for unsafestring in unsafe strings { unsafe free(string) } }
+        defer { unsafe strings.forEach { unsafe free($0) } }
+
         var environment: [UnsafeMutablePointer<CChar>?] = unsafe [nil]
         var child: pid_t = 0
         // SAFETY: both lists end with NULL and outlive the call.
@@ -94,6 +95,9 @@ package enum HostProcess {
     package static func harden() {
         _ = mingle_prctl(PR_SET_DUMPABLE, 0)
         _ = mingle_prctl(PR_SET_NO_NEW_PRIVS, 1)
+        // Started through /proc/self/exe, it would be called "exe".
+        // SAFETY: NUL-terminated for the time of the call; the kernel copies it.
+        _ = unsafe "mingle-broker".withCString { mingle_prctl(PR_SET_NAME, UInt(bitPattern: $0)) }
         _ = umask(0o077)
         // SAFETY: a constant, NUL-terminated.
         _ = unsafe chdir("/")

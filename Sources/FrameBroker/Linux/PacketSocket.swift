@@ -1,11 +1,11 @@
 internal import CLinux
-internal import GuestMemory
+package import GuestMemory
 
 /// A Unix packet socket: whole messages, in order, with a descriptor at times. Never blocks.
-struct PacketSocket: ~Copyable {
-    let descriptor: OwnedDescriptor
+package struct PacketSocket: ~Copyable {
+    package let descriptor: OwnedDescriptor
 
-    enum Received {
+    package enum Received {
         /// A message; `passed` is a descriptor that now belongs to the receiver, or -1.
         case packet([UInt8], passed: Int32)
         case nothing
@@ -14,16 +14,16 @@ struct PacketSocket: ~Copyable {
         /// Longer than allowed, or with more than one descriptor; all of it was dropped.
         case odd
     }
-    enum Sent { case done, full, broken }
+    package enum Sent { case done, full, broken }
 
-    static func connect(to path: String) throws(LinuxError) -> PacketSocket {
+    package static func connect(to path: String) throws(LinuxError) -> PacketSocket {
         let descriptor = OwnedDescriptor(adopting: try checked(mingle_packet_socket(), "socket"))
         // SAFETY: the path is a NUL-terminated copy for the time of the call.
         try checked(unsafe mingle_packet_connect(descriptor.number, path), "connect", path)
         return PacketSocket(descriptor: descriptor)
     }
 
-    static func listen(at path: String, backlog: Int32) throws(LinuxError) -> PacketSocket {
+    package static func listen(at path: String, backlog: Int32) throws(LinuxError) -> PacketSocket {
         let descriptor = OwnedDescriptor(adopting: try checked(mingle_packet_socket(), "socket"))
         // SAFETY: the path is a NUL-terminated copy for the time of the call.
         try checked(unsafe mingle_packet_listen(descriptor.number, path, backlog), "bind", path)
@@ -31,12 +31,12 @@ struct PacketSocket: ~Copyable {
     }
 
     /// The next waiting connection; EAGAIN when there is none.
-    func accept() throws(LinuxError) -> PacketSocket {
+    package func accept() throws(LinuxError) -> PacketSocket {
         let number = try checked(mingle_packet_accept(descriptor.number), "accept")
         return PacketSocket(descriptor: OwnedDescriptor(adopting: number))
     }
 
-    func send(_ bytes: [UInt8], passing passed: Int32 = -1) -> Sent {
+    package func send(_ bytes: [UInt8], passing passed: Int32 = -1) -> Sent {
         while true {
             // SAFETY: the array is alive for the call.
             let result = unsafe bytes.withUnsafeBytes { buffer in
@@ -49,7 +49,7 @@ struct PacketSocket: ~Copyable {
     }
 
     /// - Parameter buffer: where messages arrive; its size is the longest that is taken.
-    func receive(into buffer: inout [UInt8]) -> Received {
+    package func receive(into buffer: inout [UInt8]) -> Received {
         var passed: Int32 = -1
         var result = 0
         repeat {
@@ -95,8 +95,8 @@ struct PacketSocket: ~Copyable {
 
     /// Waits until a message can be read, or the time is over.
     /// - Returns: false when it is over.
-    func waitForInput(until deadline: UInt64) -> Bool { wait(Int16(POLLIN), until: deadline) }
-    func waitForRoom(until deadline: UInt64) -> Bool { wait(Int16(POLLOUT), until: deadline) }
+    package func waitForInput(until deadline: UInt64) -> Bool { wait(Int16(POLLIN), until: deadline) }
+    package func waitForRoom(until deadline: UInt64) -> Bool { wait(Int16(POLLOUT), until: deadline) }
 
     private func wait(_ events: Int16, until deadline: UInt64) -> Bool {
         while true {

@@ -59,6 +59,14 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
         return status
     }
 
+    /// Bytes of memory or disk that the file takes; 0 when unknown.
+    public func allocatedBytes() -> UInt64 {
+        var status = stat()
+        // SAFETY: fstat fills a live local.
+        guard unsafe fstat(number, &status) == 0 else { return 0 }
+        return UInt64(max(0, status.st_blocks)) * 512
+    }
+
     /// Sets the size in bytes (ftruncate(2)).
     public func truncate(to size: UInt64) throws(LinuxError) {
         guard size <= UInt64(Int64.max) else { throw LinuxError(operation: "ftruncate", code: EFBIG) }

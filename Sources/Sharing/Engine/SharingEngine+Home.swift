@@ -51,6 +51,7 @@ extension SharingEngine {
         records.setBacking(run, .home)
         for page in run {
             forget(page)
+            note(.rehomed, page)
             records.setKind(page, records.kind(page) == .zero ? .untouched : .home)
             records.setUnregistered(page, true)
             records.setOrphan(page, false)
@@ -71,6 +72,7 @@ extension SharingEngine {
         sendForgotten()
         // Frames are freed when every client has spoken once more.
         if isLast { keepInTouch() }
+        flushTrace()
         refreshStatistics()
         return fatal == nil && !isLast
     }

@@ -144,6 +144,7 @@ extension SharingEngine {
         let targets = span.targets.filter { page in
             guard excluded.contains(page) else { return true }
             count { $0.mismatches += 1 }
+            note(.mismatch, page)
             forget(page)
             return false
         }
@@ -180,13 +181,16 @@ extension SharingEngine {
             guard remaining.first == page else {
                 records.setKind(page, .mapped)
                 unwatch(page)
+                note(.merged, page, span.location.advanced(by: page - span.pages.lowerBound))
                 count { $0.pagesMerged += 1 }
                 continue
             }
             remaining = remaining.dropFirst()
             records.setKind(page, .unshared)
+            note(.absorbed, page)
             if span.targets.contains(page) {
                 count { $0.mismatches += 1 }
+                note(.mismatch, page)
                 forget(page)
             }
         }
@@ -235,6 +239,7 @@ extension SharingEngine {
         for page in run {
             forget(page)
             unwatch(page)
+            note(.zeroed, page)
             records.setKind(page, .zero)
             records.setUnregistered(page, true)
             records.setOrphan(page, false)

@@ -128,7 +128,9 @@ extension SharingEngine {
         _ wanted: inout [ClientPage]
     ) {
         switch answer {
-        case .recorded: records.setKnown(Int(page), true)
+        case .recorded:
+            records.setKnown(Int(page), true)
+            note(.sighted, Int(page))
         case .frame(let location):
             records.setKnown(Int(page), true)
             hits.append((Int(page), location))

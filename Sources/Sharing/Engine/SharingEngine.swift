@@ -29,6 +29,9 @@ public final class SharingEngine {
 
     public private(set) var policy: SharingPolicy
     public private(set) var statistics = SharingStatistics()
+    /// Told of events after each pass, if set.
+    public var trace: (([ShareEvent]) -> Void)?
+    private var events: [ShareEvent] = []
     /// Why the guest must not go on, once that is so.
     public internal(set) var fatal: MappingFailure?
 
@@ -148,6 +151,7 @@ public final class SharingEngine {
         settleOrphans()
         sendForgotten()
         countMappings()
+        flushTrace()
         statistics.fullScans += 1
         updateStatistics(cpu: clock() - started)
         return result
@@ -251,6 +255,7 @@ public final class SharingEngine {
 
     private func noteUnshared(_ page: Int) {
         statistics.pagesUnsharedTotal += 1
+        note(.unshared, page)
         records.setKind(page, .unshared)
         forget(page)
     }
@@ -355,9 +360,23 @@ public final class SharingEngine {
     /// Has the store forget the page, soon.
     func forget(_ page: Int) {
         guard records.isKnown(page) else { return }
+        note(.released, page)
         records.setKnown(page, false)
         forgotten.append(ClientPage(page))
     }
 
     func count(_ body: (inout SharingStatistics) -> Void) { body(&statistics) }
+
+    /// Never inside a window.
+    func note(_ kind: ShareEvent.Kind, _ page: Int, _ location: FrameLocation? = nil) {
+        if trace == nil { return }
+        events.append(ShareEvent(kind: kind, page: page, location: location))
+        if events.count >= 4096 { flushTrace() }
+    }
+
+    func flushTrace() {
+        if events.isEmpty { return }
+        trace?(events)
+        events.removeAll(keepingCapacity: true)
+    }
 }

@@ -1,14 +1,11 @@
 internal import CLinux
 package import GuestMemory
 internal import Glibc
-internal import CXXHash
 
 /// The engine's hands on a real guest: maps, compares, protects. The one place that replaces parts of the guest's
 /// mapping. The scanner's thread uses it.
 @safe
 package final class LinuxGuestMapping: GuestMapping {
-    /// Bytes of the secret that keys the hash (XXH3_SECRET_SIZE_MIN is 136).
-    package static let secretSize = 192
     private static let pageSize = Int(Page.size)
 
     package let pageCount: Int
@@ -20,9 +17,7 @@ package final class LinuxGuestMapping: GuestMapping {
     private let buffer: MemoryMapping
     /// Address space in which a stretch with kept pages is put together before it takes its place.
     private let scratch: MemoryMapping
-    private var store: StoreFile?
-    private var staging: StagingArea?
-    private var secret: [UInt8]
+    private var connection: StoreConnection?
     private var isRegistered = false
     private var hasScratch = true
 
@@ -34,17 +29,11 @@ package final class LinuxGuestMapping: GuestMapping {
         pageMap = try PageMap()
         buffer = try .anonymous(sizeInBytes: UInt64(bufferedFrames) * Page.size)
         scratch = try .anonymous(sizeInBytes: UInt64(bufferedFrames) * Page.size)
-        secret = [UInt8](repeating: 0, count: Self.secretSize)
         if userFault?.ability == .protect { try register() }
     }
 
-    /// Connects a domain's store. The descriptor of an earlier one closes; what maps it stays.
-    package func connect(store: StoreFile, secret: [UInt8], staging: StagingArea) {
-        precondition(secret.count == Self.secretSize, "a secret of the length that the store gives")
-        self.store = store
-        self.secret = secret
-        self.staging = staging
-    }
+    /// Connects a domain's store. What maps the frames of an earlier one goes on doing so.
+    package func connect(_ connection: StoreConnection) { self.connection = connection }
 
     // MARK: addresses; SAFETY (whole file): every page number is checked against the mapping's length before it becomes
     // an address, so each pointer below points into the guest's one mapping, the buffer or the scratch.
@@ -72,38 +61,28 @@ package final class LinuxGuestMapping: GuestMapping {
         return .other(hash(page))
     }
 
-    package func hash(_ page: Int) -> ContentHash { unsafe Self.hash(pointer(page), secret) }
-
-    /// The keyed hash of 4096 bytes.
-    package static func hash(_ bytes: [UInt8], secret: [UInt8]) -> ContentHash {
-        precondition(bytes.count == pageSize && secret.count == secretSize, "a page and a secret")
-        return unsafe bytes.withUnsafeBytes { page in unsafe hash(page.baseAddress!, secret) }
-    }
-
-    private static func hash(_ page: UnsafeRawPointer, _ secret: [UInt8]) -> ContentHash {
-        unsafe secret.withUnsafeBytes { key in
-            let hash = unsafe XXH3_128bits_withSecret(page, pageSize, key.baseAddress!, key.count)
-            return ContentHash(low: hash.low64, high: hash.high64)
-        }
+    package func hash(_ page: Int) -> ContentHash {
+        guard let connection else { return ContentHash(low: 0, high: 0) }
+        return unsafe connection.hasher.hash(
+            UnsafeRawBufferPointer(start: pointer(page), count: Self.pageSize))
     }
 
     package func isZero(_ page: Int) -> Bool { unsafe mingle_page_is_uniform(pointer(page), 0) != 0 }
 
     package func stage(_ page: Int, slot: Int) {
-        unsafe staging?.withStagingSlot(UInt32(slot)) { slot in
-            // SAFETY: the slot is a page; so is the guest's.
-            unsafe mingle_copy(slot.baseAddress!, pointer(page), Self.pageSize)
+        unsafe connection?.staging.withStagingSlot(UInt32(slot)) { target in
+            guard let base = target.baseAddress else { return }
+            unsafe mingle_copy(base, pointer(page), Self.pageSize)
         }
     }
 
     package func fetchFrames(_ location: FrameLocation, count: Int, into index: Int) -> Int {
-        guard let store, count > 0, index >= 0, index + count <= bufferedFrames else { return 0 }
+        guard let connection, count > 0, index >= 0, index + count <= bufferedFrames else { return 0 }
         let wanted = count * Self.pageSize
         var done = 0
         while done < wanted {
             let got = unsafe pread(
-                store.descriptor.number, fetched(index) + done, wanted - done, Int(location.fileOffset) + done
-            )
+                connection.fileNumber, fetched(index) + done, wanted - done, Int(location.fileOffset) + done)
             if got < 0, errno == EINTR { continue }
             if got <= 0 { break }
             done += got
@@ -151,9 +130,9 @@ package final class LinuxGuestMapping: GuestMapping {
     // MARK: replacing
 
     package func mapFrames(_ pages: Range<Int>, _ location: FrameLocation) throws(MappingFailure) {
-        guard let store else { throw .unchanged(LinuxError(operation: "mmap", code: EBADF)) }
+        guard let connection else { throw .unchanged(LinuxError(operation: "mmap", code: EBADF)) }
         try replace(
-            pages, flags: MAP_PRIVATE | MAP_NORESERVE, descriptor: store.descriptor.number,
+            pages, flags: MAP_PRIVATE | MAP_NORESERVE, descriptor: connection.fileNumber,
             offset: location.fileOffset)
     }
 
@@ -209,11 +188,11 @@ package final class LinuxGuestMapping: GuestMapping {
     package func mapFrames(
         _ pages: Range<Int>, _ location: FrameLocation, keeping kept: [Int]
     ) throws(MappingFailure) -> Bool {
-        guard let userFault, let store, pages.count <= bufferedFrames, hasScratch else { return false }
+        guard let userFault, let connection, pages.count <= bufferedFrames, hasScratch else { return false }
         let size = pages.count * Self.pageSize
         let base = unsafe UInt(bitPattern: scratch.base)
         let flags = MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED
-        guard map(base, size, flags, store.descriptor.number, location.fileOffset) == 0 else {
+        guard map(base, size, flags, connection.fileNumber, location.fileOffset) == 0 else {
             hasScratch = isMapped(base, bufferedFrames)
             return false
         }
@@ -285,8 +264,18 @@ package final class LinuxGuestMapping: GuestMapping {
     }
 }
 
-/// A domain's store, open for reading.
-package final class StoreFile: Sendable {
-    package let descriptor: OwnedDescriptor
-    package init(_ descriptor: consuming OwnedDescriptor) { self.descriptor = descriptor }
+/// What a client needs of a domain's store to look into it: the file for reading, the key of the hash, the staging area.
+package final class StoreConnection {
+    let fileNumber: Int32
+    let hasher: PageHasher
+    let staging: StagingArea
+    private let owner: AnyObject
+
+    /// - Parameter owner: keeps the file open as long as it lives.
+    package init(fileNumber: Int32, owner: AnyObject, hasher: PageHasher, staging: StagingArea) {
+        self.fileNumber = fileNumber
+        self.owner = owner
+        self.hasher = hasher
+        self.staging = staging
+    }
 }

@@ -1,7 +1,7 @@
 /// The index by content: (hash) -> a short chain of entries, each a frame or a sighting.
 ///
 /// Clients choose the hashes, and a hostile one chooses many that would fall into one bucket, so buckets go by a second,
-/// keyed hash (SipHash) whose key stays in the broker. The table grows by one bucket for each new entry (linear
+/// keyed hash (SipHash) whose key stays in the broker. The table grows by one bucket at a time (linear
 /// hashing), so that no single insertion is long.
 struct ContentTable {
     /// A content. 32 bytes.
@@ -17,6 +17,8 @@ struct ContentTable {
     /// Numbers of entries stay below this.
     static let capacity: UInt32 = 1 << 30
 
+    /// Entries a bucket, on average: two keep the table at 34 bytes for each content.
+    private static let load: UInt64 = 2
     private static let chunkShift: UInt32 = 12
     private static let chunkMask: UInt32 = (1 << chunkShift) - 1
 
@@ -72,7 +74,7 @@ struct ContentTable {
     mutating func insert(_ hash: ContentHash, place: UInt64) -> UInt32? {
         guard let index = allocate() else { return nil }
         count += 1
-        if UInt64(count) > bucketCount { split() }
+        if UInt64(count) > bucketCount * Self.load { split() }
         let bucket = bucket(hash)
         self[index] = Entry(hash: hash, place: place, references: 0, next: head(bucket))
         setHead(index, of: bucket)

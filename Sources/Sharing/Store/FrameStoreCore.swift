@@ -8,9 +8,7 @@
 //   frame:  written --last reference gone--> retired --every client has spoken once more--> discarded, slot free
 //
 // A frame is never overwritten in place: its slot is punched first, and that only after all clients that might have
-// learned of it have sent another batch.
-//
-// No call is long: what takes time (walking the pages of a client that left, punching retired frames) is done in slices
+// learned of it have sent another batch. No call is long: what takes time (walking the pages of a client that left, punching retired frames) is done in slices
 // by `sweep`, which the owner calls while `hasWork`.
 
 /// Names a client of a store.

@@ -1,0 +1,2 @@
+// What Swift needs of libb2.
+#include <blake2.h>

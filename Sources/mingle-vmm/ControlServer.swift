@@ -1,0 +1,143 @@
+import FrameBroker
+import GuestMemory
+import Hypervisor
+
+/// Takes commands for a running guest at a Unix packet socket: one message, one command, one answer (docs/control.md).
+/// The directory that the socket lies in keeps other users out. Runs on the main thread.
+final class ControlServer {
+    private static let clientLimit = 8
+    private static let messageLimit = 4096
+    /// A client that does not take its answer is dropped after this time.
+    private static let patience: UInt64 = 10_000_000_000
+
+    private final class Client {
+        let socket: PacketSocket
+        /// Pauses that it asked for and that end with it.
+        var pauses = 0
+        init(_ socket: consuming PacketSocket) { self.socket = socket }
+    }
+
+    private let socket: PacketSocket
+    private let path: String
+    private var clients: [Client] = []
+    private let options: Options
+    private let machine: VirtualMachine
+    private let sharing: SharingSession?
+    private let timeline: Timeline
+
+    init?(_ options: Options, _ machine: VirtualMachine, _ sharing: SharingSession?, _ timeline: Timeline) throws {
+        guard let path = options.controlPath else { return nil }
+        self.path = path
+        HostIO.remove(path)
+        socket = try PacketSocket.listen(at: path, backlog: 8)
+        self.options = options
+        self.machine = machine
+        self.sharing = sharing
+        self.timeline = timeline
+    }
+
+    deinit { HostIO.remove(path) }
+
+    /// What to wait for; the order is that of `serve`.
+    var descriptors: [Int32] {
+        [clients.count < Self.clientLimit ? socket.descriptor.number : -1] + clients.map { $0.socket.descriptor.number }
+    }
+
+    /// Serves those of ``descriptors`` that are ready.
+    func serve(_ ready: [Bool]) {
+        for (client, isReady) in zip(clients, ready.dropFirst()) where isReady {
+            if !answer(client) { drop(client) }
+        }
+        guard ready.first == true, let new = try? socket.accept() else { return }
+        clients.append(Client(new))
+    }
+
+    private func drop(_ client: Client) {
+        for _ in 0..<client.pauses { machine.resume() }
+        clients.removeAll { $0 === client }
+    }
+
+    private func answer(_ client: Client) -> Bool {
+        var buffer = [UInt8](repeating: 0, count: Self.messageLimit)
+        switch client.socket.receive(into: &buffer) {
+        case .packet(let bytes, let passed):
+            if passed >= 0 { _ = OwnedDescriptor(adopting: passed) }
+            return perform(String(decoding: bytes, as: UTF8.self), client)
+        case .nothing: return true
+        case .closed, .odd: return false
+        }
+    }
+
+    private func perform(_ command: String, _ client: Client) -> Bool {
+        let words = command.split(separator: " ", maxSplits: 1).map(String.init)
+        let argument = words.count > 1 ? words[1] : ""
+        switch words.first ?? "" {
+        case "stats": return say(statistics(), client)
+        case "pause":
+            machine.pause()
+            client.pauses += 1
+            return say("ok", client)
+        case "resume":
+            guard client.pauses > 0 else { return say("error: not paused by this client", client) }
+            client.pauses -= 1
+            machine.resume()
+            return say("ok", client)
+        case "type":
+            machine.serial.receive(Array((argument + "\n").utf8))
+            return say("ok", client)
+        case "digest": return sendDigests(client)
+        case "sharing", "share-cpu": return say(changeSharing(words[0], argument), client)
+        default: return say("error: unknown command; use stats, pause, resume, type, digest, sharing, share-cpu", client)
+        }
+    }
+
+    private func changeSharing(_ command: String, _ argument: String) -> String {
+        guard let sharing else { return "error: this guest was started with --sharing off" }
+        switch (command, argument) {
+        case ("sharing", "on"): sharing.setEnabled(true)
+        case ("sharing", "off"): sharing.setEnabled(false)
+        case ("share-cpu", _):
+            guard let percent = Double(argument), percent > 0, percent <= 100 else {
+                return "error: share-cpu takes a percentage above 0 and up to 100"
+            }
+            sharing.setShare(percent: percent)
+        default: return "error: sharing on, or sharing off"
+        }
+        return "ok"
+    }
+
+    private func statistics() -> String {
+        let state = machine.end != nil ? "ended" : machine.isPaused ? "paused" : timeline.isReady ? "running" : "booting"
+        let ready = timeline.readyAfter.map { "\(Double($0) / 1e9)" } ?? "null"
+        return "{\"name\": \(JSONText.quoted(options.configuration.name)), \"state\": \"\(state)\","
+            + " \"memory_bytes\": \(options.configuration.memorySizeInBytes), \"home_bytes\": \(machine.memory.allocatedBytes),"
+            + " \"boot_seconds\": \(ready), \"sharing\": \(sharing?.json() ?? "null")}"
+    }
+
+    /// One message with the number of pages, then messages of up to 2048 digests of 16 bytes.
+    private func sendDigests(_ client: Client) -> Bool {
+        let digests: [UInt8]
+        do throws(LinuxError) { digests = try ContentDigest.pages(of: machine.memory) } catch {
+            return say("error: \(error)", client)
+        }
+        guard say("digest \(digests.count / ContentDigest.size)", client) else { return false }
+        for start in stride(from: 0, to: digests.count, by: 2048 * ContentDigest.size) {
+            let part = Array(digests[start..<min(start + 2048 * ContentDigest.size, digests.count)])
+            if !send(part, client) { return false }
+        }
+        return true
+    }
+
+    private func say(_ text: String, _ client: Client) -> Bool { send(Array(text.utf8), client) }
+
+    private func send(_ bytes: [UInt8], _ client: Client) -> Bool {
+        let deadline = monotonicNanoseconds() + Self.patience
+        while true {
+            switch client.socket.send(bytes) {
+            case .done: return true
+            case .broken: return false
+            case .full: if !client.socket.waitForRoom(until: deadline) { return false }
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+import CBlake2
+import CLinux
+import Glibc
+import GuestMemory
+
+/// Digests of a guest's pages for the ideal of sharing: found and computed by code that shares nothing with the engine.
+///
+/// To be used while nobody writes guest memory. A page counts as allocated if the guest's memory file has data there, or
+/// if something else than that file is mapped there, by the kernel's own lists.
+enum ContentDigest {
+    /// Bytes of a digest: BLAKE2b-128, without a key. All zero stands for a page of zeros.
+    static let size = 16
+
+    /// The digests of all allocated pages, one behind the other, in order of page.
+    static func pages(of memory: GuestMemory) throws(LinuxError) -> [UInt8] {
+        let count = Int(memory.sizeInBytes >> Page.shift)
+        var allocated = [Bool](repeating: false, count: count)
+        try markData(memory, &allocated)
+        try markForeignMappings(memory, &allocated)
+        var digests: [UInt8] = []
+        let base = unsafe memory.mapping.base
+        var digest = [UInt8](repeating: 0, count: size)
+        for page in 0..<count where allocated[page] {
+            // SAFETY: the page lies in the guest's mapping; nobody writes it now.
+            let bytes = unsafe base + page * Int(Page.size)
+            if unsafe mingle_page_is_uniform(bytes, 0) != 0 {
+                digests += [UInt8](repeating: 0, count: size)
+                continue
+            }
+            guard unsafe blake2b(&digest, bytes, nil, size, Int(Page.size), 0) == 0 else {
+                throw LinuxError(operation: "blake2b", code: EINVAL)
+            }
+            digests += digest
+        }
+        return digests
+    }
+
+    private static func markData(_ memory: GuestMemory, _ allocated: inout [Bool]) throws(LinuxError) {
+        let file = memory.file.number
+        let (seekData, seekHole): (Int32, Int32) = (3, 4)
+        var position = 0
+        while position < Int(memory.sizeInBytes) {
+            let data = lseek(file, position, seekData)
+            if data < 0, errno == ENXIO { return }
+            guard data >= 0 else { throw .current("lseek", "guest RAM") }
+            let hole = lseek(file, data, seekHole)
+            guard hole > data else { throw .current("lseek", "guest RAM") }
+            for page in data / 4096..<(hole + 4095) / 4096 { allocated[page] = true }
+            position = hole
+        }
+    }
+
+    /// Lines of /proc/self/maps: `start-end permissions offset device inode path`.
+    private static func markForeignMappings(_ memory: GuestMemory, _ allocated: inout [Bool]) throws(LinuxError) {
+        let start = unsafe UInt(bitPattern: memory.mapping.base)
+        let end = start + UInt(memory.sizeInBytes)
+        var status = stat()
+        guard unsafe fstat(memory.file.number, &status) == 0 else { throw .current("fstat") }
+        for line in try HostIO.lines("/proc/self/maps") {
+            let fields = line.split(separator: " ", omittingEmptySubsequences: true)
+            guard fields.count >= 5, let dash = fields[0].firstIndex(of: "-"),
+                let first = UInt(fields[0][..<dash], radix: 16),
+                let last = UInt(fields[0][fields[0].index(after: dash)...], radix: 16), first < end, last > start
+            else { continue }
+            if fields[4] == "\(status.st_ino)", fields[1].hasSuffix("s") { continue }
+            let pages = Int(max(first, start) - start) / 4096..<Int(min(last, end) - start) / 4096
+            for page in pages { allocated[page] = true }
+        }
+    }
+}

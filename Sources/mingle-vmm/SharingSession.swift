@@ -1,0 +1,154 @@
+import FrameBroker
+import GuestMemory
+import Hypervisor
+import Sharing
+import Synchronization
+
+/// Sharing of this guest's memory: puts the engine, the machine and the broker together, which know nothing of each
+/// other.
+final class SharingSession: Sendable {
+    /// How windows are kept, as it turned out.
+    let window: SharingPolicy.Window
+    /// Stretches may be mapped across private pages.
+    let absorbsGaps: Bool
+    let domain: String
+    private let thread: SharingThread
+    private let broker: BrokerState
+
+    /// What is known of the broker, for statistics.
+    private final class BrokerState: Sendable {
+        struct Known {
+            var epoch: UInt64?
+            var failure: String?
+            var connections = 0
+        }
+        let known = Mutex(Known())
+    }
+
+    /// - Throws: when the window asked for is not to be had, or the domain is taken by another user.
+    init?(_ options: Options, _ machine: VirtualMachine) throws {
+        guard options.sharing.isOn else { return nil }
+        let sharing = options.sharing
+        let ability = UserFault.open()?.ability
+        switch sharing.window {
+        case .userfaultfd where ability != .protect: throw WindowUnavailable()
+        case .auto: window = ability == .protect ? .userfaultfd : .pause
+        case .userfaultfd: window = .userfaultfd
+        case .pause: window = .pause
+        }
+        absorbsGaps = ability != nil
+        domain = sharing.domain ?? "(its own)"
+        var policy = SharingPolicy()
+        policy.window = window
+        policy.cpuShare = sharing.cpuPercent / 100
+        let broker = BrokerState()
+        self.broker = broker
+        let startPolicy = policy
+        let trace = try sharing.tracePath.map { try ShareTrace($0) }
+        let mappingBox = MappingBox()
+        thread = try SharingThread(
+            policy: startPolicy,
+            make: {
+                let mapping = try LinuxGuestMapping(memory: machine.memory, userFault: UserFault.open())
+                mappingBox.mapping = mapping
+                let engine = try SharingEngine(
+                    mapping: mapping, log: machine, vmmWrites: machine.memory.dirtyBitmap,
+                    inFlight: machine.memory.inFlight, writers: machine, policy: startPolicy)
+                if let trace { engine.trace = { trace.write($0) } }
+                return engine
+            },
+            connect: { engine in
+                guard let path = sharing.brokerPath, let mapping = mappingBox.mapping else { return }
+                Self.connect(engine, mapping, path, sharing.domain, broker)
+            },
+            failed: { reason in machine.stop(.failed(reason)) })
+    }
+
+    /// The mapping lives on the sharing thread, where both closures run.
+    private final class MappingBox: @unchecked Sendable {
+        var mapping: LinuxGuestMapping?
+    }
+
+    private static func connect(
+        _ engine: SharingEngine, _ mapping: LinuxGuestMapping, _ path: String, _ domain: String?, _ state: BrokerState
+    ) {
+        do throws(BrokerError) {
+            let store = try BrokerStore.connect(path: path, domain: domain, pageCount: mapping.pageCount)
+            guard let hasher = PageHasher(secret: store.secret) else { throw .malformed("its secret") }
+            mapping.connect(
+                StoreConnection(
+                    fileNumber: store.storeDescriptor.number, owner: store, hasher: hasher, staging: store.staging))
+            engine.connect(store)
+            state.known.withLock {
+                $0.epoch = store.epoch
+                $0.failure = nil
+                $0.connections += 1
+            }
+        } catch {
+            let text = "\(error)"
+            state.known.withLock { $0.failure = text }
+        }
+    }
+
+    // MARK: control
+
+    var snapshot: SharingThread.Snapshot { thread.snapshot }
+
+    func setEnabled(_ on: Bool) { thread.setPolicy { $0.isEnabled = on } }
+    func setShare(percent: Double) { thread.setPolicy { $0.cpuShare = percent / 100 } }
+    /// Waits until sharing is off and every page home, or the time is over.
+    func waitUntilHome(seconds: Double) -> Bool {
+        thread.wait(until: monotonicNanoseconds() + UInt64(seconds * 1e9)) { $0.isHome }
+    }
+    func stop() { thread.stop() }
+
+    /// One JSON object in a line.
+    func json() -> String {
+        let snapshot = thread.snapshot
+        let known = broker.known.withLock { $0 }
+        let now = snapshot.statistics
+        let numbers: [(String, String)] = [
+            ("enabled", "\(snapshot.policy.isEnabled)"), ("home", "\(snapshot.isHome)"),
+            ("settled", "\(snapshot.isSettled)"), ("domain", JSONText.quoted(domain)),
+            ("window", "\"\(window.rawValue)\""), ("absorbs_gaps", "\(absorbsGaps)"),
+            ("broker_connected", "\(now.hasStore)"), ("broker_connections", "\(known.connections)"),
+            ("broker_error", known.failure.map(JSONText.quoted) ?? "null"),
+            ("failure", snapshot.failure.map(JSONText.quoted) ?? "null"),
+            ("full_scans", "\(now.fullScans)"), ("pages_hashed", "\(now.pagesHashed)"),
+            ("pages_merged", "\(now.pagesMerged)"), ("pages_mapped", "\(now.pagesMapped)"),
+            ("pages_zero", "\(now.pagesZero)"), ("pages_unshared_total", "\(now.pagesUnsharedTotal)"),
+            ("pages_unshared", "\(now.pagesUnshared)"), ("pages_volatile", "\(now.pagesVolatile)"),
+            ("pages_rehomed", "\(now.pagesRehomed)"), ("mismatches", "\(now.mismatches)"),
+            ("mappings", "\(now.mappings)"), ("metadata_bytes", "\(now.metadataBytes)"),
+            ("cpu_seconds", "\(Double(now.cpuNanoseconds) / 1e9)"),
+            ("windows", "\(now.windows.count)"),
+            ("window_p50_us", "\(Double(now.windows.quantile(0.5)) / 1000)"),
+            ("window_p99_us", "\(Double(now.windows.quantile(0.99)) / 1000)"),
+            ("window_max_us", "\(Double(now.windows.maximum) / 1000)"),
+        ]
+        return "{" + numbers.map { "\"\($0.0)\": \($0.1)" }.joined(separator: ", ") + "}"
+    }
+}
+
+/// Write protection was asked for and is not allowed.
+struct WindowUnavailable: Error, CustomStringConvertible {
+    let description =
+        "--window userfaultfd: this user may not use it: `mingle doctor` prints the rule that allows it; or use --window pause"
+}
+
+/// `--trace-share`: a line for each event of a page.
+final class ShareTrace: @unchecked Sendable {
+    private let file: OwnedDescriptor
+
+    init(_ path: String) throws(LinuxError) {
+        file = try .open(path, flags: 0o1101, mode: 0o644)  // O_WRONLY | O_CREAT | O_TRUNC
+    }
+
+    /// On the sharing thread, outside windows.
+    func write(_ events: [ShareEvent]) {
+        let now = monotonicNanoseconds()
+        var text = ""
+        for event in events { text += "\(now) \(event)\n" }
+        HostIO.writeAll(file.number, text)
+    }
+}

@@ -1,0 +1,88 @@
+import FrameBroker
+import Glibc
+import GuestMemory
+import Sharing
+
+/// `client SOCKET DOMAIN PAGES`: joins, sights PAGES pages that hold their own numbers, publishes what it is asked to,
+/// says `ready REFERENCES`, then obeys the lines of standard input: `close`, `hold` (speak, and say the references).
+/// `bench SOCKET`: measures; see docs/broker.md.
+@main
+struct BrokerTestClient {
+    static func main() throws {
+        let arguments = CommandLine.arguments
+        if arguments.count == 3, arguments[1] == "bench" { return try Benchmark(path: arguments[2]).run() }
+        guard arguments.count == 5, arguments[1] == "client", let pages = Int(arguments[4]) else { exit(64) }
+        let client = try PageClient(path: arguments[2], domain: arguments[3], pages: pages)
+        try client.share(0..<pages)
+        say("ready \(client.references)")
+        while let line = readLine() {
+            if line == "close" { client.store.disconnect() }
+            if line == "hold" { try client.listen() }
+            say("\(line) \(client.references)")
+        }
+    }
+}
+
+/// Prints a line at once, also into a pipe.
+func say(_ line: String) {
+    print(line)
+    fflush(nil)
+}
+
+/// A guest whose pages hold their own numbers.
+final class PageClient {
+    let store: BrokerStore
+    private let hasher: PageHasher
+    private var leased: Set<UInt32> = []
+    var references: Int { leased.count }
+
+    init(path: String, domain: String, pages: Int) throws {
+        store = try BrokerStore.connect(
+            path: path, domain: domain, pageCount: pages, deadlineMilliseconds: 10_000)
+        hasher = PageHasher(secret: store.secret)!
+    }
+
+    static func content(_ page: Int) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0x5A, count: 4096)
+        for index in 0..<8 { bytes[index] = UInt8(truncatingIfNeeded: page >> (8 * index)) }
+        return bytes
+    }
+
+    func sightings(_ pages: Range<Int>) -> [StoreBatch.Sighting] {
+        pages.map { StoreBatch.Sighting(page: UInt32($0), hash: hasher(Self.content($0))) }
+    }
+
+    /// Hears all news.
+    func listen() throws {
+        while true {
+            let reply = try store.exchange(StoreBatch())
+            take(reply)
+            if !reply.hasMore { return }
+        }
+    }
+
+    func take(_ reply: StoreReply) { for promotion in reply.promotions { leased.insert(promotion.page) } }
+
+    func share(_ pages: Range<Int>) throws {
+        for start in stride(from: pages.lowerBound, to: pages.upperBound, by: 256) {
+            let range = start..<min(start + 256, pages.upperBound)
+            var batch = StoreBatch()
+            batch.sightings = sightings(range)
+            let reply = try store.exchange(batch)
+            take(reply)
+            var publish = StoreBatch()
+            for (page, answer) in zip(range, reply.sightings) {
+                if case .frame = answer { leased.insert(UInt32(page)) }
+                guard answer == .publish else { continue }
+                let slot = UInt32(publish.publications.count)
+                store.staging.write(Self.content(page), slot: slot)
+                publish.publications.append(StoreBatch.Publication(page: UInt32(page), slot: slot))
+            }
+            let published = try store.exchange(publish)
+            take(published)
+            for (publication, answer) in zip(publish.publications, published.publications) {
+                if case .frame = answer { leased.insert(publication.page) }
+            }
+        }
+    }
+}

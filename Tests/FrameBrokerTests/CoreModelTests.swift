@@ -1,0 +1,362 @@
+import FrameBroker
+import GuestMemory
+@testable import Sharing
+import TestSupport
+import Testing
+
+/// The slow, obvious store: dictionaries of contents and of what each page holds.
+struct StoreModel {
+    struct Key: Hashable { var client: UInt32, page: UInt32 }
+    enum Holding: Equatable {
+        case sighted(ContentHash)
+        case leased(FrameLocation)
+    }
+    struct Frame { var bytes: [UInt8], hash: ContentHash?, word: UInt64? }
+    struct Member { var pageCount: Int, isSilent = false, lastSpoke: Int }
+
+    var holdings: [Key: Holding] = [:]
+    var frames: [FrameLocation: Frame] = [:]
+    var pending: [Key: FrameLocation] = [:]
+    var members: [UInt32: Member] = [:]
+    /// When each place lost its last reference.
+    var freedAt: [FrameLocation: Int] = [:]
+    var step = 0
+
+    func references(_ location: FrameLocation) -> Int {
+        holdings.values.count { $0 == .leased(location) }
+    }
+    func isUsed(_ location: FrameLocation) -> Bool {
+        guard let word = frames[location]?.word else { return references(location) > 0 }
+        return frames.contains { $0.value.word == word && references($0.key) > 0 }
+    }
+    func sighters(_ hash: ContentHash) -> [Key] { holdings.filter { $0.value == .sighted(hash) }.map(\.key) }
+
+    mutating func forget(_ key: Key) {
+        pending[key] = nil
+        guard case .leased(let location)? = holdings.removeValue(forKey: key), !isUsed(location) else {
+            return
+        }
+        let word = frames[location]?.word
+        for (other, frame) in frames where other == location || (frame.word != nil && frame.word == word) {
+            freedAt[other] = step
+            frames[other] = nil
+        }
+    }
+}
+
+/// Drives a core and the model with the same random steps and compares after each.
+final class ModelRun {
+    let backing = InMemoryBacking()
+    let core: FrameStoreCore
+    var model = StoreModel()
+    var random: SeededGenerator
+    let hash: ([UInt8]) -> ContentHash
+    let contents: [[UInt8]] = (1...20).map { [UInt8](repeating: UInt8($0), count: 4095) + [0] }
+    let words: [UInt64] = [0xCCCC_CCCC_CCCC_CCCC, 7]
+    var nextClient: UInt32 = 1
+
+    init(_ name: String, constantHash: Bool) throws {
+        random = SeededGenerator(for: name)
+        let hasher = try #require(PageHasher(secret: [UInt8](repeating: 3, count: PageHasher.secretSize)))
+        hash = constantHash ? { _ in ContentHash(low: 1, high: 1) } : { hasher($0) }
+        core = FrameStoreCore(backing: backing, indexKey: 1, hash: hash)
+    }
+
+    func run(steps: Int) throws {
+        for _ in 0..<steps {
+            model.step += 1
+            let before = backing.frames
+            try takeStep()
+            try compare(before)
+        }
+    }
+
+    private func takeStep() throws {
+        let speakers = model.members.filter { !$0.value.isSilent }.keys.sorted()
+        switch Int.random(in: 0..<100, using: &random) {
+        case 0..<4 where model.members.count < 5:
+            let pages = Int.random(in: 1...40, using: &random)
+            #expect(core.join(StoreClient(nextClient), pageCount: pages))
+            model.members[nextClient] = .init(pageCount: pages, lastSpoke: model.step)
+            nextClient += 1
+        case 4:
+            guard let name = speakers.randomElement(using: &random) else { return }
+            core.silence(StoreClient(name))
+            model.members[name]?.isSilent = true
+        case 5:
+            guard let name = model.members.keys.sorted().randomElement(using: &random) else { return }
+            core.leave(StoreClient(name))
+            while core.leases(of: StoreClient(name)) != nil {
+                core.sweep(limit: Int.random(in: 1...8, using: &random))
+            }
+            for key in model.holdings.keys where key.client == name { model.forget(key) }
+            model.members[name] = nil
+        case 6..<12: core.sweep(limit: Int.random(in: 1...8, using: &random))
+        default:
+            guard let name = speakers.randomElement(using: &random) else { return }
+            try exchange(name)
+        }
+    }
+
+    private func exchange(_ name: UInt32) throws {
+        let pages = UInt32(model.members[name]?.pageCount ?? 1)
+        func page() -> UInt32 { UInt32.random(in: 0..<pages, using: &random) }
+        func some(_ most: Int) -> Range<Int> { 0..<Int.random(in: 0...most, using: &random) }
+        var batch = StoreBatch()
+        var staged: [[UInt8]] = []
+        batch.forgotten = some(3).map { _ in page() }
+        batch.sightings = some(4).map { _ in
+            .init(page: page(), hash: hash(contents.randomElement(using: &random)!))
+        }
+        batch.uniform = some(1).map { _ in .init(page: page(), pattern: words.randomElement(using: &random)!)
+        }
+        batch.publications = some(3).map { slot in
+            staged.append(contents.randomElement(using: &random)!)
+            return .init(page: page(), slot: UInt32(slot))
+        }
+        let failing = random.oneIn(40) ? 1 : 0
+        backing.failingWrites = failing
+        let answer = core.exchange(StoreClient(name), batch) {
+            staged.indices.contains(Int($0)) ? staged[Int($0)] : nil
+        }
+        let reply = try #require(answer)
+        let failed = backing.failingWrites < failing
+        backing.failingWrites = 0
+        let step = model.step
+        model.members[name]?.lastSpoke = step
+
+        for page in batch.forgotten { model.forget(.init(client: name, page: page)) }
+        for (sighting, answer) in zip(batch.sightings, reply.sightings) {
+            try checkSighting(.init(client: name, page: sighting.page), sighting.hash, answer)
+        }
+        var mayFail = failed
+        for (uniform, answer) in zip(batch.uniform, reply.uniform) {
+            let key = StoreModel.Key(client: name, page: uniform.page)
+            model.forget(key)
+            guard case .frame(let location) = answer else {
+                #expect(mayFail, "a uniform page was refused")
+                mayFail = false
+                continue
+            }
+            lease(key, location, FrameStoreCore.bytes(of: uniform.pattern), nil, uniform.pattern)
+        }
+        for (publication, answer) in zip(batch.publications, reply.publications) {
+            let key = StoreModel.Key(client: name, page: publication.page)
+            try checkPublication(key, staged[Int(publication.slot)], answer, &mayFail)
+        }
+        for promotion in reply.promotions {
+            let key = StoreModel.Key(client: name, page: promotion.page)
+            #expect(model.pending.removeValue(forKey: key) == promotion.location)
+        }
+        if !reply.hasMore { #expect(!model.pending.keys.contains { $0.client == name }) }
+    }
+
+    private func lease(
+        _ key: StoreModel.Key, _ location: FrameLocation, _ bytes: [UInt8], _ hash: ContentHash?,
+        _ word: UInt64?
+    ) {
+        if model.frames[location] == nil {
+            model.frames[location] = .init(bytes: bytes, hash: hash, word: word)
+        }
+        #expect(model.frames[location]?.bytes == bytes)
+        model.holdings[key] = .leased(location)
+    }
+
+    private func checkSighting(_ key: StoreModel.Key, _ hash: ContentHash, _ answer: StoreAnswer) throws {
+        model.forget(key)
+        let sighters = model.sighters(hash)
+        let frames = model.frames.filter { $0.value.hash == hash }
+        switch answer {
+        case .frame(let location):
+            #expect(frames[location] != nil, "a frame of this hash")
+            model.holdings[key] = .leased(location)
+        case .publish: #expect(sighters.contains { model.members[$0.client]?.isSilent == false })
+        case .recorded:
+            // Nobody had it, or somebody who cannot be told any more.
+            for sighter in sighters {
+                #expect(model.members[sighter.client]?.isSilent == true)
+                model.forget(sighter)
+            }
+            if sighters.isEmpty { #expect(frames.isEmpty) }
+            model.holdings[key] = .sighted(hash)
+        case .refused: Issue.record("a sighting was refused")
+        }
+    }
+
+    private func checkPublication(
+        _ key: StoreModel.Key, _ bytes: [UInt8], _ answer: StoreAnswer, _ mayFail: inout Bool
+    ) throws {
+        model.forget(key)
+        let hash = hash(bytes)
+        let sighters = model.sighters(hash)
+        let same = model.frames.filter { $0.value.hash == hash && $0.value.bytes == bytes }
+        let chain = sighters.count + model.frames.values.count { $0.hash == hash }
+        #expect(sighters.count <= 1 && chain <= FrameStoreCore.chainLimit && same.count <= 1)
+        if let frame = same.first {
+            #expect(answer == .frame(frame.key))
+            return lease(key, frame.key, bytes, hash, nil)
+        }
+        guard let sighter = sighters.first else {
+            #expect(answer == (chain < FrameStoreCore.chainLimit ? .recorded : .refused))
+            if answer == .recorded { model.holdings[key] = .sighted(hash) }
+            return
+        }
+        if model.members[sighter.client]?.isSilent == true {
+            #expect(answer == .recorded)
+            model.forget(sighter)
+            model.holdings[key] = .sighted(hash)
+            return
+        }
+        guard case .frame(let location) = answer else {
+            #expect(mayFail && answer == .refused)
+            mayFail = false
+            return
+        }
+        #expect(model.frames[location] == nil, "a place in use was given away")
+        lease(key, location, bytes, hash, nil)
+        model.holdings[sighter] = .leased(location)
+        model.pending[sighter] = location
+    }
+
+    /// The two agree, and no frame went or came too early.
+    private func compare(_ before: [FrameLocation: [UInt8]]) throws {
+        let leases = model.holdings.values.count { if case .leased = $0 { true } else { false } }
+        #expect(core.statistics.references == leases)
+        #expect(core.statistics.sightings == model.holdings.count - leases)
+        #expect(core.statistics.frames == model.frames.count)
+        #expect(core.statistics.clients == model.members.count)
+        for name in model.members.keys {
+            let held = model.holdings.count { key, holding in
+                if case .leased = holding, key.client == name { true } else { false }
+            }
+            #expect(core.leases(of: StoreClient(name)) == held)
+        }
+        for (location, frame) in model.frames {
+            #expect(backing.frames[location] == frame.bytes, "at \(location)")
+        }
+        #expect(backing.frames.count == core.statistics.frames + core.statistics.retired)
+        for (location, bytes) in before where backing.frames[location] != bytes {
+            guard let freed = model.freedAt[location] else {
+                Issue.record("a frame in use changed: \(location)")
+                continue
+            }
+            let silentNow = model.members.filter { !$0.value.isSilent }
+            #expect(
+                silentNow.allSatisfy { $0.value.lastSpoke >= freed },
+                "\(location) went before everybody spoke")
+            model.freedAt[location] = nil
+        }
+    }
+}
+
+@Suite struct CoreModelTests {
+    @Test(arguments: [false, true])
+    func agreesWithTheModel(constantHash: Bool) throws {
+        for round in 0..<4 {
+            try ModelRun(
+                "store model, round \(round), constant hash \(constantHash)", constantHash: constantHash
+            )
+            .run(steps: 1500)
+        }
+    }
+
+    private func core(_ backing: InMemoryBacking = InMemoryBacking()) -> FrameStoreCore {
+        FrameStoreCore(backing: backing, indexKey: 5) { ContentHash(low: UInt64($0[0]), high: UInt64($0[1])) }
+    }
+    private func see(_ pages: Range<UInt32>, _ first: UInt64 = 0) -> StoreBatch {
+        var batch = StoreBatch()
+        batch.sightings = pages.map { .init(page: $0, hash: ContentHash(low: first + UInt64($0), high: 0)) }
+        return batch
+    }
+
+    @Test func chosenHashesDoNotMakeLongChains() {
+        let core = core()
+        #expect(core.join(StoreClient(1), pageCount: 1 << 20))
+        let start = monotonicNanoseconds()
+        for chunk in 0..<50 {
+            var batch = StoreBatch()
+            batch.sightings = (0..<4000).map { index in
+                let page = UInt32(chunk * 4000 + index)
+                return .init(page: page, hash: ContentHash(low: 0, high: UInt64(page) << 32))
+            }
+            #expect(core.exchange(StoreClient(1), batch) { _ in nil } != nil)
+        }
+        // One chain of 200 000 entries would take hours.
+        #expect(monotonicNanoseconds() - start < 30_000_000_000)
+        #expect(core.statistics.sightings == 200_000)
+    }
+
+    @Test func patternsThatComeAndGoUseTheirPlacesAgain() {
+        let backing = InMemoryBacking()
+        let core = core(backing)
+        #expect(core.join(StoreClient(1), pageCount: 4))
+        var largest = FrameLocation(0)
+        for round in 1...6_000 {
+            var batch = StoreBatch()
+            batch.uniform = [.init(page: 0, pattern: UInt64(round))]
+            guard let reply = core.exchange(StoreClient(1), batch, staging: { _ in nil }),
+                case .frame(let location)? = reply.uniform.first
+            else {
+                Issue.record("refused in round \(round)")
+                return
+            }
+            largest = max(largest, location)
+            core.sweep(limit: 16)
+        }
+        #expect(largest.segment == 1 && largest.value % FrameLocation.segmentSpan < 10_000)
+        #expect(backing.frames.count < 10)
+    }
+
+    @Test func segmentsAreUsedAgain() {
+        let core = core()
+        for round in 1...9_000 {
+            let name = StoreClient(UInt32(round))
+            #expect(core.join(name, pageCount: 1 << 15))
+            core.leave(name)
+            while core.hasWork { core.sweep(limit: 100) }
+        }
+        #expect(core.statistics.clients == 0)
+    }
+
+    @Test func promotionsAreBounded() throws {
+        let backing = InMemoryBacking()
+        let core = core(backing)
+        let (first, second) = (StoreClient(1), StoreClient(2))
+        #expect(core.join(first, pageCount: 256) && core.join(second, pageCount: 256))
+        var announced = 0
+        for _ in 0..<20 {
+            _ = core.exchange(first, see(0..<256), staging: { _ in nil }).map {
+                announced += $0.promotions.count
+            }
+            var batch = StoreBatch()
+            batch.publications = (0..<256).map { .init(page: $0, slot: $0) }
+            let reply = core.exchange(second, batch) {
+                [UInt8(truncatingIfNeeded: $0)] + [UInt8](repeating: 0, count: 4095)
+            }
+            #expect(
+                try #require(reply).publications.allSatisfy { if case .frame = $0 { true } else { false } })
+        }
+        // Each was sighted anew before it was told, so only the last are news.
+        let last = try #require(core.exchange(first, StoreBatch()) { _ in nil })
+        #expect(last.promotions.count == 0 || last.promotions.count == 256)
+        #expect(announced + last.promotions.count <= 256 * 20)
+        #expect(core.statistics.references <= 512)
+    }
+
+    @Test func rulesAreKept() {
+        let core = core()
+        #expect(!core.join(StoreClient(1), pageCount: 0))
+        #expect(!core.join(StoreClient(1), pageCount: 1 << 27))
+        #expect(core.join(StoreClient(1), pageCount: 8))
+        for page: UInt32 in [8, UInt32.max - 1] {
+            #expect(core.exchange(StoreClient(1), see(page..<page + 1)) { _ in nil } == nil)
+        }
+        var large = StoreBatch()
+        large.forgotten = [UInt32](repeating: 0, count: FrameStoreCore.batchLimit + 1)
+        #expect(core.exchange(StoreClient(1), large) { _ in nil } == nil)
+        var many = StoreBatch()
+        many.publications = (0..<257).map { _ in .init(page: 0, slot: 0) }
+        #expect(core.exchange(StoreClient(1), many) { _ in nil } == nil)
+        #expect(core.exchange(StoreClient(9), StoreBatch()) { _ in nil } == nil)
+    }
+}
