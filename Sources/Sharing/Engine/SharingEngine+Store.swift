@@ -137,7 +137,9 @@ extension SharingEngine {
         case .publish:
             records.setKnown(Int(page), false)
             wanted.append(page)
-        case .refused: records.setKnown(Int(page), false)
+        case .refused:
+            records.setKnown(Int(page), false)
+            postpone(Int(page))
         }
     }
 

@@ -56,7 +56,7 @@ public final class SharingEngine {
     /// Written, but not to be watched yet; and reported as written, but not proved to be private yet.
     private var deferred: [UInt64]
     private var postponed: [UInt64]
-    private static let passesToRetry = 32
+    private static let passesToRetry = 64
     private var rechecks: [Int] = []
     private var orphanPasses = 0
     private var hasOrphans = false

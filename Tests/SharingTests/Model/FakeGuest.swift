@@ -77,7 +77,7 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
         copies = home
         backing = [Backing](repeating: .home, count: pageCount)
         isTouched = [Bool](repeating: false, count: pageCount)
-        isRegistered = isTouched
+        isRegistered = [Bool](repeating: true, count: pageCount)
         isProtected = isTouched
         log = isTouched
         lagging = isTouched
