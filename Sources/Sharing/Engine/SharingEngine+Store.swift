@@ -9,13 +9,20 @@ extension SharingEngine {
         var sightings: [StoreBatch.Sighting] = []
         for page in pages {
             unwatch(page)
+            // Shared already. To ask about a page that has a reference would give that back, under the mapping.
+            let kind = records.kind(page)
+            if kind == .zero || kind == .mapped && !records.isOrphan(page) { continue }
+            // A device is writing, or has written and marked the page, and is about to say that it is done.
+            if inFlight.count(page) > 0 {
+                watch(page)
+                continue
+            }
             records.settle(page)
-            // A device is writing: its completion marks the page dirty.
-            if inFlight.count(page) > 0 { continue }
             count { $0.pagesHashed += 1 }
             switch mapping.inspect(page) {
             case .zero: zero.append(page)
-            case .uniform(let pattern): uniform.append(StoreBatch.UniformPage(page: ClientPage(page), pattern: pattern))
+            case .uniform(let pattern):
+                uniform.append(StoreBatch.UniformPage(page: ClientPage(page), pattern: pattern))
             case .other(let hash): sightings.append(StoreBatch.Sighting(page: ClientPage(page), hash: hash))
             }
         }
@@ -31,8 +38,12 @@ extension SharingEngine {
             guard let reply = ask(batch) else { return }
             var hits: [(page: Int, location: FrameLocation)] = []
             var wanted: [ClientPage] = []
-            for (item, answer) in zip(batch.sightings, reply.sightings) { take(item.page, answer, &hits, &wanted) }
-            for (item, answer) in zip(batch.uniform, reply.uniform) { take(item.page, answer, &hits, &wanted) }
+            for (item, answer) in zip(batch.sightings, reply.sightings) {
+                take(item.page, answer, &hits, &wanted)
+            }
+            for (item, answer) in zip(batch.uniform, reply.uniform) {
+                take(item.page, answer, &hits, &wanted)
+            }
             take(reply.promotions, &hits)
             publish(wanted, &hits)
             merge(hits)
@@ -69,6 +80,21 @@ extension SharingEngine {
         due.forEach { lonelyRounds[$0] = nil }
         rehome(due)
         due.forEach(watch)
+    }
+
+    /// Speaks to the store between passes, so that it does not take this client for lost, nor waits for it to free frames.
+    public func keepInTouch() {
+        guard let reply = ask(StoreBatch()) else { return }
+        news += reply.promotions
+        if !policy.isEnabled { takeOldNews() }
+    }
+
+    /// Merges what came between passes; before anything else, while the references are certain.
+    func takeOldNews() {
+        var hits: [(page: Int, location: FrameLocation)] = []
+        take(news, &hits)
+        news.removeAll()
+        merge(hits)
     }
 
     /// Tells the store what it shall forget; its answer may hold news.
@@ -130,7 +156,9 @@ extension SharingEngine {
         case .publish:
             records.setKnown(Int(page), false)
             wanted.append(page)
-        case .refused: records.setKnown(Int(page), false)
+        case .refused:
+            records.setKnown(Int(page), false)
+            postpone(Int(page))
         }
     }
 
@@ -154,7 +182,9 @@ extension SharingEngine {
             }
             guard let reply = ask(batch) else { return }
             var none: [ClientPage] = []
-            for (item, answer) in zip(batch.publications, reply.publications) { take(item.page, answer, &hits, &none) }
+            for (item, answer) in zip(batch.publications, reply.publications) {
+                take(item.page, answer, &hits, &none)
+            }
             take(reply.promotions, &hits)
         }
     }

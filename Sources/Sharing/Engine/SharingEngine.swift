@@ -47,10 +47,18 @@ public final class SharingEngine {
     var forgotten: [ClientPage] = []
     /// How often a page's frame was found to have no other mapper.
     var lonelyRounds: [Int: Int] = [:]
+    /// Promotions that came between two passes.
+    var news: [StoreReply.Promotion] = []
+    /// Mappings that the kernel has beyond those that the records count: neighbours that it cannot join.
+    private var surplus = 0
+    private var countedAt = 0
+    private let mappingsAtStart: Int
     private var dirty: [UInt64]
     private var toClear: [UInt64]
     /// Written, but not to be watched yet; and reported as written, but not proved to be private yet.
     private var deferred: [UInt64]
+    private var postponed: [UInt64]
+    private static let passesToRetry = 64
     private var rechecks: [Int] = []
     private var orphanPasses = 0
     private var hasOrphans = false
@@ -73,11 +81,13 @@ public final class SharingEngine {
         self.policy = policy
         self.clock = clock
         records = try PageRecords(count: mapping.pageCount)
+        mappingsAtStart = mapping.countMappings()
         let words = (mapping.pageCount + 63) / 64
         watched = [UInt64](repeating: 0, count: words)
         dirty = watched
         toClear = watched
         deferred = watched
+        postponed = watched
     }
 
     /// Takes a new policy. Turned on again after it was off, everything is looked at anew.
@@ -96,6 +106,7 @@ public final class SharingEngine {
 
     /// Connects a store. What an earlier one knew is void; pages that map its frames are looked at again and move over.
     public func connect(_ store: any FrameStore) {
+        if self.store != nil { loseStore() }
         self.store = store
         statistics.hasStore = true
         watchAll()
@@ -107,6 +118,7 @@ public final class SharingEngine {
         statistics.hasStore = false
         forgotten = []
         lonelyRounds = [:]
+        news = []
         for page in 0..<records.count {
             records.setKnown(page, false)
             if case .frame = records.backing(page) {
@@ -131,14 +143,17 @@ public final class SharingEngine {
     public func pass(budget: UInt64 = 50_000_000) throws(LinuxError) -> PassResult {
         let started = clock()
         var result = PassResult()
+        takeOldNews()
         try harvest()
         result.activity += account()
         result.activity += audit()
+        watchPostponed()
         sendForgotten()
         result.isUnfinished = look(&result.activity, until: started + budget)
         result.activity += takeNews()
         settleOrphans()
         sendForgotten()
+        countMappings()
         flushTrace()
         statistics.fullScans += 1
         updateStatistics(cpu: clock() - started)
@@ -200,7 +215,11 @@ public final class SharingEngine {
                 activity += 1
                 switch records.kind(page) {
                 case .mapped, .zero:
-                    if mapping.arePrivate(page..<page + 1)[0] { noteUnshared(page) } else { rechecks.append(page) }
+                    if mapping.arePrivate(page..<page + 1)[0] {
+                        noteUnshared(page)
+                    } else {
+                        rechecks.append(page)
+                    }
                 case .home, .unshared: forget(page)
                 case .untouched: break
                 }
@@ -302,11 +321,23 @@ public final class SharingEngine {
     func refreshStatistics() {
         statistics.pagesMapped = records.count(of: .mapped)
         statistics.pagesZero = records.count(of: .zero)
-        statistics.pagesUnshared = records.sighted
-        statistics.pagesVolatile = deferred.reduce(0) { $0 + $1.nonzeroBitCount }
-        statistics.mappings = records.seams + 1
+        statistics.mappings = records.seams + surplus + 1
+        statistics.pagesUnshared = records.sightedCount
+        statistics.pagesVolatile = records.volatileCount
         statistics.metadataBytes =
-            (records.count - records.count(of: .untouched)) * PageRecords.bytesPerPage + watched.count * 24
+            (records.count - records.count(of: .untouched)) * PageRecords.bytesPerPage + watched.count * 40
+    }
+
+    // MARK: mappings
+
+    /// Whether so many mappings more may be made.
+    func hasRoom(for growth: Int) -> Bool { records.seams + surplus + growth < policy.mappingLimit }
+
+    /// Asks the kernel how many mappings there really are, when many were made since the last time.
+    private func countMappings() {
+        guard abs(records.seams - countedAt) >= 256 else { return }
+        countedAt = records.seams
+        surplus = max(0, mapping.countMappings() - mappingsAtStart - records.seams)
     }
 
     // MARK: small steps
@@ -314,6 +345,20 @@ public final class SharingEngine {
     func isWatched(_ page: Int) -> Bool { watched[page >> 6] & (1 << UInt64(page & 63)) != 0 }
     func watch(_ page: Int) { watched[page >> 6] |= 1 << UInt64(page & 63) }
     func unwatch(_ page: Int) { watched[page >> 6] &= ~(1 << UInt64(page & 63)) }
+
+    /// A page that could not be mapped now, for no reason of its own: it is looked at again some passes later.
+    func postpone(_ page: Int) {
+        forget(page)
+        postponed[page >> 6] |= 1 << UInt64(page & 63)
+    }
+
+    private func watchPostponed() {
+        guard statistics.fullScans % Self.passesToRetry == 0 else { return }
+        for index in postponed.indices where postponed[index] != 0 {
+            watched[index] |= postponed[index]
+            postponed[index] = 0
+        }
+    }
 
     /// Has the store forget the page, soon.
     func forget(_ page: Int) {
