@@ -53,6 +53,10 @@ public final class SharingEngine {
     private var surplus = 0
     private var countedAt = 0
     private let mappingsAtStart: Int
+    private var lastHarvest: UInt64 = 0
+    /// Since when the guest has been left alone; and whether that was long enough for now.
+    private var busySince: UInt64?
+    private var wasPatient = false
     private var dirty: [UInt64]
     private var toClear: [UInt64]
     /// Written, but not to be watched yet; and reported as written, but not proved to be private yet.
@@ -144,12 +148,17 @@ public final class SharingEngine {
         let started = clock()
         var result = PassResult()
         takeOldNews()
-        try harvest()
-        result.activity += account()
-        result.activity += audit()
-        watchPostponed()
+        let now = monotonicNanoseconds()
+        if now - lastHarvest >= policy.quietTime {
+            lastHarvest = now
+            try harvest()
+            result.activity += account()
+            result.activity += audit()
+            watchPostponed()
+            noteBusy(now)
+        }
         sendForgotten()
-        result.isUnfinished = look(&result.activity, until: started + budget)
+        if busySince == nil { result.isUnfinished = look(&result.activity, until: started + budget) }
         result.activity += takeNews()
         settleOrphans()
         sendForgotten()
@@ -158,6 +167,24 @@ public final class SharingEngine {
         statistics.fullScans += 1
         updateStatistics(cpu: clock() - started)
         return result
+    }
+
+    /// Whether the guest writes so much at the moment that it is left alone, for a while.
+    private func noteBusy(_ now: UInt64) {
+        let touched = records.count - records.count(of: .untouched)
+        let fresh = toClear.reduce(0) { $0 + $1.nonzeroBitCount }
+        guard policy.busyPatience > 0, fresh > max(256, touched / 32) else {
+            busySince = nil
+            wasPatient = false
+            return
+        }
+        if wasPatient { return }
+        let since = busySince ?? now
+        busySince = since
+        if now - since > policy.busyPatience {
+            busySince = nil
+            wasPatient = true
+        }
     }
 
     /// Step 1.
