@@ -151,11 +151,10 @@ public final class SharingEngine {
         let now = monotonicNanoseconds()
         if now - lastHarvest >= policy.quietTime {
             lastHarvest = now
-            try harvest()
+            try harvest(now)
             result.activity += account()
             result.activity += audit()
             watchPostponed()
-            noteBusy(now)
         }
         sendForgotten()
         if busySince == nil { result.isUnfinished = look(&result.activity, until: started + budget) }
@@ -169,10 +168,9 @@ public final class SharingEngine {
         return result
     }
 
-    /// Whether the guest writes so much at the moment that it is left alone, for a while.
-    private func noteBusy(_ now: UInt64) {
+    /// Whether the guest writes so many pages that were not known to be written that it is left alone, for a while.
+    private func noteBusy(_ now: UInt64, fresh: Int) {
         let touched = records.count - records.count(of: .untouched)
-        let fresh = toClear.reduce(0) { $0 + $1.nonzeroBitCount }
         guard policy.busyPatience > 0, fresh > max(256, touched / 32) else {
             busySince = nil
             wasPatient = false
@@ -187,28 +185,38 @@ public final class SharingEngine {
         }
     }
 
-    /// Step 1.
-    private func harvest() throws(LinuxError) {
+    /// Step 1. A busy guest's pages are not cleared: each clear costs it a fault, and it would write them again.
+    private func harvest(_ now: UInt64) throws(LinuxError) {
         for index in dirty.indices { dirty[index] = 0 }
         try log.harvestDirtyPages(into: &dirty)
         vmmWrites.harvest(into: &dirty)
+        var fresh = 0
         for index in dirty.indices {
+            fresh += (dirty[index] & ~deferred[index]).nonzeroBitCount
             dirty[index] |= deferred[index]
+        }
+        noteBusy(now, fresh: fresh)
+        for index in dirty.indices {
             toClear[index] = 0
             var bits = dirty[index]
             while bits != 0 {
                 let bit = bits & (0 &- bits)
                 bits ^= bit
-                if decideToWatch(index * 64 + bit.trailingZeroBitCount) { toClear[index] |= bit }
+                let page = index * 64 + bit.trailingZeroBitCount
+                if records.kind(page) == .untouched { records.setKind(page, .home) }
+                if busySince != nil {
+                    unwatch(page)
+                } else if decideToWatch(page) {
+                    toClear[index] |= bit
+                }
             }
             deferred[index] = dirty[index] & ~toClear[index]
         }
-        try log.clearDirtyPages(toClear)
+        if busySince == nil { try log.clearDirtyPages(toClear) }
     }
 
     /// A page is reported as written: whether to watch it from now on.
     private func decideToWatch(_ page: Int) -> Bool {
-        if records.kind(page) == .untouched { records.setKind(page, .home) }
         if isWatched(page) {
             // Written between a clear and this harvest.
             unwatch(page)
