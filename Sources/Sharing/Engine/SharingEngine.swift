@@ -28,7 +28,7 @@ public final class SharingEngine {
     }
 
     public private(set) var policy: SharingPolicy
-    public private(set) var statistics = SharingStatistics()
+    public internal(set) var statistics = SharingStatistics()
     /// Told of events after each pass, if set.
     public var trace: (([ShareEvent]) -> Void)?
     private var events: [ShareEvent] = []
@@ -53,20 +53,20 @@ public final class SharingEngine {
     private var surplus = 0
     private var countedAt = 0
     private let mappingsAtStart: Int
-    private var lastHarvest: UInt64 = 0
+    var lastHarvest: UInt64 = 0
     /// Since when the guest has been left alone; and whether that was long enough for now.
-    private var busySince: UInt64?
-    private var wasPatient = false
-    private var dirty: [UInt64]
-    private var toClear: [UInt64]
+    var busySince: UInt64?
+    var wasPatient = false
+    var dirty: [UInt64]
+    var toClear: [UInt64]
     /// Written, but not to be watched yet; and reported as written, but not proved to be private yet.
-    private var deferred: [UInt64]
+    var deferred: [UInt64]
     private var postponed: [UInt64]
     private static let passesToRetry = 64
-    private var rechecks: [Int] = []
-    private var orphanPasses = 0
-    private var hasOrphans = false
-    private var auditCursor = 0
+    var rechecks: [Int] = []
+    var orphanPasses = 0
+    var hasOrphans = false
+    var auditCursor = 0
     private var lookCursor = 0
     private let clock: () -> UInt64
 
@@ -166,155 +166,6 @@ public final class SharingEngine {
         statistics.fullScans += 1
         updateStatistics(cpu: clock() - started)
         return result
-    }
-
-    /// Whether the guest writes so many pages that were not known to be written that it is left alone, for a while.
-    private func noteBusy(_ now: UInt64, fresh: Int) {
-        let touched = records.count - records.count(of: .untouched)
-        guard policy.busyPatience > 0, fresh > max(256, touched / 32) else {
-            busySince = nil
-            wasPatient = false
-            return
-        }
-        if wasPatient { return }
-        let since = busySince ?? now
-        busySince = since
-        if now - since > policy.busyPatience {
-            busySince = nil
-            wasPatient = true
-        }
-    }
-
-    /// Step 1. A busy guest's pages are not cleared: each clear costs it a fault, and it would write them again.
-    private func harvest(_ now: UInt64) throws(LinuxError) {
-        for index in dirty.indices { dirty[index] = 0 }
-        try log.harvestDirtyPages(into: &dirty)
-        vmmWrites.harvest(into: &dirty)
-        var fresh = 0
-        for index in dirty.indices {
-            fresh += (dirty[index] & ~deferred[index]).nonzeroBitCount
-            dirty[index] |= deferred[index]
-        }
-        noteBusy(now, fresh: fresh)
-        for index in dirty.indices {
-            toClear[index] = 0
-            var bits = dirty[index]
-            while bits != 0 {
-                let bit = bits & (0 &- bits)
-                bits ^= bit
-                let page = index * 64 + bit.trailingZeroBitCount
-                if records.kind(page) == .untouched { records.setKind(page, .home) }
-                if busySince != nil {
-                    unwatch(page)
-                } else if decideToWatch(page) {
-                    toClear[index] |= bit
-                }
-            }
-            deferred[index] = dirty[index] & ~toClear[index]
-        }
-        if busySince == nil { try log.clearDirtyPages(toClear) }
-    }
-
-    /// A page is reported as written: whether to watch it from now on.
-    private func decideToWatch(_ page: Int) -> Bool {
-        if isWatched(page) {
-            // Written between a clear and this harvest.
-            unwatch(page)
-            records.backOff(page, limit: policy.backoffLimit)
-        }
-        if records.wait(page) > 0 {
-            records.tick(page)
-            return false
-        }
-        return true
-    }
-
-    /// Step 2: every dirty page that was merged is proved private or looked at again next time; all that was cleared is
-    /// watched.
-    private func account() -> Int {
-        var activity = 0
-        let again = rechecks
-        rechecks.removeAll()
-        for page in again where records.kind(page) == .mapped || records.kind(page) == .zero {
-            if mapping.arePrivate(page..<page + 1)[0] {
-                noteUnshared(page)
-                watch(page)
-            }
-        }
-        for index in dirty.indices {
-            var bits = dirty[index]
-            while bits != 0 {
-                let bit = bits & (0 &- bits)
-                bits ^= bit
-                let page = index * 64 + bit.trailingZeroBitCount
-                activity += 1
-                switch records.kind(page) {
-                case .mapped, .zero:
-                    if mapping.arePrivate(page..<page + 1)[0] {
-                        noteUnshared(page)
-                    } else {
-                        rechecks.append(page)
-                    }
-                case .home, .unshared: forget(page)
-                case .untouched: break
-                }
-                if toClear[index] & bit != 0, records.kind(page) == .home || records.kind(page) == .unshared {
-                    watch(page)
-                }
-            }
-        }
-        return activity
-    }
-
-    /// Proves some mapped pages again: those that were reported but still shared last time, and a few more, round and
-    /// round, since a missed report would keep a reference for ever.
-    private func audit() -> Int {
-        var found = 0
-        let end = min(auditCursor + policy.auditPages, records.count)
-        var page = auditCursor
-        while page < end {
-            guard records.kind(page) == .mapped || records.kind(page) == .zero else {
-                page += 1
-                continue
-            }
-            var stop = page + 1
-            while stop < end, records.kind(stop) == .mapped || records.kind(stop) == .zero { stop += 1 }
-            for (offset, isPrivate) in mapping.arePrivate(page..<stop).enumerated() {
-                guard isPrivate else { continue }
-                noteUnshared(page + offset)
-                watch(page + offset)
-                found += 1
-            }
-            page = stop
-        }
-        auditCursor = end == records.count ? 0 : end
-        return found
-    }
-
-    private func noteUnshared(_ page: Int) {
-        statistics.pagesUnsharedTotal += 1
-        note(.unshared, page)
-        records.setKind(page, .unshared)
-        forget(page)
-    }
-
-    /// Pages that still map a lost store: most move to the new one as they are found there. What is left after a while
-    /// goes home, a few pages a pass, so that the lost store's memory comes back.
-    private func settleOrphans() {
-        guard store != nil, hasOrphans else { return }
-        orphanPasses += 1
-        if orphanPasses < 20 { return }
-        var pages: [Int] = []
-        for page in 0..<records.count where records.isOrphan(page) {
-            pages.append(page)
-            if pages.count == policy.pauseLimit { break }
-        }
-        if pages.isEmpty {
-            hasOrphans = false
-            orphanPasses = 0
-        }
-        rehome(pages)
-        pages.forEach(watch)
     }
 
     // MARK: looking
