@@ -92,6 +92,8 @@ final class ModelRun {
         }
     }
 
+    func member(_ index: Int) -> Member? { members[index] }
+
     private func setPolicy(_ guest: Int, _ change: (inout SharingPolicy) -> Void) {
         // The sharing thread takes a policy between passes.
         guard let member = members[guest], !member.isPassing else { return }
