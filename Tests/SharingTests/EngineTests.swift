@@ -100,6 +100,49 @@ import Testing
         #expect(try run.run([]) == nil)
     }
 
+    /// A transfer that begins after the look and before the window pins the page that is about to be replaced.
+    @Test(arguments: [UInt64(0), 5]) func aTransferThatBeginsBeforeTheWindowIsSeenInIt(value: UInt64) throws {
+        let run = try run()
+        for guest in 0...1 {
+            try run.perform(.fill(guest, page: 4, count: 1, first: value, second: value * 2))
+        }
+        let guest = try #require(run.member(0)).guest
+        for index in 0...1 { try run.perform(.pass(index, budget: .max / 2, meanwhile: [])) }
+        try run.perform(.pass(1, budget: .max / 2, meanwhile: []))
+        guest.hook = { step in if step == "protect" { try? run.perform(.transfer(0, page: 4, value: 77)) } }
+        try #require(run.member(0)).pass(run.world)
+        guest.hook = { _ in }
+        try run.perform(.transferEnds(0))
+        #expect(guest.visible(4) == Content(first: 77, second: 77))
+        #expect(try run.run([]) == nil)
+    }
+
+    /// Hits of a store that is lost before they are mapped would map it for ever.
+    @Test func hitsOfALostStoreAreDropped() throws {
+        let run = try run()
+        try fillUnique(run, 0, 0..<4)
+        try run.perform(.fill(1, page: 8, count: 1, first: 1, second: 2))
+        // Guest 1 leaves a sighting of page 8 and, with itself, a frame of pages 10 and 11.
+        try run.perform(.fill(1, page: 10, count: 2, first: 3, second: 4))
+        for _ in 0..<4 { try run.perform(.pass(1, budget: .max / 2, meanwhile: [])) }
+        // Guest 0 hits the frame, and publishes the sighting: the store dies between the two.
+        try run.perform(.fill(0, page: 8, count: 1, first: 1, second: 2))
+        try run.perform(.fill(0, page: 10, count: 1, first: 3, second: 4))
+        let member = try #require(run.member(0))
+        var died = false
+        member.guest.hook = { step in
+            if step == "stage", !died {
+                died = true
+                run.world.domains[0].die()
+            }
+        }
+        for _ in 0..<2 { try member.pass(run.world) }
+        member.guest.hook = { _ in }
+        #expect(died)
+        #expect(member.engine.statistics.pagesMapped == 0)
+        #expect(try run.run([]) == nil)
+    }
+
     @Test func aLostMappingEndsTheGuest() throws {
         let run = try run()
         for guest in 0...1 { try fillUnique(run, guest, 0..<4) }

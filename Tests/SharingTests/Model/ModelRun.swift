@@ -207,6 +207,12 @@ final class ModelRun {
         }
         if member.guest.isWindowOpen { world.violated("\(name): a window is open for ever") }
         let mapped = member.mappedFrames
+        let current = ObjectIdentifier(member.domain.backing)
+        for page in 0..<setup.pages {
+            if case .frame(let store, _) = member.guest.backing[page], store != current {
+                world.violated("\(name): page \(page) still maps a lost store")
+            }
+        }
         let leases = member.stores.last?.leases ?? 0
         if leases != mapped.count {
             world.violated("\(name): \(leases) references for \(mapped.count) mapped pages")
