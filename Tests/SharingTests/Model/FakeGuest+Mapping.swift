@@ -6,7 +6,6 @@ import GuestMemory
 extension FakeGuest {
     func inspect(_ page: Int) -> PageContent {
         step("look", allowedInWindow: false)
-        if sabotage == .clearAfterLook { clearLate() }
         let content = touch(page)
         remember(page)
         if content.isZero { return .zero }

@@ -61,7 +61,7 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
     var isDestroyed = false
     /// Last contents that a look or a mapping found, for sabotage.
     private var oldContents: [Content]
-    private var toClearLater: [UInt64] = []
+    private var looked: [Int] = []
 
     /// What guest and devices wrote.
     var oracle: [Content]
@@ -231,8 +231,9 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
 
     func harvestDirtyPages(into bitmap: inout [UInt64]) throws(LinuxError) {
         step("harvest", allowedInWindow: false)
-        for page in toClearLater.indices { clear(page, toClearLater) }
-        toClearLater = []
+        // As if what was looked at had been cleared after the look instead of before.
+        if sabotage == .clearAfterLook { for page in looked { log[page] = false } }
+        looked = []
         for page in 0..<pageCount {
             if late[page] { (log[page], late[page]) = (true, false) }
             if log[page] { bitmap[page >> 6] |= 1 << UInt64(page & 63) }
@@ -242,7 +243,6 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
 
     func clearDirtyPages(_ bitmap: [UInt64]) throws(LinuxError) {
         step("clear", allowedInWindow: false)
-        if sabotage == .clearAfterLook { return toClearLater = bitmap }
         for page in bitmap.indices { clear(page, bitmap) }
     }
 
@@ -251,12 +251,6 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
         where bitmap[word] & (1 << UInt64(page & 63)) != 0 {
             log[page] = false
         }
-    }
-
-    /// Sabotage: the last clear takes effect only now, after the look.
-    func clearLate() {
-        for word in toClearLater.indices { clear(word, toClearLater) }
-        toClearLater = []
     }
 
     /// As the kernel would count.
@@ -272,6 +266,9 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
         }
     }
 
-    func remember(_ page: Int) { oldContents[page] = visible(page) }
+    func remember(_ page: Int) {
+        oldContents[page] = visible(page)
+        looked.append(page)
+    }
     func remembered(_ page: Int) -> Content { oldContents[page] }
 }

@@ -92,6 +92,8 @@ final class ModelRun {
         }
     }
 
+    func member(_ index: Int) -> Member? { members[index] }
+
     private func setPolicy(_ guest: Int, _ change: (inout SharingPolicy) -> Void) {
         // The sharing thread takes a policy between passes.
         guard let member = members[guest], !member.isPassing else { return }
@@ -205,6 +207,12 @@ final class ModelRun {
         }
         if member.guest.isWindowOpen { world.violated("\(name): a window is open for ever") }
         let mapped = member.mappedFrames
+        let current = ObjectIdentifier(member.domain.backing)
+        for page in 0..<setup.pages {
+            if case .frame(let store, _) = member.guest.backing[page], store != current {
+                world.violated("\(name): page \(page) still maps a lost store")
+            }
+        }
         let leases = member.stores.last?.leases ?? 0
         if leases != mapped.count {
             world.violated("\(name): \(leases) references for \(mapped.count) mapped pages")

@@ -1,0 +1,187 @@
+import GuestMemory
+import Testing
+
+@testable import Sharing
+
+/// Single behaviours of the engine; each was once wrong, or is promised by the design.
+@Suite struct EngineTests {
+    private func run(_ change: (inout ModelRun.Setup) -> Void = { _ in }) throws -> ModelRun {
+        var setup = ModelRun.Setup()
+        setup.guests = 2
+        change(&setup)
+        return try ModelRun(setup)
+    }
+
+    private func passes(_ run: ModelRun, _ count: Int = 4) throws {
+        for _ in 0..<count {
+            for guest in 0...1 { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
+        }
+    }
+
+    private func fillUnique(_ run: ModelRun, _ guest: Int, _ pages: Range<Int>, base: UInt64 = 100) throws {
+        for page in pages {
+            try run.perform(
+                .fill(guest, page: page, count: 1, first: base + UInt64(page), second: base * 1000))
+        }
+    }
+
+    @Test func equalRunsBecomeOneMapping() throws {
+        let run = try run()
+        for guest in 0...1 { try fillUnique(run, guest, 0..<8) }
+        try passes(run)
+        for guest in 0...1 {
+            let member = try #require(run.member(guest))
+            #expect(member.mappedFrames == Array(0..<8))
+            #expect(member.guest.countMappings() == 2)
+        }
+        #expect(run.world.domains[0].core.statistics.frames == 8)
+        #expect(run.world.violations.isEmpty)
+    }
+
+    @Test func oneOwnPageBetweenEqualOnesNeedsNoMappingOfItsOwn() throws {
+        let run = try run()
+        for guest in 0...1 {
+            try fillUnique(run, guest, 0..<7)
+            try run.perform(.fill(guest, page: 3, count: 1, first: UInt64(guest) + 50, second: 1))
+        }
+        try passes(run)
+        let guest = try #require(run.member(0)).guest
+        #expect(try #require(run.member(0)).mappedFrames == [0, 1, 2, 4, 5, 6])
+        #expect(guest.countMappings() == 2)
+        #expect(guest.copies[3] != nil && guest.home[3] == nil)
+    }
+
+    @Test func zerosBetweenEqualPagesStayZeroMappings() throws {
+        let run = try run()
+        for guest in 0...1 {
+            try fillUnique(run, guest, 0..<5)
+            try run.perform(.fill(guest, page: 2, count: 1, first: 0, second: 0))
+        }
+        try passes(run)
+        #expect(try #require(run.member(0)).guest.backing[2] == .zero)
+    }
+
+    @Test func uniformRunsAreOneMapping() throws {
+        let run = try run()
+        for guest in 0...1 { try run.perform(.fill(guest, page: 4, count: 6, first: 9, second: 9)) }
+        try passes(run)
+        for guest in 0...1 {
+            let member = try #require(run.member(guest))
+            #expect(member.mappedFrames == Array(4..<10))
+            #expect(member.guest.countMappings() == 3)
+        }
+        #expect(run.world.domains[0].core.statistics.frames == 6)
+    }
+
+    /// Once the store was asked about pages that had references: it took them back under the mapping.
+    @Test func offAndOnAgainHalfWayKeepsReferences() throws {
+        let run = try run()
+        for guest in 0...1 { try fillUnique(run, guest, 0..<20) }
+        try passes(run)
+        try run.perform(.setSharing(0, false))
+        try run.perform(.pass(0, budget: .max / 2, meanwhile: []))
+        let left = try #require(run.member(0)).mappedFrames.count
+        #expect(left > 0 && left < 20)
+        try run.perform(.setSharing(0, true))
+        try run.perform(.exit(1))
+        for _ in 0..<6 { try run.perform(.pass(0, budget: .max / 2, meanwhile: [])) }
+        #expect(try run.run([]) == nil)
+    }
+
+    @Test func aTransferUnderWayKeepsItsPageFromGoingHome() throws {
+        let run = try run()
+        for guest in 0...1 { try fillUnique(run, guest, 0..<4) }
+        try passes(run)
+        try run.perform(.transfer(0, page: 1, value: 77))
+        try run.perform(.setSharing(0, false))
+        for _ in 0..<3 { try run.perform(.pass(0, budget: .max / 2, meanwhile: [])) }
+        try run.perform(.transferEnds(0))
+        #expect(run.member(0)?.guest.visible(1) == Content(first: 77, second: 77))
+        #expect(try run.run([]) == nil)
+    }
+
+    /// A transfer that begins after the look and before the window pins the page that is about to be replaced.
+    @Test(arguments: [UInt64(0), 5]) func aTransferThatBeginsBeforeTheWindowIsSeenInIt(value: UInt64) throws {
+        let run = try run()
+        for guest in 0...1 {
+            try run.perform(.fill(guest, page: 4, count: 1, first: value, second: value * 2))
+        }
+        let guest = try #require(run.member(0)).guest
+        for index in 0...1 { try run.perform(.pass(index, budget: .max / 2, meanwhile: [])) }
+        try run.perform(.pass(1, budget: .max / 2, meanwhile: []))
+        guest.hook = { step in if step == "protect" { try? run.perform(.transfer(0, page: 4, value: 77)) } }
+        try #require(run.member(0)).pass(run.world)
+        guest.hook = { _ in }
+        try run.perform(.transferEnds(0))
+        #expect(guest.visible(4) == Content(first: 77, second: 77))
+        #expect(try run.run([]) == nil)
+    }
+
+    /// Hits of a store that is lost before they are mapped would map it for ever.
+    @Test func hitsOfALostStoreAreDropped() throws {
+        let run = try run()
+        try fillUnique(run, 0, 0..<4)
+        try run.perform(.fill(1, page: 8, count: 1, first: 1, second: 2))
+        // Guest 1 leaves a sighting of page 8 and, with itself, a frame of pages 10 and 11.
+        try run.perform(.fill(1, page: 10, count: 2, first: 3, second: 4))
+        for _ in 0..<4 { try run.perform(.pass(1, budget: .max / 2, meanwhile: [])) }
+        // Guest 0 hits the frame, and publishes the sighting: the store dies between the two.
+        try run.perform(.fill(0, page: 8, count: 1, first: 1, second: 2))
+        try run.perform(.fill(0, page: 10, count: 1, first: 3, second: 4))
+        let member = try #require(run.member(0))
+        var died = false
+        member.guest.hook = { step in
+            if step == "stage", !died {
+                died = true
+                run.world.domains[0].die()
+            }
+        }
+        for _ in 0..<2 { try member.pass(run.world) }
+        member.guest.hook = { _ in }
+        #expect(died)
+        #expect(member.engine.statistics.pagesMapped == 0)
+        #expect(try run.run([]) == nil)
+    }
+
+    @Test func aLostMappingEndsTheGuest() throws {
+        let run = try run()
+        for guest in 0...1 { try fillUnique(run, guest, 0..<4) }
+        try passes(run, 1)
+        run.member(0)?.guest.mapFault = .destroyed
+        try passes(run, 3)
+        #expect(run.member(0)?.engine.fatal != nil)
+        #expect(run.member(1)?.engine.fatal == nil)
+        #expect(run.world.violations.isEmpty)
+    }
+
+    @Test(arguments: [2, 5, 9]) func mappingLimitHolds(limit: Int) throws {
+        let run = try run { $0.mappingLimit = limit }
+        for page in stride(from: 0, to: 24, by: 2) {
+            for guest in 0...1 {
+                try run.perform(.fill(guest, page: page, count: 1, first: UInt64(page + 5), second: 1))
+                try run.perform(
+                    .fill(guest, page: page + 1, count: 1, first: UInt64(page + guest), second: 1000))
+            }
+        }
+        for _ in 0..<10 {
+            try passes(run, 1)
+            for guest in 0...1 { #expect(try #require(run.member(guest)).guest.countMappings() <= limit) }
+        }
+    }
+
+    /// The last step of each: what the model or the interleavings say when a safety step is left out.
+    @Test(arguments: FakeGuest.Sabotage.allCases) func sabotageIsNoticed(sabotage: FakeGuest.Sabotage) throws
+    {
+        var setup = ModelRun.Setup()
+        setup.sabotage = sabotage
+        // Equal hashes that mean nothing: only the comparison stands between them.
+        setup.options.constantHash = sabotage == .noCompare
+        var found: String?
+        for seed in 1...(sabotage == .none ? 20 : 400) where found == nil {
+            let operations = ModelTests.operations(setup, seed: UInt64(seed), count: 100)
+            found = try ModelRun(setup).run(operations)
+        }
+        print("sabotage \(sabotage): \(found ?? "nothing noticed")")
+        #expect((found == nil) == (sabotage == .none))
+    }
+}

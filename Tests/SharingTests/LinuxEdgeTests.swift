@@ -1,0 +1,310 @@
+import CLinux
+import Foundation
+import GuestMemory
+import Synchronization
+import TestSupport
+import Testing
+
+@testable import Sharing
+
+/// A guest's memory with a store in a memory file, on the real kernel; threads stand in for vCPUs.
+final class EdgeGuest: @unchecked Sendable {
+    final class Store: @unchecked Sendable {
+        let file: OwnedDescriptor
+        init() throws {
+            file = try .memoryFile(named: "edge-store")
+            try file.truncate(to: 64 << 20)
+        }
+        func write(_ byte: UInt8, _ page: Int) { write([UInt8](repeating: byte, count: 4096), page) }
+        func write(_ bytes: [UInt8], _ page: Int) {
+            #expect(pwrite(file.number, bytes, 4096, page * 4096) == 4096)
+        }
+        func punch(_ page: Int) { #expect(mingle_punch_hole(file.number, UInt64(page) * 4096, 4096) == 0) }
+        var blocks: Int { edgeBlocks(file.number) }
+    }
+    let memory: GuestMemory
+    let mapping: LinuxGuestMapping
+    let store: Store
+
+    init(pages: Int, store: Store? = nil) throws {
+        memory = try GuestMemory(
+            sizeInBytes: UInt64(pages) * 4096, lowLimit: GuestAddress(1 << 30),
+            highStart: GuestAddress(4 << 30))
+        mapping = try LinuxGuestMapping(memory: memory, userFault: UserFault.open())
+        self.store = try store ?? Store()
+        let hasher = try #require(PageHasher(secret: [UInt8](repeating: 7, count: PageHasher.secretSize)))
+        mapping.connect(
+            StoreConnection(
+                fileNumber: self.store.file.number, owner: self.store, hasher: hasher,
+                staging: try StagingArea()))
+    }
+
+    func word(_ page: Int, _ index: Int) -> UnsafeMutablePointer<UInt64> {
+        (memory.mapping.base + page * 4096 + index * 8).assumingMemoryBound(to: UInt64.self)
+    }
+    func byte(_ page: Int) -> UInt8 { mingle_load8(memory.mapping.base + page * 4096) }
+    func fill(_ page: Int, _ byte: UInt8) { memset(memory.mapping.base + page * 4096, Int32(byte), 4096) }
+    var homeBlocks: Int { edgeBlocks(memory.file.number) }
+
+    func window(_ pages: Range<Int>, _ body: () throws -> Bool) throws {
+        try mapping.prepareWindow(pages, containsNewMappings: true)
+        try mapping.protect(pages)
+        mapping.release(pages, replaced: try body())
+    }
+
+    /// VmFlags of each mapping that has part of a range (Linux's Documentation/filesystems/proc.rst).
+    func flags(_ pages: Range<Int>) throws -> [String] {
+        let start = UInt(bitPattern: memory.mapping.base) + UInt(pages.lowerBound * 4096)
+        let end = start + UInt(pages.count * 4096)
+        var isInside = false
+        var found: [String] = []
+        let smaps = try OwnedDescriptor.open("/proc/self/smaps", flags: O_RDONLY).read(count: 16 << 20, at: 0)
+        for line in String(decoding: smaps, as: UTF8.self).split(separator: "\n") {
+            let bounds = line.prefix { $0 != " " }.split(separator: "-").compactMap { UInt($0, radix: 16) }
+            if bounds.count == 2 { isInside = bounds[0] < end && bounds[1] > start }
+            if isInside, line.hasPrefix("VmFlags:") { found.append(String(line)) }
+        }
+        return found
+    }
+
+    func frameNumber(_ page: Int) throws -> UInt64 {
+        let map = try OwnedDescriptor.open("/proc/self/pagemap", flags: O_RDONLY)
+        let address = UInt64(UInt(bitPattern: memory.mapping.base)) + UInt64(page) * 4096
+        let entry = try map.read(count: 8, at: address >> 12 * 8)
+        return entry.reversed().reduce(0) { $0 << 8 | UInt64($1) } & ((1 << 55) - 1)
+    }
+}
+
+private func edgeBlocks(_ descriptor: Int32) -> Int {
+    var status = stat()
+    fstat(descriptor, &status)
+    return status.st_blocks
+}
+
+private let canProtect = UserFault.open()?.ability == .protect
+
+/// What `LinuxGuestMapping` relies on, on this kernel, without KVM.
+@Suite(.serialized) struct LinuxEdgeTests {
+    /// Two threads count in words of their own; the pages are merged with a copy of themselves all the time.
+    /// - Returns: writes lost, writes, merges.
+    private func stress(seconds: Double, protects: Bool) throws -> (lost: Int, writes: Int, merges: Int) {
+        let pages = 8
+        let guest = try EdgeGuest(pages: pages)
+        let stop = Atomic(false)
+        let lost = Atomic(0)
+        let writes = Atomic(0)
+        let group = DispatchGroup()
+        for writer in 0..<2 {
+            group.enter()
+            Thread.detachNewThread {
+                var expected = [UInt64](repeating: 0, count: pages)
+                var count = 0
+                while !stop.load(ordering: .relaxed) {
+                    for page in 0..<pages {
+                        let word = guest.word(page, 8 + writer * 256)
+                        let now = mingle_load64(word)
+                        if now != expected[page] { lost.add(1, ordering: .relaxed) }
+                        expected[page] = now + 1
+                        mingle_store64(word, now + 1)
+                        count += 1
+                    }
+                    // Between bursts there are merges, and a burst that begins in a window hits it.
+                    if count % 64 == 0 { usleep(UInt32(count / 64 % 50)) }
+                }
+                writes.add(count, ordering: .relaxed)
+                group.leave()
+            }
+        }
+        let end = monotonicNanoseconds() + UInt64(seconds * 1e9)
+        var merges = 0
+        var side = [Int](repeating: 0, count: pages)
+        var page = 0
+        while monotonicNanoseconds() < end {
+            page = (page + 1) % pages
+            let place = page * 2 + side[page]
+            guest.store.punch(place)
+            let pointer = guest.memory.mapping.base + page * 4096
+            #expect(pwrite(guest.store.file.number, pointer, 4096, place * 4096) == 4096)
+            let location = FrameLocation(UInt64(place))
+            #expect(guest.mapping.fetchFrames(location, count: 1, into: 0) == 1)
+            let range = page..<page + 1
+            try guest.mapping.prepareWindow(range, containsNewMappings: true)
+            if protects { try guest.mapping.protect(range) }
+            let isEqual = guest.mapping.equalsFetched(page, index: 0)
+            if isEqual {
+                try guest.mapping.mapFrames(range, location)
+                merges += 1
+                side[page] ^= 1
+            }
+            guest.mapping.release(range, replaced: isEqual)
+        }
+        stop.store(true, ordering: .relaxed)
+        group.wait()
+        return (lost.load(ordering: .relaxed), writes.load(ordering: .relaxed), merges)
+    }
+
+    @Test(.enabled(if: canProtect, "needs userfaultfd with kernel faults"))
+    func noWriteIsLost() throws {
+        let seconds = Double(environmentNumber("MINGLE_STRESS_SECONDS") ?? 10)
+        let result = try withWatchdog(seconds: seconds + 60, "merging under writers") {
+            try stress(seconds: seconds, protects: true)
+        }
+        print("edge stress: \(result)")
+        #expect(result.lost == 0)
+        #expect(result.merges > 100)
+    }
+
+    @Test(.enabled(if: canProtect, "needs userfaultfd with kernel faults"))
+    func withoutProtectionWritesAreLost() throws {
+        var result = (lost: 0, writes: 0, merges: 0)
+        for _ in 0..<5 where result.lost == 0 { result = try stress(seconds: 2, protects: false) }
+        print("edge stress without protection: \(result)")
+        #expect(result.lost > 0)
+    }
+
+    @Test(.enabled(if: canProtect, "needs userfaultfd with kernel faults"))
+    func keptPagesNeverShowTheStore() throws {
+        let guest = try EdgeGuest(pages: 8)
+        for page in 0..<32 { guest.store.write(0x33, page) }
+        for page in 0..<8 { guest.fill(page, page == 4 ? 0x22 : 0x33) }
+        let stop = Atomic(false)
+        let wrong = Atomic(0)
+        let group = DispatchGroup()
+        group.enter()
+        Thread.detachNewThread {
+            while !stop.load(ordering: .relaxed) {
+                if guest.byte(4) != 0x22 { wrong.add(1, ordering: .relaxed) }
+            }
+            group.leave()
+        }
+        for round in 0..<3000 {
+            try guest.window(0..<8) {
+                try guest.mapping.mapFrames(0..<8, FrameLocation(UInt64(round % 3 * 8)), keeping: [4])
+            }
+        }
+        stop.store(true, ordering: .relaxed)
+        group.wait()
+        #expect(wrong.load(ordering: .relaxed) == 0)
+        #expect((0..<8).map(guest.byte) == [0x33, 0x33, 0x33, 0x33, 0x22, 0x33, 0x33, 0x33])
+        #expect(guest.mapping.arePrivate(0..<8) == (0..<8).map { $0 == 4 })
+    }
+
+    @Test(.enabled(if: canProtect, "needs userfaultfd with kernel faults"))
+    func keptZerosOutliveTheFrameBelow() throws {
+        let guest = try EdgeGuest(pages: 4)
+        for page in 0..<4 { guest.store.write(0x11, page) }
+        for page in 0..<4 where page != 2 { guest.fill(page, 0x11) }
+        try guest.window(0..<4) { try guest.mapping.mapFrames(0..<4, FrameLocation(0), keeping: [2]) }
+        guest.store.punch(2)
+        guest.store.write(0x77, 2)
+        #expect(guest.byte(2) == 0)
+    }
+
+    @Test(.enabled(if: canProtect, "needs userfaultfd with kernel faults"))
+    func deceptiveLooks() throws {
+        let guest = try EdgeGuest(pages: 4)
+        guest.store.write(0x11, 0)
+        try guest.window(0..<1) {
+            try guest.mapping.mapZero(0..<1)
+            return true
+        }
+        try guest.window(1..<2) {
+            try guest.mapping.mapFrames(1..<2, FrameLocation(0))
+            return true
+        }
+        #expect(guest.byte(0) == 0)
+        #expect(guest.mapping.arePrivate(0..<2) == [false, false])
+        // Protected though never touched: the marker in the page table looks like a swapped page.
+        let userFault = try #require(UserFault.open())
+        let start = UInt(bitPattern: guest.memory.mapping.base) + 4096
+        try userFault.register(start, 4096, .writeProtect)
+        try userFault.protect(start, 4096, true)
+        #expect(guest.mapping.arePrivate(1..<2) == [false])
+        try userFault.protect(start, 4096, false)
+        userFault.unregister(start, 4096)
+        guest.fill(0, 1)
+        guest.fill(1, 2)
+        #expect(guest.mapping.arePrivate(0..<2) == [true, true])
+    }
+
+    @Test(.enabled(if: canProtect, "needs userfaultfd with kernel faults"))
+    func adviceStaysAcrossReplacements() throws {
+        let guest = try EdgeGuest(pages: 32)
+        for page in 0..<32 { guest.fill(page, UInt8(page + 1)) }
+        for page in 0..<8 { guest.store.write(UInt8(page + 1), page) }
+        try guest.mapping.mapFrames(0..<4, FrameLocation(0))
+        try guest.window(8..<12) { try guest.mapping.mapFrames(8..<12, FrameLocation(0), keeping: [9]) }
+        try guest.mapping.mapZero(16..<20)
+        try guest.mapping.mapFrames(24..<28, FrameLocation(0))
+        try guest.mapping.mapHome(24..<28)
+        let flags = try guest.flags(0..<32)
+        #expect(flags.count >= 5)
+        for line in flags { #expect(line.contains(" dc") && line.contains(" dd"), "\(line)") }
+        #expect(try guest.flags(16..<20).allSatisfy { $0.contains(" nh") })
+    }
+
+    @Test func homeKeepsBytesAndHolesCostNothing() throws {
+        let guest = try EdgeGuest(pages: 16)
+        guest.store.write(0x5A, 3)
+        #expect(guest.mapping.fetchFrames(FrameLocation(1000), count: 4, into: 0) == 4)
+        #expect(guest.store.blocks == 8)
+        for page in 0..<4 { guest.fill(page, 0x5A) }
+        let before = guest.homeBlocks
+        for page in 0..<4 { try guest.mapping.mapFrames(page..<page + 1, FrameLocation(3)) }
+        guest.mapping.punchHome(0..<4)
+        #expect(guest.homeBlocks == before - 32)
+        guest.fill(1, 0x66)
+        try guest.mapping.mapZero(4..<6)
+        try guest.mapping.mapHome(0..<6)
+        #expect((0..<6).map(guest.byte) == [0x5A, 0x66, 0x5A, 0x5A, 0, 0])
+        // What an earlier punch left behind must not come back as zero pages' content.
+        guest.fill(8, 0x44)
+        try guest.mapping.mapZero(8..<9)
+        try guest.mapping.mapHome(8..<9)
+        #expect(guest.byte(8) == 0)
+    }
+
+    @Test(.enabled(if: geteuid() == 0, "frame numbers are shown to root alone"))
+    func guestsShareOneFrame() throws {
+        let store = try EdgeGuest.Store()
+        store.write(0x10, 9)
+        let guests = try (0..<2).map { _ in try EdgeGuest(pages: 4, store: store) }
+        for guest in guests {
+            guest.fill(1, 0x10)
+            try guest.mapping.mapFrames(1..<2, FrameLocation(9))
+            #expect(guest.byte(1) == 0x10)
+        }
+        let number = try guests[0].frameNumber(1)
+        #expect(number != 0)
+        #expect(try guests[1].frameNumber(1) == number)
+        guests[1].fill(1, 0x20)
+        #expect(try guests[1].frameNumber(1) != number)
+        #expect(guests[0].byte(1) == 0x10)
+    }
+
+    /// In a process of its own, since nothing else works at the limit of mappings.
+    @Test func failureAtTheLimitOfMappings() async {
+        await #expect(processExitsWith: .success) {
+            let guest = try EdgeGuest(pages: 64)
+            for page in 0..<64 { guest.fill(page, UInt8(page + 1)) }
+            for page in 0..<64 { guest.store.write(UInt8(page + 1), page) }
+            var outcomes = (done: 0, unchanged: 0, other: 0)
+            var protection = PROT_READ
+            while mmap(nil, 4096, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+                != MAP_FAILED
+            {
+                protection = protection == PROT_READ ? PROT_NONE : PROT_READ
+            }
+            for page in stride(from: 1, to: 63, by: 2) {
+                do throws(MappingFailure) {
+                    try guest.mapping.mapFrames(page..<page + 1, FrameLocation(UInt64(page)))
+                    outcomes.done += 1
+                } catch {
+                    if case .unchanged = error { outcomes.unchanged += 1 } else { outcomes.other += 1 }
+                }
+            }
+            let isRight = (0..<64).allSatisfy { guest.byte($0) == UInt8($0 + 1) }
+            exit(isRight && outcomes.unchanged > 0 && outcomes.other == 0 ? 0 : 1)
+        }
+    }
+}
