@@ -51,7 +51,9 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict),
-        .target(name: "MingleSupport", dependencies: ["CLinux"], swiftSettings: strict),
+        .target(
+            name: "MingleSupport", dependencies: ["CLinux", "FrameBroker", "Sharing", "GuestMemory"],
+            swiftSettings: strict),
         .executableTarget(
             name: "mingle-broker", dependencies: ["FrameBroker", "GuestMemory", "CLinux"], swiftSettings: strict),
         .executableTarget(
@@ -89,7 +91,9 @@ let package = Package(
             swiftSettings: tests),
         .testTarget(
             name: "IntegrationTests",
-            dependencies: ["mingle-vmm", "Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
+            dependencies: [
+                "mingle", "mingle-vmm", "mingle-broker", "Hypervisor", "GuestMemory", "CLinux", "TestSupport",
+            ],
             swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]

@@ -26,6 +26,8 @@ struct FileStatus: Equatable {
     let owner: UInt32
     let group: UInt32
     let size: Int
+    /// What it takes of memory or disk.
+    let allocatedBytes: UInt64
 
     init(_ raw: stat) {
         device = raw.st_dev
@@ -34,6 +36,7 @@ struct FileStatus: Equatable {
         owner = raw.st_uid
         group = raw.st_gid
         size = raw.st_size
+        allocatedBytes = UInt64(clamping: raw.st_blocks) * 512
     }
 
     var isDirectory: Bool { mode & UInt32(S_IFMT) == UInt32(S_IFDIR) }
@@ -159,6 +162,20 @@ public enum SystemCall {
     /// Whether something is at `path`, of whatever kind.
     public static func exists(_ path: String) -> Bool {
         if case .success = linkStatus(path) { true } else { false }
+    }
+
+    /// What a symbolic link points at.
+    static func linkTarget(_ path: String) throws(SupportError) -> String {
+        var buffer = [UInt8](repeating: 0, count: 4096)
+        // SAFETY: the buffer is ours and its true size is passed; the path is NUL-terminated for the call.
+        let count = unsafe buffer.withUnsafeMutableBytes { bytes in
+            unsafe bytes.withMemoryRebound(to: CChar.self) { text in
+                guard let base = text.baseAddress else { return 0 }
+                return unsafe readlink(path, base, text.count)
+            }
+        }
+        guard count > 0 else { throw .systemCall(operation: "follow", subject: path, code: errno) }
+        return String(decoding: buffer.prefix(count), as: UTF8.self)
     }
 
     static func remove(_ path: String) {

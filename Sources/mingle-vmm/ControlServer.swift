@@ -85,7 +85,11 @@ final class ControlServer {
         case "type":
             machine.serial.receive(Array((argument + "\n").utf8))
             return say("ok", client)
-        case "digest": return sendDigests(client)
+        case "digest":
+            guard argument.isEmpty || argument == "pages" else {
+                return say("error: digest, or digest pages", client)
+            }
+            return sendDigests(client, everyPage: !argument.isEmpty)
         case "sharing", "share-cpu": return say(changeSharing(words[0], argument), client)
         default: return say("error: unknown command; use stats, pause, resume, type, digest, sharing, share-cpu", client)
         }
@@ -111,13 +115,16 @@ final class ControlServer {
         let ready = timeline.readyAfter.map { "\(Double($0) / 1e9)" } ?? "null"
         return "{\"name\": \(JSONText.quoted(options.configuration.name)), \"state\": \"\(state)\","
             + " \"memory_bytes\": \(options.configuration.memorySizeInBytes), \"home_bytes\": \(machine.memory.allocatedBytes),"
+            + " \"ram\": \"\(machine.memory.backing.rawValue)\","
+            + " \"broker\": \(options.sharing.isOn ? options.sharing.brokerPath.map(JSONText.quoted) ?? "null" : "null"),"
             + " \"boot_seconds\": \(ready), \"sharing\": \(sharing?.json() ?? "null")}"
     }
 
     /// One message with the number of pages, then messages of up to 2048 digests of 16 bytes.
-    private func sendDigests(_ client: Client) -> Bool {
+    /// - Parameter everyPage: one for each page of the guest, instead of those that are allocated only.
+    private func sendDigests(_ client: Client, everyPage: Bool) -> Bool {
         let digests: [UInt8]
-        do throws(LinuxError) { digests = try ContentDigest.pages(of: machine.memory) } catch {
+        do throws(LinuxError) { digests = try ContentDigest.pages(of: machine.memory, everyPage: everyPage) } catch {
             return say("error: \(error)", client)
         }
         guard say("digest \(digests.count / ContentDigest.size)", client) else { return false }

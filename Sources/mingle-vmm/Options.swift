@@ -48,7 +48,7 @@ struct Options {
                [--initrd PATH]... [--cmdline TEXT] [--serial stdio|none|file:PATH] [--eof-to-guest] [--timeout SECONDS]
                [--grace SECONDS] [--log-level trace|debug|info|warning|error] [--state-dir DIR] [--seed N]
                [--guest-index N] [--arguments TEXT] [--dirty-log off|on|manual] [--report PATH] [--image LABEL]
-               [--kvm PATH] [--sharing builtin|off] [--domain NAME] [--share-cpu PERCENT] [--broker SOCKET]
+               [--kvm PATH] [--ram memory-file|anonymous-mergeable] [--sharing builtin|off] [--domain NAME] [--share-cpu PERCENT] [--broker SOCKET]
                [--window auto|userfaultfd|pause] [--trace-share FILE] [--control SOCKET] [--die-with-parent]
         Runs one guest. Made to be started by `mingle run`, which has the defaults and the help.
         """
@@ -72,6 +72,9 @@ struct Options {
         }
         guard !configuration.kernelPath.isEmpty else { throw UsageError("--kernel is missing") }
         if sharing.isOn { configuration.dirtyLog = .manual }
+        guard !sharing.isOn || configuration.memoryBacking == .memoryFile else {
+            throw UsageError("--sharing builtin works on memory files: use --ram memory-file")
+        }
         guard configuration.name.isPlainName else {
             throw UsageError(
                 "--name \(configuration.name): use letters, digits, '.', '_' and '-', at most 64")
@@ -91,6 +94,7 @@ struct Options {
         case "--guest-index": configuration.payload.guestIndex = try number(option, value)
         case "--seed": configuration.payload.seed = try number(option, value)
         case "--dirty-log": configuration.dirtyLog = try choice(option, value)
+        case "--ram": configuration.memoryBacking = try choice(option, value)
         case "--kvm": configuration.kvmPath = value
         case "--serial": serial = try Self.serial(value)
         case "--timeout": timeout = try seconds(option, value)
