@@ -178,6 +178,48 @@ public enum SystemCall {
         return String(decoding: buffer.prefix(count), as: UTF8.self)
     }
 
+    /// Writes a short text with a single call, as the files of /sys want it.
+    static func write(_ descriptor: Int32, _ text: String) -> Result<Void, Errno> {
+        let bytes = Array(text.utf8)
+        while true {
+            // SAFETY: the array is alive for the call and as long as said.
+            let count = unsafe CLinux.write(descriptor, bytes, bytes.count)
+            if count == bytes.count { return .success(()) }
+            if count < 0, errno == EINTR { continue }
+            return .failure(Errno(code: count < 0 ? errno : EIO))
+        }
+    }
+
+    /// Writes a short text into a file that exists.
+    static func overwrite(_ path: String, with text: String) -> Result<Void, Errno> {
+        open(path, flags: O_WRONLY).flatMap { number in
+            let descriptor = OwnedDescriptor(taking: number)
+            return write(descriptor.number, text)
+        }
+    }
+
+    /// Makes a directory for this user alone.
+    static func makeDirectory(_ path: String) -> Result<Void, Errno> {
+        // SAFETY: the bridged string is NUL-terminated and outlives the call.
+        unsafe mkdir(path, 0o700) == 0 ? .success(()) : .failure(Errno(code: errno))
+    }
+
+    /// Removes an empty directory.
+    static func removeDirectory(_ path: String) -> Bool {
+        // SAFETY: the bridged string is NUL-terminated and outlives the call.
+        unsafe rmdir(path) == 0
+    }
+
+    /// Writes a file anew.
+    public static func replace(_ path: String, with text: String) throws(SupportError) {
+        let flags = O_WRONLY | O_CREAT | O_TRUNC
+        let result = open(path, flags: flags, mode: 0o644).flatMap { number in
+            let descriptor = OwnedDescriptor(taking: number)
+            return write(descriptor.number, text)
+        }
+        if case .failure(let error) = result { throw .systemCall(operation: "write", subject: path, code: error.code) }
+    }
+
     static func remove(_ path: String) {
         // SAFETY: the bridged string is NUL-terminated and outlives the call. A file that is gone already is fine.
         _ = unsafe unlink(path)
