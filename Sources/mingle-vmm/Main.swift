@@ -3,6 +3,7 @@ import Glibc
 import GuestMemory
 import Hypervisor
 import Logging
+import Sharing
 
 /// One guest, one process: build it, run its console until it ends, say how it ended.
 @main

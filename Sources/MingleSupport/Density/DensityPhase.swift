@@ -76,15 +76,18 @@ struct DensityPhase {
         let start = now()
         let end = start + UInt64(plan.seconds) * 1_000_000_000
         var next = start
-        while now() < end {
+        while true {
+            let started = now()
+            if started >= end { return }
             let pages = try savedPages()
-            let seconds = Double(now() - start) / 1e9
+            let seconds = Double(started - start) / 1e9
             figures.series.add(seconds: seconds, pages: pages)
-            progress.say(
-                mode, "\(Int(seconds)) of \(plan.seconds) s, saved \(ByteSize.format(pages * RunChecks.pageSize))",
-                isPassing: true)
-            next = max(next + interval, now())
-            try rest(milliseconds: Int((min(next, end) - min(now(), end)) / 1_000_000))
+            let saved = mode == .off ? "" : ", saved \(ByteSize.format(pages * RunChecks.pageSize))"
+            progress.say(mode, "\(Int(seconds)) of \(plan.seconds) s\(saved)", isPassing: true)
+            next = min(next + interval, end)
+            let finished = now()
+            next = max(next, finished)
+            try rest(milliseconds: Int((next - finished) / 1_000_000))
         }
     }
 
