@@ -39,7 +39,8 @@ let package = Package(
         .systemLibrary(name: "CBlake2", providers: [.apt(["libb2-dev"])]),
         .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
         .target(name: "Sharing", dependencies: ["GuestMemory", "CLinux", "CXXHash"], swiftSettings: strict),
-        .target(name: "FrameBroker", dependencies: ["Sharing", "GuestMemory", "CLinux"], swiftSettings: strict),
+        .target(
+            name: "FrameBroker", dependencies: ["Sharing", "GuestMemory", "CLinux"], swiftSettings: strict),
         .target(
             name: "GuestImages",
             dependencies: ["CLZ4", "CZstd", "CLZMA", "CZlib"],
@@ -55,7 +56,8 @@ let package = Package(
             name: "MingleSupport", dependencies: ["CLinux", "FrameBroker", "Sharing", "GuestMemory"],
             swiftSettings: strict),
         .executableTarget(
-            name: "mingle-broker", dependencies: ["FrameBroker", "GuestMemory", "CLinux"], swiftSettings: strict),
+            name: "mingle-broker", dependencies: ["FrameBroker", "GuestMemory", "CLinux"],
+            swiftSettings: strict),
         .executableTarget(
             name: "mingle",
             dependencies: [
@@ -70,7 +72,8 @@ let package = Package(
             name: "HypervisorTests", dependencies: ["Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
             swiftSettings: tests),
         .testTarget(
-            name: "SharingTests", dependencies: ["Sharing", "GuestMemory", "TestSupport"], swiftSettings: tests),
+            name: "SharingTests", dependencies: ["Sharing", "GuestMemory", "TestSupport"],
+            swiftSettings: tests),
         // A broker's client as a process of its own: tests kill it, and it measures.
         .executableTarget(
             name: "broker-test-client", dependencies: ["FrameBroker", "Sharing", "GuestMemory"],

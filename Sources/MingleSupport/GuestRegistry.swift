@@ -95,7 +95,9 @@ public struct GuestRegistry: Sendable {
 
     /// Removes a file of the state directory that nobody uses; false if somebody else got at it first.
     /// - Parameter companion: a file that belonged to it and goes with it.
-    static func removeIfUnused(_ path: String, locked descriptor: Int32, with companion: String? = nil) -> Bool {
+    static func removeIfUnused(_ path: String, locked descriptor: Int32, with companion: String? = nil)
+        -> Bool
+    {
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else { return false }
         guard case .success(let ours) = SystemCall.status(ofDescriptor: descriptor) else { return false }
         guard case .success(let named) = SystemCall.linkStatus(path) else { return true }

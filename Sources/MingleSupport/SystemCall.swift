@@ -217,7 +217,9 @@ public enum SystemCall {
             let descriptor = OwnedDescriptor(taking: number)
             return write(descriptor.number, text)
         }
-        if case .failure(let error) = result { throw .systemCall(operation: "write", subject: path, code: error.code) }
+        if case .failure(let error) = result {
+            throw .systemCall(operation: "write", subject: path, code: error.code)
+        }
     }
 
     static func remove(_ path: String) {

@@ -25,7 +25,9 @@ final class ControlServer {
     private let sharing: SharingSession?
     private let timeline: Timeline
 
-    init?(_ options: Options, _ machine: VirtualMachine, _ sharing: SharingSession?, _ timeline: Timeline) throws {
+    init?(_ options: Options, _ machine: VirtualMachine, _ sharing: SharingSession?, _ timeline: Timeline)
+        throws
+    {
         guard let path = options.controlPath else { return nil }
         self.path = path
         HostIO.remove(path)
@@ -40,7 +42,8 @@ final class ControlServer {
 
     /// What to wait for; the order is that of `serve`.
     var descriptors: [Int32] {
-        [clients.count < Self.clientLimit ? socket.descriptor.number : -1] + clients.map { $0.socket.descriptor.number }
+        [clients.count < Self.clientLimit ? socket.descriptor.number : -1]
+            + clients.map { $0.socket.descriptor.number }
     }
 
     /// Serves those of ``descriptors`` that are ready.
@@ -91,7 +94,9 @@ final class ControlServer {
             }
             return sendDigests(client, everyPage: !argument.isEmpty)
         case "sharing", "share-cpu": return say(changeSharing(words[0], argument), client)
-        default: return say("error: unknown command; use stats, pause, resume, type, digest, sharing, share-cpu", client)
+        default:
+            return say(
+                "error: unknown command; use stats, pause, resume, type, digest, sharing, share-cpu", client)
         }
     }
 
@@ -111,7 +116,9 @@ final class ControlServer {
     }
 
     private func statistics() -> String {
-        let state = machine.end != nil ? "ended" : machine.isPaused ? "paused" : timeline.isReady ? "running" : "booting"
+        let state =
+            machine.end != nil
+            ? "ended" : machine.isPaused ? "paused" : timeline.isReady ? "running" : "booting"
         let ready = timeline.readyAfter.map { "\(Double($0) / 1e9)" } ?? "null"
         return "{\"name\": \(JSONText.quoted(options.configuration.name)), \"state\": \"\(state)\","
             + " \"memory_bytes\": \(options.configuration.memorySizeInBytes), \"home_bytes\": \(machine.memory.allocatedBytes),"
@@ -124,7 +131,9 @@ final class ControlServer {
     /// - Parameter everyPage: one for each page of the guest, instead of those that are allocated only.
     private func sendDigests(_ client: Client, everyPage: Bool) -> Bool {
         let digests: [UInt8]
-        do throws(LinuxError) { digests = try ContentDigest.pages(of: machine.memory, everyPage: everyPage) } catch {
+        do throws(LinuxError) {
+            digests = try ContentDigest.pages(of: machine.memory, everyPage: everyPage)
+        } catch {
             return say("error: \(error)", client)
         }
         guard say("digest \(digests.count / ContentDigest.size)", client) else { return false }

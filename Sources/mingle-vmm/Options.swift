@@ -102,7 +102,8 @@ struct Options {
         case "--state-dir": stateDirectory = value
         case "--report": reportPath = value
         case "--control": controlPath = value
-        case "--sharing", "--domain", "--share-cpu", "--window", "--broker", "--trace-share": try setSharing(option, value)
+        case "--sharing", "--domain", "--share-cpu", "--window", "--broker", "--trace-share":
+            try setSharing(option, value)
         case "--image": imageLabel = value
         case "--log-level":
             guard let level = Logger.Level(rawValue: value) else {
@@ -116,7 +117,9 @@ struct Options {
     private mutating func setSharing(_ option: String, _ value: String) throws(UsageError) {
         switch option {
         case "--sharing":
-            guard value == "builtin" || value == "off" else { throw UsageError("--sharing \(value): use builtin or off") }
+            guard value == "builtin" || value == "off" else {
+                throw UsageError("--sharing \(value): use builtin or off")
+            }
             sharing.isOn = value == "builtin"
         case "--domain": sharing.domain = value
         case "--window": sharing.window = try choice(option, value)

@@ -22,7 +22,8 @@ struct DensityCommand: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "What they run: linux (an idle Debian kernel), payload:NAME, or a kernel or payload file.", valueName: "image"),
+            "What they run: linux (an idle Debian kernel), payload:NAME, or a kernel or payload file.",
+            valueName: "image"),
         completion: .file())
     var image = "linux"
 
@@ -41,7 +42,8 @@ struct DensityCommand: ParsableCommand {
     var duration = Seconds(10)
 
     @Option(
-        help: ArgumentHelp("Share with other guests of this domain. (default: a fresh one)", valueName: "name"),
+        help: ArgumentHelp(
+            "Share with other guests of this domain. (default: a fresh one)", valueName: "name"),
         transform: SharingOptions.domain)
     var domain: String?
 
@@ -57,7 +59,8 @@ struct DensityCommand: ParsableCommand {
     var noBaseline = false
 
     @Option(
-        help: ArgumentHelp("Write all figures (JSON) to this file; '-' is standard output.", valueName: "file"),
+        help: ArgumentHelp(
+            "Write all figures (JSON) to this file; '-' is standard output.", valueName: "file"),
         completion: .file())
     var json: String?
 

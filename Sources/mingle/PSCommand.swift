@@ -66,13 +66,17 @@ struct PSCommand: ParsableCommand {
 
     private static func table(_ rows: [Row]) -> String {
         var table = TextTable(
-            ["NAME", "PID", "STATE", "IMAGE", "MEMORY", "RESIDENT", "SHARED", "DOMAIN", "WINDOW", "CPUS", "UPTIME"],
+            [
+                "NAME", "PID", "STATE", "IMAGE", "MEMORY", "RESIDENT", "SHARED", "DOMAIN", "WINDOW", "CPUS",
+                "UPTIME",
+            ],
             rightAligned: ["PID", "MEMORY", "RESIDENT", "SHARED", "CPUS", "UPTIME"])
         for row in rows {
             table.add([
                 row.record.name, "\(row.record.process)", row.record.state.rawValue, row.record.image,
                 ByteSize.format(row.record.memoryBytes), row.residentBytes.map(ByteSize.format) ?? "-",
-                row.sharedBytes.map(ByteSize.format) ?? "-", row.sharing?.domain ?? "-", row.sharing?.window ?? "-",
+                row.sharedBytes.map(ByteSize.format) ?? "-", row.sharing?.domain ?? "-",
+                row.sharing?.window ?? "-",
                 "\(row.record.cpuCount)", Uptime.format(seconds: row.uptimeSeconds),
             ])
         }

@@ -43,7 +43,8 @@ struct ShareCommand: ParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Set how much of one CPU merging may take.",
             discussion: "EXAMPLES\n  mingle share cpu 5% web")
-        @Argument(help: "The percentage, above 0 and up to 100.", transform: SharingTuning.percent) var percent: Double
+        @Argument(help: "The percentage, above 0 and up to 100.", transform: SharingTuning.percent)
+        var percent: Double
         @Argument(help: "The names of the guests.") var names: [String]
         @OptionGroup var log: LogOptions
         func run() throws { try ShareCommand.tell(names, "share-cpu \(percent)") }

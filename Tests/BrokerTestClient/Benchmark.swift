@@ -14,7 +14,9 @@ struct Benchmark {
         try measureSightings(first, tracked)
         let after = workerBytes()
         if let before, let after {
-            print("broker memory per tracked page: \(Double(after - before) / Double(tracked)) bytes (\(tracked) pages)")
+            print(
+                "broker memory per tracked page: \(Double(after - before) / Double(tracked)) bytes (\(tracked) pages)"
+            )
         }
         try measurePublications()
     }
@@ -29,8 +31,9 @@ struct Benchmark {
             times.append(monotonicNanoseconds() - began)
         }
         times.sort()
-        print("exchange of 1000 sightings: median \(times[times.count / 2] / 1000) us, "
-            + "p99 \(times[times.count * 99 / 100] / 1000) us (\(times.count) exchanges)")
+        print(
+            "exchange of 1000 sightings: median \(times[times.count / 2] / 1000) us, "
+                + "p99 \(times[times.count * 99 / 100] / 1000) us (\(times.count) exchanges)")
     }
 
     private func measurePublications() throws {
@@ -43,7 +46,8 @@ struct Benchmark {
             var batch = StoreBatch()
             for page in start..<start + 256 {
                 client.store.staging.write(PageClient.content(page), slot: UInt32(page - start))
-                batch.publications.append(StoreBatch.Publication(page: UInt32(page), slot: UInt32(page - start)))
+                batch.publications.append(
+                    StoreBatch.Publication(page: UInt32(page), slot: UInt32(page - start)))
             }
             let began = monotonicNanoseconds()
             let reply = try client.store.exchange(batch)
@@ -60,7 +64,9 @@ struct Benchmark {
         guard let figures = try? BrokerStore.statistics(path: path), figures.clients.count > 0,
             let supervisor = try? BrokerStore.brokerProcess(path: path),
             let child = text("/proc/\(supervisor)/task/\(supervisor)/children").split(separator: " ").first,
-            let line = text("/proc/\(child)/status").split(separator: "\n").first(where: { $0.hasPrefix("RssAnon") }),
+            let line = text("/proc/\(child)/status").split(separator: "\n").first(where: {
+                $0.hasPrefix("RssAnon")
+            }),
             let kilobytes = line.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first
         else { return nil }
         return Int(kilobytes).map { $0 * 1024 }

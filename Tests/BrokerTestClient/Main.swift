@@ -37,7 +37,8 @@ final class PageClient {
     var references: Int { leased.count }
 
     init(path: String, domain: String, pages: Int) throws {
-        store = try BrokerStore.connect(path: path, domain: domain, pageCount: pages, deadlineMilliseconds: 10_000)
+        store = try BrokerStore.connect(
+            path: path, domain: domain, pageCount: pages, deadlineMilliseconds: 10_000)
         hasher = PageHasher(secret: store.secret)!
     }
 

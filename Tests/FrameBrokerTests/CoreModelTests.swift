@@ -33,8 +33,11 @@ struct StoreModel {
 
     mutating func forget(_ key: Key) {
         pending[key] = nil
-        guard case .leased(let location)? = holdings.removeValue(forKey: key), !isUsed(location) else { return }
-        for (other, frame) in frames where other == location || (frame.word != nil && frame.word == frames[location]?.word) {
+        guard case .leased(let location)? = holdings.removeValue(forKey: key), !isUsed(location) else {
+            return
+        }
+        for (other, frame) in frames
+        where other == location || (frame.word != nil && frame.word == frames[location]?.word) {
             freedAt[other] = step
             frames[other] = nil
         }
@@ -102,15 +105,20 @@ final class ModelRun {
         var batch = StoreBatch()
         var staged: [[UInt8]] = []
         batch.forgotten = some(3).map { _ in page() }
-        batch.sightings = some(4).map { _ in .init(page: page(), hash: hash(contents.randomElement(using: &random)!)) }
-        batch.uniform = some(1).map { _ in .init(page: page(), pattern: words.randomElement(using: &random)!) }
+        batch.sightings = some(4).map { _ in
+            .init(page: page(), hash: hash(contents.randomElement(using: &random)!))
+        }
+        batch.uniform = some(1).map { _ in .init(page: page(), pattern: words.randomElement(using: &random)!)
+        }
         batch.publications = some(3).map { slot in
             staged.append(contents.randomElement(using: &random)!)
             return .init(page: page(), slot: UInt32(slot))
         }
         let failing = random.oneIn(40) ? 1 : 0
         backing.failingWrites = failing
-        let answer = core.exchange(StoreClient(name), batch) { staged.indices.contains(Int($0)) ? staged[Int($0)] : nil }
+        let answer = core.exchange(StoreClient(name), batch) {
+            staged.indices.contains(Int($0)) ? staged[Int($0)] : nil
+        }
         let reply = try #require(answer)
         let failed = backing.failingWrites < failing
         backing.failingWrites = 0
@@ -143,9 +151,12 @@ final class ModelRun {
     }
 
     private func lease(
-        _ key: StoreModel.Key, _ location: FrameLocation, _ bytes: [UInt8], _ hash: ContentHash?, _ word: UInt64?
+        _ key: StoreModel.Key, _ location: FrameLocation, _ bytes: [UInt8], _ hash: ContentHash?,
+        _ word: UInt64?
     ) {
-        if model.frames[location] == nil { model.frames[location] = .init(bytes: bytes, hash: hash, word: word) }
+        if model.frames[location] == nil {
+            model.frames[location] = .init(bytes: bytes, hash: hash, word: word)
+        }
         #expect(model.frames[location]?.bytes == bytes)
         model.holdings[key] = .leased(location)
     }
@@ -219,7 +230,9 @@ final class ModelRun {
             }
             #expect(core.leases(of: StoreClient(name)) == held)
         }
-        for (location, frame) in model.frames { #expect(backing.frames[location] == frame.bytes, "at \(location)") }
+        for (location, frame) in model.frames {
+            #expect(backing.frames[location] == frame.bytes, "at \(location)")
+        }
         #expect(backing.frames.count == core.statistics.frames + core.statistics.retired)
         for (location, bytes) in before where backing.frames[location] != bytes {
             guard let freed = model.freedAt[location] else {
@@ -227,7 +240,9 @@ final class ModelRun {
                 continue
             }
             let silentNow = model.members.filter { !$0.value.isSilent }
-            #expect(silentNow.allSatisfy { $0.value.lastSpoke >= freed }, "\(location) went before everybody spoke")
+            #expect(
+                silentNow.allSatisfy { $0.value.lastSpoke >= freed },
+                "\(location) went before everybody spoke")
             model.freedAt[location] = nil
         }
     }
@@ -237,8 +252,10 @@ final class ModelRun {
     @Test(arguments: [false, true])
     func agreesWithTheModel(constantHash: Bool) throws {
         for round in 0..<6 {
-            try ModelRun("store model, round \(round), constant hash \(constantHash)", constantHash: constantHash)
-                .run(steps: 1500)
+            try ModelRun(
+                "store model, round \(round), constant hash \(constantHash)", constantHash: constantHash
+            )
+            .run(steps: 1500)
         }
     }
 
@@ -307,11 +324,16 @@ final class ModelRun {
         #expect(core.join(first, pageCount: 256) && core.join(second, pageCount: 256))
         var announced = 0
         for _ in 0..<20 {
-            _ = core.exchange(first, see(0..<256), staging: { _ in nil }).map { announced += $0.promotions.count }
+            _ = core.exchange(first, see(0..<256), staging: { _ in nil }).map {
+                announced += $0.promotions.count
+            }
             var batch = StoreBatch()
             batch.publications = (0..<256).map { .init(page: $0, slot: $0) }
-            let reply = core.exchange(second, batch) { [UInt8(truncatingIfNeeded: $0)] + [UInt8](repeating: 0, count: 4095) }
-            #expect(try #require(reply).publications.allSatisfy { if case .frame = $0 { true } else { false } })
+            let reply = core.exchange(second, batch) {
+                [UInt8(truncatingIfNeeded: $0)] + [UInt8](repeating: 0, count: 4095)
+            }
+            #expect(
+                try #require(reply).publications.allSatisfy { if case .frame = $0 { true } else { false } })
         }
         // Each was sighted anew before it was told, so only the last are news.
         let last = try #require(core.exchange(first, StoreBatch()) { _ in nil })

@@ -63,7 +63,8 @@ public final class DensityExperiment {
         }
         let broker = try start(mode, fleet, workspace, group)
         let phase = DensityPhase(
-            plan: plan, mode: mode, fleet: fleet, broker: broker, domain: domain, ksm: ksm, progress: progress)
+            plan: plan, mode: mode, fleet: fleet, broker: broker, domain: domain, ksm: ksm, progress: progress
+        )
         try phase.waitUntilUp()
         if mode == .ksm { try ksm.runAtFullSpeed() }
         try phase.watch(&figures, every: Self.sampling)
@@ -73,7 +74,8 @@ public final class DensityExperiment {
         fleet.powerOff(seconds: Double(plan.template.graceSeconds ?? 5) + 5)
         let guests = fleet.members.map {
             DensityReport.Guest(
-                name: $0.name, bootSeconds: $0.bootSeconds, exit: $0.ending.map(GuestFleet.words) ?? "unknown")
+                name: $0.name, bootSeconds: $0.bootSeconds, exit: $0.ending.map(GuestFleet.words) ?? "unknown"
+            )
         }
         return (figures, guests)
     }

@@ -67,6 +67,10 @@ public struct SavingSeries: Equatable, Sendable {
     public func seconds(toReach pages: Double) -> Double? {
         samples.first { Double($0.pages) >= pages }?.seconds
     }
+    /// Turns another measure into that of pages saved.
+    mutating func scale(_ factor: Double) {
+        samples = samples.map { ($0.seconds, UInt64((Double($0.pages) * factor).rounded())) }
+    }
     public var latestPages: UInt64 { samples.last?.pages ?? 0 }
 }
 
@@ -84,6 +88,10 @@ public struct RunFigures: Equatable, Sendable {
     public var pagesShared: UInt64 = 0
     /// Mappings beyond the first of each.
     public var pagesSharing: UInt64 = 0
+    /// Pages that KSM merged for others on this host meanwhile: its CPU time and passes are theirs, too.
+    public var pagesOfOthers: UInt64 = 0
+    /// The engine's bookkeeping is the kernel's memory, and in no process.
+    public var isMetadataOfKernel = false
     public var series = SavingSeries()
     public var verification: PageComparison?
     public var verificationSteps: [String] = []
@@ -123,7 +131,8 @@ public struct Saving: Equatable, Sendable {
                 Int64(clamping: baseline.memory.residentBytes) - Int64(clamping: run.memory.residentBytes)
             let tables =
                 Int64(clamping: run.memory.pageTableBytes) - Int64(clamping: baseline.memory.pageTableBytes)
-            profitBytes = savedBytes - mappings - max(0, tables)
+            let metadata = run.isMetadataOfKernel ? Int64(clamping: run.sharing.metadataBytes) : 0
+            profitBytes = savedBytes - mappings - max(0, tables) - metadata
         } else {
             isMeasured = false
             savedBytes = Int64(clamping: run.countedSavedPages * RunChecks.pageSize)

@@ -11,10 +11,11 @@ struct DensityPhase {
     let domain: String
     let ksm: KSM
     let progress: DensityProgress
-    private let ksmSharingBefore: UInt64
+    private let ksmBefore: KSMCounters
 
     init(
-        plan: DensityPlan, mode: DensityPlan.Mode, fleet: GuestFleet, broker: String?, domain: String, ksm: KSM,
+        plan: DensityPlan, mode: DensityPlan.Mode, fleet: GuestFleet, broker: String?, domain: String,
+        ksm: KSM,
         progress: DensityProgress
     ) {
         self.plan = plan
@@ -24,21 +25,18 @@ struct DensityPhase {
         self.domain = domain
         self.ksm = ksm
         self.progress = progress
-        ksmSharingBefore = ksm.counter("pages_sharing")
         ksmBefore = KSMCounters(ksm)
     }
-    private let ksmBefore: KSMCounters
 
     private struct KSMCounters {
-        let shared: UInt64
-        let sharing: UInt64
+        /// Pages of everybody that are merged.
+        let merged: UInt64
         let scans: UInt64
         let scanned: UInt64
         let cpuSeconds: Double
 
         init(_ ksm: KSM) {
-            shared = ksm.counter("pages_shared")
-            sharing = ksm.counter("pages_sharing")
+            merged = ksm.counter("pages_shared") + ksm.counter("pages_sharing")
             scans = ksm.counter("full_scans")
             scanned = ksm.counter("pages_scanned")
             cpuSeconds = ProcessTable.named("ksmd").first.flatMap { ProcessTable.cpuSeconds(of: $0) } ?? 0
@@ -64,7 +62,8 @@ struct DensityPhase {
             if up == plan.guests { return }
             guard now() < deadline else {
                 throw .requirement(
-                    problem: "only \(up) of \(plan.guests) guests were up after \(Int(DensityPlan.bootSeconds)) s",
+                    problem:
+                        "only \(up) of \(plan.guests) guests were up after \(Int(DensityPlan.bootSeconds)) s",
                     advice: "a guest rings doorbell 1 when it is; use fewer guests at a time")
             }
             try rest(milliseconds: 10)
@@ -82,7 +81,9 @@ struct DensityPhase {
             let pages = try savedPages()
             let seconds = Double(started - start) / 1e9
             figures.series.add(seconds: seconds, pages: pages)
-            let saved = mode == .off ? "" : ", saved \(ByteSize.format(pages * RunChecks.pageSize))"
+            let saved =
+                mode == .off
+                ? "" : ", \(mode == .ksm ? "merged" : "saved") \(ByteSize.format(pages * RunChecks.pageSize))"
             progress.say(mode, "\(Int(seconds)) of \(plan.seconds) s\(saved)", isPassing: true)
             next = min(next + interval, end)
             let finished = now()
@@ -91,15 +92,16 @@ struct DensityPhase {
         }
     }
 
-    /// Pages saved now, by the counts of whoever merges.
+    /// Pages saved now, by the counts of whoever merges; with KSM, pages merged, which are made savings of at the end.
     private func savedPages() throws(SupportError) -> UInt64 {
         switch mode {
         case .off: return 0
-        case .ksm: return ksm.counter("pages_sharing") - min(ksm.counter("pages_sharing"), ksmSharingBefore)
+        case .ksm: return fleet.members.reduce(0) { $0 + KSMProcess(process: $1.process).mergingPages }
         case .builtin:
-            let sharing = SharingFigures.sum(try fleet.each { client throws(SupportError) in
-                try client.statistics()
-            }.compactMap(\.sharing))
+            let sharing = SharingFigures.sum(
+                try fleet.each { client throws(SupportError) in
+                    try client.statistics()
+                }.compactMap(\.sharing))
             let frames = try store()?.frames ?? 0
             return sharing.sharedPages - min(sharing.sharedPages, frames)
         }
@@ -122,8 +124,9 @@ struct DensityPhase {
             }
         }
         figures.sharing = .sum(engines)
+        figures.series.add(seconds: Double(plan.seconds), pages: try savedPages())
         try measureMemory(&figures, statistics)
-        if mode == .ksm { measureKSM(&figures) }
+        if mode == .ksm { try measureKSM(&figures) }
         if let group {
             if let found = group.figures() {
                 (figures.groupBytes, figures.groupKernelBytes) = (found.currentBytes, found.kernelBytes)
@@ -132,20 +135,22 @@ struct DensityPhase {
                 figures.groupProblem = "\(group.path) does not say what it holds"
             }
         }
-        figures.series.add(seconds: Double(plan.seconds), pages: try savedPages())
         figures.content = ContentCount(
             try fleet.each { client throws(SupportError) in try client.digests(everyPage: false) })
         _ = try fleet.each { client throws(SupportError) in try client.ask("resume") }
         try rest(milliseconds: 0)
     }
 
-    private func measureMemory(_ figures: inout RunFigures, _ statistics: [GuestStatistics]) throws(SupportError) {
+    private func measureMemory(_ figures: inout RunFigures, _ statistics: [GuestStatistics])
+        throws(SupportError)
+    {
         for (member, guest) in zip(fleet.members, statistics) {
             guard let process = ProcessFigures(process: member.process) else {
                 throw .guest(name: member.name, reason: "/proc does not tell what it takes")
             }
             figures.memory.add(
-                vmm: process, homeBytes: guest.homeBytes, stagingBytes: ProcessTable.stagingBytes(of: member.process))
+                vmm: process, homeBytes: guest.homeBytes,
+                stagingBytes: ProcessTable.stagingBytes(of: member.process))
         }
         guard let broker, let report = try BrokerReport.read(socket: broker) else { return }
         for process in report.processes {
@@ -158,32 +163,25 @@ struct DensityPhase {
             figures.sharing.pagesMapped - min(figures.sharing.pagesMapped, store.frames)
     }
 
-    private func measureKSM(_ figures: inout RunFigures) {
+    /// KSM's own counters are those of the whole host, where others may use it, too: what it merged of our guests is
+    /// counted by their frames.
+    private func measureKSM(_ figures: inout RunFigures) throws(SupportError) {
         let counters = KSMCounters(ksm)
-        figures.pagesShared = counters.shared - min(counters.shared, ksmBefore.shared)
-        figures.pagesSharing = counters.sharing - min(counters.sharing, ksmBefore.sharing)
-        figures.memory.mergedTwiceBytes = figures.pagesSharing * RunChecks.pageSize
+        let frames = try MergedFrames(processes: fleet.members.map(\.process))
+        let processes = fleet.members.map { KSMProcess(process: $0.process) }
+        let merging = processes.reduce(0) { $0 + $1.mergingPages }
+        figures.pagesShared = frames.shared
+        figures.pagesSharing = frames.sharing
+        figures.memory.mergedTwiceBytes = frames.sharing * RunChecks.pageSize
         figures.sharing.fullScans = counters.scans - min(counters.scans, ksmBefore.scans)
         figures.sharing.pagesHashed = counters.scanned - min(counters.scanned, ksmBefore.scanned)
-        figures.sharing.pagesMerged = figures.pagesSharing
+        figures.sharing.pagesMerged = merging
         figures.sharing.cpuSeconds = counters.cpuSeconds - ksmBefore.cpuSeconds
-        figures.sharing.pagesUnshared = ksm.counter("pages_unshared")
-        figures.sharing.pagesVolatile = ksm.counter("pages_volatile")
-        figures.sharing.metadataBytes = fleet.members.reduce(0) { sum, member in
-            sum + KSMProcess.rmapItems(SystemCall.text(of: "/proc/\(member.process)/ksm_stat") ?? "") * 64
-        }
-    }
-}
-
-/// What the kernel says of KSM in one process.
-enum KSMProcess {
-    /// `ksm_rmap_items` of /proc/PID/ksm_stat.
-    static func rmapItems(_ text: String) -> UInt64 {
-        for line in text.split(separator: "\n") {
-            let fields = line.split(separator: " ")
-            if fields.count == 2, fields[0] == "ksm_rmap_items" { return UInt64(fields[1]) ?? 0 }
-        }
-        return 0
+        figures.sharing.pagesUnshared = frames.present - min(frames.present, merging)
+        figures.sharing.metadataBytes = processes.reduce(0) { $0 + $1.rmapItems * 64 }
+        figures.isMetadataOfKernel = true
+        figures.pagesOfOthers = counters.merged - min(counters.merged, merging)
+        if merging > 0 { figures.series.scale(Double(frames.sharing) / Double(merging)) }
     }
 }
 
@@ -208,7 +206,9 @@ extension DensityPhase {
     }
 
     private func selfCheck() throws(SupportError) -> PageComparison {
-        let known = fleet.members.map { SelfCheck.answers(SystemCall.text(of: $0.serial, limit: 1 << 24) ?? "").count }
+        let known = fleet.members.map {
+            SelfCheck.answers(SystemCall.text(of: $0.serial, limit: 1 << 24) ?? "").count
+        }
         _ = try fleet.each { client throws(SupportError) in try client.ask("type check") }
         let deadline = now() + 120_000_000_000
         var sum = PageComparison()
@@ -219,7 +219,9 @@ extension DensityPhase {
                     sum = sum + answers[known]
                     break
                 }
-                guard now() < deadline else { throw .guest(name: member.name, reason: "it did not answer to check") }
+                guard now() < deadline else {
+                    throw .guest(name: member.name, reason: "it did not answer to check")
+                }
                 try rest(milliseconds: 20)
             }
         }
@@ -243,10 +245,12 @@ extension DensityPhase {
     private func waitUntilHome() throws(SupportError) {
         let deadline = now() + 120_000_000_000
         while true {
-            let sharing = try fleet.each { client throws(SupportError) in try client.statistics() }.compactMap(\.sharing)
+            let sharing = try fleet.each { client throws(SupportError) in try client.statistics() }
+                .compactMap(\.sharing)
             if sharing.allSatisfy(\.isHome) { return }
             guard now() < deadline else {
-                throw .requirement(problem: "guests' pages were not home after 120 s", advice: "raise --share-cpu")
+                throw .requirement(
+                    problem: "guests' pages were not home after 120 s", advice: "raise --share-cpu")
             }
             try rest(milliseconds: 20)
         }

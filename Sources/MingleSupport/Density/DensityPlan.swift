@@ -36,7 +36,8 @@ public struct DensityPlan: Sendable {
     /// Refuses what cannot be done.
     public func check(host: HostMemory?) throws(SupportError) -> [String] {
         guard (1...Self.mostGuests).contains(guests) else {
-            throw .requirement(problem: "--guests \(guests) is not possible", advice: "use 1 to \(Self.mostGuests)")
+            throw .requirement(
+                problem: "--guests \(guests) is not possible", advice: "use 1 to \(Self.mostGuests)")
         }
         guard mode == .builtin || domain == nil else {
             throw .requirement(problem: "--domain is of builtin sharing only", advice: "leave it out")
@@ -45,7 +46,8 @@ public struct DensityPlan: Sendable {
         let total = template.memoryBytes.multipliedReportingOverflow(by: UInt64(guests))
         guard !total.overflow, total.partialValue <= host.ceilingBytes else {
             throw .requirement(
-                problem: "\(guests) guests of \(ByteSize.format(template.memoryBytes)) may need more than the "
+                problem:
+                    "\(guests) guests of \(ByteSize.format(template.memoryBytes)) may need more than the "
                     + "\(ByteSize.format(host.ceilingBytes)) this host can give",
                 advice: "use fewer --guests or less --memory")
         }

@@ -62,12 +62,13 @@ public struct DensityReport: Sendable {
             ("pages_shared", .unsigned(run.pagesShared)), ("pages_sharing", .unsigned(run.pagesSharing)),
             ("pages_zero", .unsigned(run.sharing.pagesZero)),
             ("pages_unshared", .unsigned(run.sharing.pagesUnshared)),
-            ("pages_volatile", .unsigned(run.sharing.pagesVolatile)),
+            ("pages_volatile", plan.mode == .ksm ? .null : .unsigned(run.sharing.pagesVolatile)),
             ("saved_bytes", .integer(saving.savedBytes)), ("saved_is_measured", .boolean(saving.isMeasured)),
             ("counted_saved_bytes", .unsigned(run.countedSavedPages * page)),
             ("ideal_saved_bytes", .unsigned(saving.idealBytes)),
             ("general_profit_bytes", .integer(saving.profitBytes)),
-            ("distinct_pages", .unsigned(run.content.distinct)), ("zero_pages_touched", .unsigned(run.content.zero)),
+            ("distinct_pages", .unsigned(run.content.distinct)),
+            ("zero_pages_touched", .unsigned(run.content.zero)),
             ("parts", Self.parts(run)), ("parts_sharing_off", baseline.map(Self.parts) ?? .null),
         ])
     }
@@ -86,7 +87,8 @@ public struct DensityReport: Sendable {
                 .object([("current_bytes", .null), ("problem", .optional(run.groupProblem))])
             }
         return .object([
-            ("home_bytes", .unsigned(memory.homeBytes)), ("anonymous_bytes", .unsigned(memory.anonymousBytes)),
+            ("home_bytes", .unsigned(memory.homeBytes)),
+            ("anonymous_bytes", .unsigned(memory.anonymousBytes)),
             ("swap_bytes", .unsigned(memory.swapBytes)), ("staging_bytes", .unsigned(memory.stagingBytes)),
             ("store_bytes", .unsigned(memory.storeBytes)), ("broker_bytes", .unsigned(memory.brokerBytes)),
             ("merged_twice_bytes", .unsigned(memory.mergedTwiceBytes)),
@@ -113,6 +115,7 @@ public struct DensityReport: Sendable {
             ("mappings", hasWindows ? .unsigned(figures.mappings) : .null),
             ("metadata_bytes", .unsigned(figures.metadataBytes)),
             ("seconds_to_95_percent", .optional(secondsTo95)),
+            ("pages_of_others", plan.mode == .ksm ? .unsigned(run.pagesOfOthers) : .null),
             ("domain", hasWindows ? .string(figures.domain) : .null),
             ("window", hasWindows ? .string(figures.window) : .null),
         ])
@@ -121,7 +124,8 @@ public struct DensityReport: Sendable {
     private var verificationJSON: JSONValue {
         guard let verification = run.verification else { return .null }
         return .object([
-            ("pages_checked", .unsigned(verification.checked)), ("mismatches", .unsigned(verification.mismatches)),
+            ("pages_checked", .unsigned(verification.checked)),
+            ("mismatches", .unsigned(verification.mismatches)),
             ("steps", .array(run.verificationSteps.map { .string($0) })),
         ])
     }
@@ -133,17 +137,30 @@ public struct DensityReport: Sendable {
         func size(_ bytes: Int64) -> String {
             (bytes < 0 ? "-" : "") + ByteSize.format(bytes.magnitude)
         }
-        table.add(["guests", "\(guests.count) x \(ByteSize.format(plan.template.memoryBytes)), \(plan.image)"])
+        table.add([
+            "guests", "\(guests.count) x \(ByteSize.format(plan.template.memoryBytes)), \(plan.image)",
+        ])
         table.add(["touched by guests", size(Int64(clamping: run.content.allocated * RunChecks.pageSize))])
-        if let baseline { table.add(["resident, sharing off", ByteSize.format(baseline.memory.residentBytes)]) }
+        if let baseline {
+            table.add(["resident, sharing off", ByteSize.format(baseline.memory.residentBytes)])
+        }
         table.add(["resident, sharing \(plan.mode.rawValue)", ByteSize.format(run.memory.residentBytes)])
         table.add(["ideal saving", ByteSize.format(saving.idealBytes)])
         if plan.mode != .off {
-            table.add([saving.isMeasured ? "saved" : "saved (by the engine's count)", size(saving.savedBytes)])
+            table.add([
+                saving.isMeasured ? "saved" : "saved (by the engine's count)", size(saving.savedBytes),
+            ])
             table.add(["saved / ideal", saving.ratio.map { Decimals.text($0, places: 3) } ?? "-"])
             table.add(["profit after all metadata", size(saving.profitBytes)])
-            table.add(["to 95 % of ideal", secondsTo95.map { Decimals.text($0, places: 2) + " s" } ?? "not reached"])
+            table.add([
+                "to 95 % of ideal", secondsTo95.map { Decimals.text($0, places: 2) + " s" } ?? "not reached",
+            ])
             table.add(["CPU time of merging", Decimals.text(run.sharing.cpuSeconds, places: 2) + " s"])
+        }
+        if run.pagesOfOthers > 0 {
+            table.add([
+                "merged for others meanwhile", ByteSize.format(run.pagesOfOthers * RunChecks.pageSize),
+            ])
         }
         if plan.mode == .builtin {
             table.add([

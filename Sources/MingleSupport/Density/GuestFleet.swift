@@ -35,7 +35,9 @@ final class GuestFleet {
             let process = try HostProcess.spawn(
                 program, invocation.arguments, name: "mingle-vmm", errors: errors, newSession: true)
             members.append(
-                Member(name: invocation.name, process: process, serial: output, errors: errors, control: control))
+                Member(
+                    name: invocation.name, process: process, serial: output, errors: errors, control: control)
+            )
         } catch { throw .systemCall(operation: "start", subject: program, code: error.code) }
     }
 
@@ -49,8 +51,11 @@ final class GuestFleet {
     /// - Throws: when one has ended, with its last words.
     func checkAlive() throws(SupportError) {
         look()
-        guard let member = members.first(where: { $0.ending != nil }), let ending = member.ending else { return }
-        let said = (SystemCall.text(of: member.errors) ?? "").split(separator: "\n").last.map { ": \($0)" } ?? ""
+        guard let member = members.first(where: { $0.ending != nil }), let ending = member.ending else {
+            return
+        }
+        let said =
+            (SystemCall.text(of: member.errors) ?? "").split(separator: "\n").last.map { ": \($0)" } ?? ""
         throw .guest(name: member.name, reason: "it ended before its time (\(Self.words(ending)))\(said)")
     }
 
@@ -67,7 +72,8 @@ final class GuestFleet {
         for index in members.indices where members[index].bootSeconds == nil {
             if members[index].client == nil {
                 guard SystemCall.exists(members[index].control) else { continue }
-                members[index].client = try? ControlClient(guest: members[index].name, path: members[index].control)
+                members[index].client = try? ControlClient(
+                    guest: members[index].name, path: members[index].control)
             }
             members[index].bootSeconds = try members[index].client?.statistics().bootSeconds
         }
@@ -75,10 +81,13 @@ final class GuestFleet {
     }
 
     /// Asks every guest.
-    func each<Answer>(_ body: (ControlClient) throws(SupportError) -> Answer) throws(SupportError) -> [Answer] {
+    func each<Answer>(_ body: (ControlClient) throws(SupportError) -> Answer) throws(SupportError) -> [Answer]
+    {
         var answers: [Answer] = []
         for member in members {
-            guard let client = member.client else { throw .guest(name: member.name, reason: "it is not connected") }
+            guard let client = member.client else {
+                throw .guest(name: member.name, reason: "it is not connected")
+            }
             answers.append(try body(client))
         }
         return answers

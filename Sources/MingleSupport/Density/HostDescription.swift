@@ -3,7 +3,9 @@ import CLinux
 /// What a measurement depends on, for its report.
 public enum HostDescription {
     /// - Parameter window: the mechanism that this user can have.
-    public static func json(kernelMode: KernelModeSupport, window: String) -> [(key: String, value: JSONValue)] {
+    public static func json(kernelMode: KernelModeSupport, window: String) -> [(
+        key: String, value: JSONValue
+    )] {
         let processor = (SystemCall.text(of: "/proc/cpuinfo") ?? "").split(separator: "\n")
             .first { $0.hasPrefix("model name") }
             .flatMap { $0.split(separator: ":", maxSplits: 1).last }

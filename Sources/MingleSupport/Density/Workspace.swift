@@ -47,7 +47,8 @@ final class Workspace {
 
     /// The lock of a directory that is still called so; nil when somebody else has it, or it is gone.
     private static func locked(_ path: String) -> OwnedDescriptor? {
-        guard case .success(let number) = SystemCall.open(path, flags: O_RDONLY | O_DIRECTORY | O_NOFOLLOW) else {
+        guard case .success(let number) = SystemCall.open(path, flags: O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+        else {
             return nil
         }
         let descriptor = OwnedDescriptor(taking: number)

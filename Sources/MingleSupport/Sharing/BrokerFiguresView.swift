@@ -102,7 +102,8 @@ public struct BrokerReport: Equatable, Sendable {
 extension BrokerReport.Domain {
     public var json: JSONValue {
         .object([
-            ("name", .string(name)), ("epoch", .string(String(epoch, radix: 16))), ("clients", .unsigned(clients)),
+            ("name", .string(name)), ("epoch", .string(String(epoch, radix: 16))),
+            ("clients", .unsigned(clients)),
             ("pages_shared", .unsigned(frames)), ("references", .unsigned(references)),
             ("pages_sharing", .unsigned(pagesSharing)), ("sightings", .unsigned(sightings)),
             ("frames_retired", .unsigned(retired)), ("store_bytes", .unsigned(allocatedBytes)),

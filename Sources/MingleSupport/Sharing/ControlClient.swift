@@ -43,7 +43,8 @@ public final class ControlClient {
     public func statistics() throws(SupportError) -> GuestStatistics {
         let answer = try ask("stats")
         guard let statistics = GuestStatistics(json: answer) else {
-            throw .guest(name: guest, reason: "its statistics cannot be read: is mingle-vmm of the same version?")
+            throw .guest(
+                name: guest, reason: "its statistics cannot be read: is mingle-vmm of the same version?")
         }
         return statistics
     }
@@ -52,7 +53,9 @@ public final class ControlClient {
     /// - Parameter everyPage: of each page, that of zeros where none is allocated; else of allocated pages only.
     public func digests(everyPage: Bool) throws(SupportError) -> [PageDigest] {
         let answer = try ask(everyPage ? "digest pages" : "digest").split(separator: " ")
-        guard answer.count == 2, answer[0] == "digest", let count = Int(answer[1]), count >= 0, count <= 1 << 27 else {
+        guard answer.count == 2, answer[0] == "digest", let count = Int(answer[1]), count >= 0,
+            count <= 1 << 27
+        else {
             throw .guest(name: guest, reason: "its digests cannot be read")
         }
         var digests: [PageDigest] = []
@@ -96,7 +99,8 @@ public struct PageDigest: Hashable, Sendable {
     /// 16 bytes.
     init(_ bytes: some Collection<UInt8>) {
         (high, low) = (
-            bytes.prefix(8).reduce(0) { $0 << 8 | UInt64($1) }, bytes.dropFirst(8).reduce(0) { $0 << 8 | UInt64($1) }
+            bytes.prefix(8).reduce(0) { $0 << 8 | UInt64($1) },
+            bytes.dropFirst(8).reduce(0) { $0 << 8 | UInt64($1) }
         )
     }
 

@@ -10,7 +10,9 @@ extension JSONValue {
 
     /// The member of an object; nil for anything else, and for null.
     public subscript(key: String) -> JSONValue? {
-        guard case .object(let pairs) = self, let pair = pairs.first(where: { $0.key == key }) else { return nil }
+        guard case .object(let pairs) = self, let pair = pairs.first(where: { $0.key == key }) else {
+            return nil
+        }
         return pair.value == .null ? nil : pair.value
     }
 

@@ -33,7 +33,8 @@ public struct KSM: Sendable {
         let path = root + "/" + name
         switch SystemCall.overwrite(path, with: value) {
         case .success: return
-        case .failure(let error): throw .systemCall(operation: "set \(name) of KSM in", subject: path, code: error.code)
+        case .failure(let error):
+            throw .systemCall(operation: "set \(name) of KSM in", subject: path, code: error.code)
         }
     }
 
@@ -81,7 +82,8 @@ final class KSMLease {
         }
         guard ksm.isWritable else {
             throw .requirement(
-                problem: "KSM's settings can only be changed by root", advice: "run it as root, or use --sharing builtin")
+                problem: "KSM's settings can only be changed by root",
+                advice: "run it as root, or use --sharing builtin")
         }
         self.ksm = ksm
         path = KSM.file(in: directory)
@@ -115,7 +117,9 @@ final class KSMLease {
     /// - Returns: whether there were any.
     static func repair(_ ksm: KSM, in directory: StateDirectory) throws(SupportError) -> Bool {
         let path = KSM.file(in: directory)
-        guard case .success(let number) = SystemCall.open(path, flags: O_RDONLY | O_NOFOLLOW) else { return false }
+        guard case .success(let number) = SystemCall.open(path, flags: O_RDONLY | O_NOFOLLOW) else {
+            return false
+        }
         let file = OwnedDescriptor(taking: number)
         guard flock(file.number, LOCK_EX | LOCK_NB) == 0,
             case .success(let bytes) = SystemCall.read(file.number, count: 65536, at: 0)

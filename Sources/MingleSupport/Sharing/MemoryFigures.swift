@@ -94,7 +94,8 @@ enum ProcessTable {
 
     /// CPU time of a process in seconds; nil when it is gone.
     static func cpuSeconds(of process: Int32, ticksPerSecond: Double = 100) -> Double? {
-        guard let (_, fields) = SystemCall.text(of: "/proc/\(process)/stat").flatMap(split), fields.count > 12,
+        guard let (_, fields) = SystemCall.text(of: "/proc/\(process)/stat").flatMap(split),
+            fields.count > 12,
             let user = Double(fields[11]), let system = Double(fields[12])
         else { return nil }
         return (user + system) / ticksPerSecond
@@ -103,14 +104,21 @@ enum ProcessTable {
     private static func processes(_ isWanted: (_ name: String, _ fields: [Substring]) -> Bool) -> [Int32] {
         guard case .success(let names) = SystemCall.names(in: "/proc") else { return [] }
         return names.compactMap { Int32($0) }.filter { process in
-            guard let (name, fields) = SystemCall.text(of: "/proc/\(process)/stat").flatMap(split) else { return false }
+            guard let (name, fields) = SystemCall.text(of: "/proc/\(process)/stat").flatMap(split) else {
+                return false
+            }
             return isWanted(name, fields)
         }
     }
 
     /// Name, and the fields behind it: state, parent, ... The name may hold anything, parentheses too.
     static func split(_ stat: String) -> (String, [Substring])? {
-        guard let open = stat.firstIndex(of: "("), let close = stat.lastIndex(of: ")"), open < close else { return nil }
-        return (String(stat[stat.index(after: open)..<close]), stat[stat.index(after: close)...].split(separator: " "))
+        guard let open = stat.firstIndex(of: "("), let close = stat.lastIndex(of: ")"), open < close else {
+            return nil
+        }
+        return (
+            String(stat[stat.index(after: open)..<close]),
+            stat[stat.index(after: close)...].split(separator: " ")
+        )
     }
 }

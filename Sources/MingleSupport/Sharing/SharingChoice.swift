@@ -55,10 +55,12 @@ public struct SharingChoice: Equatable, Sendable {
 
     /// Reads a share of one CPU: a percentage, with or without its sign.
     public static func percent(_ text: String) throws(SupportError) -> Double {
-        guard let number = Double(text.hasSuffix("%") ? String(text.dropLast()) : text), number > 0, number <= 100
+        guard let number = Double(text.hasSuffix("%") ? String(text.dropLast()) : text), number > 0,
+            number <= 100
         else {
             throw .requirement(
-                problem: "'\(text)' is no share of a CPU", advice: "use a percentage above 0 and up to 100, such as 25%")
+                problem: "'\(text)' is no share of a CPU",
+                advice: "use a percentage above 0 and up to 100, such as 25%")
         }
         return number
     }
@@ -73,7 +75,8 @@ public enum SocketPath {
     public static func checked(_ path: String) throws(SupportError) -> String {
         guard path.utf8.count <= maximumLength else {
             throw .requirement(
-                problem: "the socket \(path) has a path of \(path.utf8.count) bytes and at most \(maximumLength) fit",
+                problem:
+                    "the socket \(path) has a path of \(path.utf8.count) bytes and at most \(maximumLength) fit",
                 advice: "use a shorter name, or a shorter $XDG_RUNTIME_DIR")
         }
         return path

@@ -50,14 +50,17 @@ public struct SharingOverview: Equatable, Sendable {
         let found = try GuestRegistry(directory: directory).guests()
         var problems = found.unreadable
         for name in names where !found.running.contains(where: { $0.name == name }) {
-            problems.append(.requirement(problem: "no guest called '\(name)' runs", advice: "see 'mingle ps'"))
+            problems.append(
+                .requirement(problem: "no guest called '\(name)' runs", advice: "see 'mingle ps'"))
         }
         var guests: [GuestStatistics] = []
         for record in found.running where names.isEmpty || names.contains(record.name) {
             do throws(SupportError) {
                 guests.append(
-                    try ControlClient(guest: record.name, path: directory.controlPath + "/" + record.name, seconds: 3)
-                        .statistics())
+                    try ControlClient(
+                        guest: record.name, path: directory.controlPath + "/" + record.name, seconds: 3
+                    )
+                    .statistics())
             } catch { problems.append(error) }
         }
         var stores: [String: BrokerReport] = [:]
@@ -77,7 +80,10 @@ public struct SharingOverview: Equatable, Sendable {
 
     public var table: String {
         var first = TextTable(
-            ["GUEST", "DOMAIN", "WINDOW", "MAPPED", "ZERO", "UNSHARED", "VOLATILE", "CPU", "WINDOWS", "MAPPINGS"],
+            [
+                "GUEST", "DOMAIN", "WINDOW", "MAPPED", "ZERO", "UNSHARED", "VOLATILE", "CPU", "WINDOWS",
+                "MAPPINGS",
+            ],
             rightAligned: ["MAPPED", "ZERO", "UNSHARED", "VOLATILE", "CPU", "WINDOWS", "MAPPINGS"])
         for guest in guests {
             guard let sharing = guest.sharing else {
@@ -88,7 +94,10 @@ public struct SharingOverview: Equatable, Sendable {
                 [guest.name, sharing.domain, sharing.isEnabled ? sharing.window : "off"]
                     + [sharing.pagesMapped, sharing.pagesZero, sharing.pagesUnshared, sharing.pagesVolatile]
                     .map { "\($0)" }
-                    + [Decimals.text(sharing.cpuSeconds, places: 2) + "s", "\(sharing.windows)", "\(sharing.mappings)"])
+                    + [
+                        Decimals.text(sharing.cpuSeconds, places: 2) + "s", "\(sharing.windows)",
+                        "\(sharing.mappings)",
+                    ])
         }
         var second = TextTable(
             ["DOMAIN", "GUESTS", "SHARED", "SHARING", "ZERO", "STORE", "SAVED"],
@@ -97,7 +106,8 @@ public struct SharingOverview: Equatable, Sendable {
             second.add([
                 domain.name, "\(domain.guests.count)", domain.store.map { "\($0.frames)" } ?? "-",
                 domain.store.map { "\($0.pagesSharing)" } ?? "-", "\(domain.figures.pagesZero)",
-                domain.store.map { ByteSize.format($0.allocatedBytes) } ?? "-", ByteSize.format(domain.savedBytes),
+                domain.store.map { ByteSize.format($0.allocatedBytes) } ?? "-",
+                ByteSize.format(domain.savedBytes),
             ])
         }
         return domains.isEmpty ? first.text : first.text + "\n\n" + second.text
@@ -109,8 +119,10 @@ extension SharingOverview.Domain {
         .object([
             ("name", .string(name)), ("guests", .array(guests.map { .string($0) })),
             ("pages_shared", .optional(store?.frames)), ("pages_sharing", .optional(store?.pagesSharing)),
-            ("pages_zero", .unsigned(figures.pagesZero)), ("pages_unshared", .unsigned(figures.pagesUnshared)),
-            ("pages_volatile", .unsigned(figures.pagesVolatile)), ("store_bytes", .optional(store?.allocatedBytes)),
+            ("pages_zero", .unsigned(figures.pagesZero)),
+            ("pages_unshared", .unsigned(figures.pagesUnshared)),
+            ("pages_volatile", .unsigned(figures.pagesVolatile)),
+            ("store_bytes", .optional(store?.allocatedBytes)),
             ("saved_bytes", .unsigned(savedBytes)), ("cpu_seconds", .decimal(figures.cpuSeconds)),
             ("windows", .unsigned(figures.windows)), ("mappings", .unsigned(figures.mappings)),
         ])
@@ -136,13 +148,15 @@ extension SharingFigures {
             ("full_scans", .unsigned(fullScans)), ("pages_hashed", .unsigned(pagesHashed)),
             ("pages_merged", .unsigned(pagesMerged)), ("pages_mapped", .unsigned(pagesMapped)),
             ("pages_zero", .unsigned(pagesZero)), ("pages_unshared", .unsigned(pagesUnshared)),
-            ("pages_unshared_total", .unsigned(pagesUnsharedTotal)), ("pages_volatile", .unsigned(pagesVolatile)),
+            ("pages_unshared_total", .unsigned(pagesUnsharedTotal)),
+            ("pages_volatile", .unsigned(pagesVolatile)),
             ("mappings", .unsigned(mappings)), ("metadata_bytes", .unsigned(metadataBytes)),
             ("cpu_seconds", .decimal(cpuSeconds)),
             (
                 "window_microseconds",
                 .object([
-                    ("p50", .decimal(windowMedian)), ("p99", .decimal(window99)), ("max", .decimal(windowMaximum)),
+                    ("p50", .decimal(windowMedian)), ("p99", .decimal(window99)),
+                    ("max", .decimal(windowMaximum)),
                     ("count", .unsigned(windows)),
                 ])
             ),
@@ -158,12 +172,14 @@ extension BrokerReport {
             rightAligned: ["CLIENTS", "SHARED", "SHARING", "SIGHTINGS", "STORE", "ORPHANS"])
         for domain in domains {
             first.add([
-                domain.name, "\(domain.clients)", "\(domain.frames)", "\(domain.pagesSharing)", "\(domain.sightings)",
+                domain.name, "\(domain.clients)", "\(domain.frames)", "\(domain.pagesSharing)",
+                "\(domain.sightings)",
                 ByteSize.format(domain.allocatedBytes), ByteSize.format(domain.orphanBytes),
             ])
         }
         var second = TextTable(
-            ["CLIENT", "DOMAIN", "PAGES", "REFERENCES", "CONNECTION"], rightAligned: ["CLIENT", "PAGES", "REFERENCES"])
+            ["CLIENT", "DOMAIN", "PAGES", "REFERENCES", "CONNECTION"],
+            rightAligned: ["CLIENT", "PAGES", "REFERENCES"])
         for client in clients {
             second.add([
                 "\(client.process)", client.domain, "\(client.pages)", "\(client.references)",
@@ -171,7 +187,8 @@ extension BrokerReport {
             ])
         }
         let processes = processes.map { "\($0)" }.joined(separator: ", ")
-        return "broker: processes \(processes), \(ByteSize.format(anonymousBytes)) of its own, at \(socket)\n\n"
+        return
+            "broker: processes \(processes), \(ByteSize.format(anonymousBytes)) of its own, at \(socket)\n\n"
             + first.text + "\n\n" + second.text
     }
 }

@@ -40,7 +40,8 @@ public protocol GuestMapping: AnyObject {
     /// As `mapFrames`, for a range of which some pages do not hold the frames' content: those get private copies of what
     /// they hold, over the mapping, so that one mapping covers all. Readers see no moment in between.
     /// - Returns: false when this host cannot do that; nothing was changed then.
-    func mapFrames(_ pages: Range<Int>, _ location: FrameLocation, keeping: [KeptPage]) throws(MappingFailure) -> Bool
+    func mapFrames(_ pages: Range<Int>, _ location: FrameLocation, keeping: [KeptPage]) throws(MappingFailure)
+        -> Bool
     /// Replaces the mapping of a range by private anonymous memory.
     func mapZero(_ pages: Range<Int>) throws(MappingFailure)
     /// Closes a window: writers of these pages go on.

@@ -125,7 +125,8 @@ struct PageRecords {
         if pages.lowerBound > 0, !continues(self.backing(pages.lowerBound - 1), backing) { after += 1 }
         if pages.upperBound < count {
             let last: Backing =
-                if case .frame(let location) = backing { .frame(location.advanced(by: pages.count - 1)) } else { backing }
+                if case .frame(let location) = backing { .frame(location.advanced(by: pages.count - 1)) } else
+                { backing }
             if !continues(last, self.backing(pages.upperBound)) { after += 1 }
         }
         return after - seamCount(pages)

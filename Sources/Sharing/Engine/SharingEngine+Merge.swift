@@ -52,7 +52,8 @@ extension SharingEngine {
                 spans[spans.count - 1].pages = last.pages.lowerBound..<hit.page + 1
                 spans[spans.count - 1].targets.append(hit.page)
             } else {
-                spans.append(Span(pages: hit.page..<hit.page + 1, location: hit.location, targets: [hit.page]))
+                spans.append(
+                    Span(pages: hit.page..<hit.page + 1, location: hit.location, targets: [hit.page]))
             }
         }
         return spans
@@ -146,7 +147,9 @@ extension SharingEngine {
             return false
         }
         // A stretch that is whole and could not be mapped all the same: nothing smaller will do.
-        if kept.isEmpty || targets.isEmpty || targets.count == span.pages.count { return targets.forEach(forget) }
+        if kept.isEmpty || targets.isEmpty || targets.count == span.pages.count {
+            return targets.forEach(forget)
+        }
         var start = 0
         while start < targets.count {
             var end = start + 1
@@ -198,7 +201,9 @@ extension SharingEngine {
         var start = 0
         while start < pages.count {
             var end = start + 1
-            while end < pages.count, pages[end] == pages[end - 1] + 1, end - start < policy.runLimit { end += 1 }
+            while end < pages.count, pages[end] == pages[end - 1] + 1, end - start < policy.runLimit {
+                end += 1
+            }
             mergeZeroRun(pages[start]..<pages[end - 1] + 1)
             start = end
         }
@@ -232,7 +237,11 @@ extension SharingEngine {
             records.setOrphan(page, false)
         }
         for page in run.upperBound..<max(run.upperBound, pages.upperBound) { watch(page) }
-        if hidden.count == run.count { mapping.punchHome(run) } else { hidden.forEach { mapping.punchHome($0..<$0 + 1) } }
+        if hidden.count == run.count {
+            mapping.punchHome(run)
+        } else {
+            hidden.forEach { mapping.punchHome($0..<$0 + 1) }
+        }
     }
 
     // MARK: the window itself
@@ -276,7 +285,9 @@ extension SharingEngine {
 
     /// All of guest memory was registered.
     private func noteRegistered() {
-        for page in 0..<records.count where records.isUnregistered(page) { records.setUnregistered(page, false) }
+        for page in 0..<records.count where records.isUnregistered(page) {
+            records.setUnregistered(page, false)
+        }
     }
 
     private func note(_ failure: MappingFailure) {
@@ -294,7 +305,9 @@ extension SharingEngine {
         var start = 0
         while start < pages.count, fatal == nil {
             var end = start + 1
-            while end < pages.count, pages[end] == pages[end - 1] + 1, end - start < min(policy.pauseLimit, mapping.bufferedFrames) {
+            while end < pages.count, pages[end] == pages[end - 1] + 1,
+                end - start < min(policy.pauseLimit, mapping.bufferedFrames)
+            {
                 end += 1
             }
             let run = pages[start]..<pages[end - 1] + 1

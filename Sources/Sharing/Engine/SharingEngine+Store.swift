@@ -15,7 +15,8 @@ extension SharingEngine {
             count { $0.pagesHashed += 1 }
             switch mapping.inspect(page) {
             case .zero: zero.append(page)
-            case .uniform(let pattern): uniform.append(StoreBatch.UniformPage(page: ClientPage(page), pattern: pattern))
+            case .uniform(let pattern):
+                uniform.append(StoreBatch.UniformPage(page: ClientPage(page), pattern: pattern))
             case .other(let hash): sightings.append(StoreBatch.Sighting(page: ClientPage(page), hash: hash))
             }
         }
@@ -31,8 +32,12 @@ extension SharingEngine {
             guard let reply = ask(batch) else { return }
             var hits: [(page: Int, location: FrameLocation)] = []
             var wanted: [ClientPage] = []
-            for (item, answer) in zip(batch.sightings, reply.sightings) { take(item.page, answer, &hits, &wanted) }
-            for (item, answer) in zip(batch.uniform, reply.uniform) { take(item.page, answer, &hits, &wanted) }
+            for (item, answer) in zip(batch.sightings, reply.sightings) {
+                take(item.page, answer, &hits, &wanted)
+            }
+            for (item, answer) in zip(batch.uniform, reply.uniform) {
+                take(item.page, answer, &hits, &wanted)
+            }
             take(reply.promotions, &hits)
             publish(wanted, &hits)
             merge(hits)
@@ -135,7 +140,9 @@ extension SharingEngine {
             }
             guard let reply = ask(batch) else { return }
             var none: [ClientPage] = []
-            for (item, answer) in zip(batch.publications, reply.publications) { take(item.page, answer, &hits, &none) }
+            for (item, answer) in zip(batch.publications, reply.publications) {
+                take(item.page, answer, &hits, &none)
+            }
             take(reply.promotions, &hits)
         }
     }

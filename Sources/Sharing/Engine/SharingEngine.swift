@@ -197,7 +197,11 @@ public final class SharingEngine {
                 activity += 1
                 switch records.kind(page) {
                 case .mapped, .zero:
-                    if mapping.arePrivate(page..<page + 1)[0] { noteUnshared(page) } else { rechecks.append(page) }
+                    if mapping.arePrivate(page..<page + 1)[0] {
+                        noteUnshared(page)
+                    } else {
+                        rechecks.append(page)
+                    }
                 case .home, .unshared: forget(page)
                 case .untouched: break
                 }

@@ -96,7 +96,9 @@ public final class SharingThread: Sendable {
         var nextConnect: UInt64 = 0
         var quiet = 0
         while true {
-            let (policy, requests, mustStop) = state.withLock { ($0.snapshot.policy, $0.requests, $0.mustStop) }
+            let (policy, requests, mustStop) = state.withLock {
+                ($0.snapshot.policy, $0.requests, $0.mustStop)
+            }
             if mustStop { return }
             engine.setPolicy(policy)
             var activity = 0

@@ -54,13 +54,16 @@ package final class LinuxGuestMapping: GuestMapping {
 
     package func inspect(_ page: Int) -> PageContent {
         let first = unsafe mingle_load64(pointer(page))
-        if unsafe mingle_page_is_uniform(pointer(page), first) != 0 { return first == 0 ? .zero : .uniform(first) }
+        if unsafe mingle_page_is_uniform(pointer(page), first) != 0 {
+            return first == 0 ? .zero : .uniform(first)
+        }
         return .other(hash(page))
     }
 
     package func hash(_ page: Int) -> ContentHash {
         guard let connection else { return ContentHash(low: 0, high: 0) }
-        return unsafe connection.hasher.hash(UnsafeRawBufferPointer(start: pointer(page), count: Self.pageSize))
+        return unsafe connection.hasher.hash(
+            UnsafeRawBufferPointer(start: pointer(page), count: Self.pageSize))
     }
 
     package func isZero(_ page: Int) -> Bool { unsafe mingle_page_is_uniform(pointer(page), 0) != 0 }
@@ -77,7 +80,8 @@ package final class LinuxGuestMapping: GuestMapping {
         let wanted = count * Self.pageSize
         var done = 0
         while done < wanted {
-            let got = unsafe pread(connection.fileNumber, fetched(index) + done, wanted - done, Int(location.fileOffset) + done)
+            let got = unsafe pread(
+                connection.fileNumber, fetched(index) + done, wanted - done, Int(location.fileOffset) + done)
             if got < 0, errno == EINTR { continue }
             if got <= 0 { break }
             done += got
@@ -126,7 +130,9 @@ package final class LinuxGuestMapping: GuestMapping {
 
     package func mapFrames(_ pages: Range<Int>, _ location: FrameLocation) throws(MappingFailure) {
         guard let connection else { throw .unchanged(LinuxError(operation: "mmap", code: EBADF)) }
-        try replace(pages, flags: MAP_PRIVATE | MAP_NORESERVE, descriptor: connection.fileNumber, offset: location.fileOffset)
+        try replace(
+            pages, flags: MAP_PRIVATE | MAP_NORESERVE, descriptor: connection.fileNumber,
+            offset: location.fileOffset)
     }
 
     package func mapZero(_ pages: Range<Int>) throws(MappingFailure) {
@@ -135,7 +141,9 @@ package final class LinuxGuestMapping: GuestMapping {
 
     package func mapHome(_ pages: Range<Int>) throws(MappingFailure) {
         precondition(pages.count <= bufferedFrames, "as many pages as the buffer has")
-        for (index, page) in pages.enumerated() { unsafe mingle_copy(fetched(index), pointer(page), Self.pageSize) }
+        for (index, page) in pages.enumerated() {
+            unsafe mingle_copy(fetched(index), pointer(page), Self.pageSize)
+        }
         try replace(
             pages, flags: MAP_SHARED | MAP_NORESERVE, descriptor: memory.file.number,
             offset: UInt64(pages.lowerBound) * Page.size)
@@ -162,9 +170,12 @@ package final class LinuxGuestMapping: GuestMapping {
         throw .unchanged(error)
     }
 
-    private func map(_ start: UInt, _ size: Int, _ flags: Int32, _ descriptor: Int32, _ offset: UInt64) -> Int32 {
+    private func map(_ start: UInt, _ size: Int, _ flags: Int32, _ descriptor: Int32, _ offset: UInt64)
+        -> Int32
+    {
         let target = unsafe UnsafeMutableRawPointer(bitPattern: start)
-        let result = unsafe mmap(target, size, /* prot: */ PROT_READ | PROT_WRITE, flags, descriptor, Int(offset))
+        let result = unsafe mmap(
+            target, size, /* prot: */ PROT_READ | PROT_WRITE, flags, descriptor, Int(offset))
         if unsafe result == MAP_FAILED { return -1 }
         // Advice holds for a mapping, so a new one needs it again.
         _ = unsafe madvise(target, size, Int32(MADV_DONTFORK))

@@ -43,7 +43,8 @@ package final class UserFault {
         var request = uffdio_api()
         request.api = UInt64(UFFD_API)
         if protects {
-            request.features = UInt64(UFFD_FEATURE_PAGEFAULT_FLAG_WP) | UInt64(UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
+            request.features =
+                UInt64(UFFD_FEATURE_PAGEFAULT_FLAG_WP) | UInt64(UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
         }
         // SAFETY: a live local of the type that the request takes.
         let result = unsafe mingle_ioctl_pointer(descriptor.number, MINGLE_UFFDIO_API, &request)
@@ -59,7 +60,9 @@ package final class UserFault {
         var request = uffdio_register()
         request.range = uffdio_range(start: UInt64(start), len: UInt64(size))
         request.mode = mode == .writeProtect ? UInt64(1) << 1 : UInt64(1) << 0
-        try checked(unsafe mingle_ioctl_pointer(descriptor.number, MINGLE_UFFDIO_REGISTER, &request), "UFFDIO_REGISTER")
+        try checked(
+            unsafe mingle_ioctl_pointer(descriptor.number, MINGLE_UFFDIO_REGISTER, &request),
+            "UFFDIO_REGISTER")
     }
 
     func unregister(_ start: UInt, _ size: Int) {
@@ -93,13 +96,16 @@ package final class UserFault {
         request.dst = UInt64(target)
         request.src = UInt64(source)
         request.len = Page.size
-        try checked(unsafe mingle_ioctl_pointer(descriptor.number, MINGLE_UFFDIO_COPY, &request), "UFFDIO_COPY")
+        try checked(
+            unsafe mingle_ioctl_pointer(descriptor.number, MINGLE_UFFDIO_COPY, &request), "UFFDIO_COPY")
     }
 
     /// Makes a missing page of a private mapping one of the kernel's zero page.
     func fillZero(_ target: UInt) throws(LinuxError) {
         var request = uffdio_zeropage()
         request.range = uffdio_range(start: UInt64(target), len: Page.size)
-        try checked(unsafe mingle_ioctl_pointer(descriptor.number, MINGLE_UFFDIO_ZEROPAGE, &request), "UFFDIO_ZEROPAGE")
+        try checked(
+            unsafe mingle_ioctl_pointer(descriptor.number, MINGLE_UFFDIO_ZEROPAGE, &request),
+            "UFFDIO_ZEROPAGE")
     }
 }

@@ -75,7 +75,9 @@ enum ContentDigest {
     }
 
     /// Lines of /proc/self/maps: `start-end permissions offset device inode path`.
-    private static func markForeignMappings(_ memory: GuestMemory, _ allocated: inout [Bool]) throws(LinuxError) {
+    private static func markForeignMappings(_ memory: GuestMemory, _ allocated: inout [Bool])
+        throws(LinuxError)
+    {
         let start = unsafe UInt(bitPattern: memory.mapping.base)
         let end = start + UInt(memory.sizeInBytes)
         var status = stat()
@@ -84,7 +86,8 @@ enum ContentDigest {
             let fields = line.split(separator: " ", omittingEmptySubsequences: true)
             guard fields.count >= 5, let dash = fields[0].firstIndex(of: "-"),
                 let first = UInt(fields[0][..<dash], radix: 16),
-                let last = UInt(fields[0][fields[0].index(after: dash)...], radix: 16), first < end, last > start
+                let last = UInt(fields[0][fields[0].index(after: dash)...], radix: 16), first < end,
+                last > start
             else { continue }
             if fields[4] == "\(status.st_ino)", fields[1].hasSuffix("s") { continue }
             let pages = Int(max(first, start) - start) / 4096..<Int(min(last, end) - start) / 4096

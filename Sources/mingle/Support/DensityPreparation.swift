@@ -58,7 +58,9 @@ struct DensityPreparation {
             (label, path) = (String(file.split(separator: "/").last ?? "kernel"), file)
         }
         var result = invocation(path)
-        guard try KernelFile(path: path).kind == .payload else { return (label, try linux(result, nil), false) }
+        guard try KernelFile(path: path).kind == .payload else {
+            return (label, try linux(result, nil), false)
+        }
         result.payloadArguments = try command.arguments.map { text throws(SupportError) in
             try PayloadArguments.join([text])
         }
