@@ -65,11 +65,17 @@ public final class DensityExperiment {
         let phase = DensityPhase(
             plan: plan, mode: mode, fleet: fleet, broker: broker, domain: domain, ksm: ksm, progress: progress
         )
-        try phase.waitUntilUp()
-        if mode == .ksm { try ksm.runAtFullSpeed() }
-        try phase.watch(&figures, every: Self.sampling)
-        try phase.measure(&figures, group)
-        if plan.verifies { try phase.verify(&figures, mayUnmerge: lease?.wasOff ?? false) }
+        do throws(SupportError) {
+            try phase.waitUntilUp()
+            if mode == .ksm { try ksm.runAtFullSpeed() }
+            try phase.watch(&figures, every: Self.sampling)
+            try phase.measure(&figures, group)
+            if plan.verifies { try phase.verify(&figures, mayUnmerge: lease?.wasOff ?? false) }
+        } catch {
+            // A guest that ended is also one that does not answer: its end says more.
+            if case .guest = error { try fleet.waitForEnd(milliseconds: 500) }
+            throw error
+        }
         progress.say(mode, "powering off")
         fleet.powerOff(seconds: Double(plan.template.graceSeconds ?? 5) + 5)
         let guests = fleet.members.map {
@@ -149,7 +155,9 @@ final class DensityProgress {
         (latest, latestText) = (now, text)
         let line = "density, sharing \(mode.rawValue): \(text)"
         if isTerminal {
-            let width = Int(Console.terminalSize(2)?.columns ?? 80)
+            // A terminal that does not know its size says 0.
+            let columns = Console.terminalSize(2).map { Int($0.columns) } ?? 0
+            let width = columns > 0 ? columns : 80
             Console.show("\r\u{1b}[K" + line.prefix(max(20, width - 1)))
             isOpen = true
         } else {

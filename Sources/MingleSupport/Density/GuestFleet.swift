@@ -55,8 +55,19 @@ final class GuestFleet {
             return
         }
         let said =
-            (SystemCall.text(of: member.errors) ?? "").split(separator: "\n").last.map { ": \($0)" } ?? ""
+            [member.errors, member.serial]
+            .compactMap { (SystemCall.text(of: $0) ?? "").split(whereSeparator: \.isNewline).last }
+            .first.map { ": \($0)" } ?? ""
         throw .guest(name: member.name, reason: "it ended before its time (\(Self.words(ending)))\(said)")
+    }
+
+    /// Gives a guest that seems to be ending the time to.
+    /// - Throws: when one has ended.
+    func waitForEnd(milliseconds: Int) throws(SupportError) {
+        for _ in 0..<max(1, milliseconds / 10) {
+            try checkAlive()
+            SystemCall.sleep(milliseconds: 10)
+        }
     }
 
     static func words(_ ending: HostProcess.Ending) -> String {
