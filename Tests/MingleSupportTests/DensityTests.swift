@@ -224,14 +224,14 @@ struct DensityReportTests {
     func table() { #expect(report(.builtin, baseline: true).table.contains("not used: not today")) }
 
     @Test("is refused for guests that do not fit")
-    func limits() {
+    func limits() throws {
         var plan = DensityPlan(
             template: VMMInvocation(name: "", memoryBytes: 1 << 30, cpuCount: 1, kernel: "/k"), image: "x")
         let host = HostMemory(totalBytes: 8 << 30, availableBytes: 2 << 30)
         plan.guests = 2
-        #expect(throws: Never.self) { #expect(try plan.check(host: host).isEmpty) }
+        #expect(try plan.check(host: host).isEmpty)
         plan.guests = 4
-        #expect(throws: Never.self) { #expect(try plan.check(host: host).count == 1) }
+        #expect(try plan.check(host: host).count == 1)
         for guests in [0, 9, 257] {
             plan.guests = guests
             #expect(throws: SupportError.self) { _ = try plan.check(host: host) }
