@@ -72,7 +72,7 @@ let package = Package(
             name: "HypervisorTests", dependencies: ["Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
             swiftSettings: tests),
         .testTarget(
-            name: "SharingTests", dependencies: ["Sharing", "GuestMemory", "TestSupport"],
+            name: "SharingTests", dependencies: ["Sharing", "GuestMemory", "CLinux", "TestSupport"],
             swiftSettings: tests),
         // A broker's client as a process of its own: tests kill it, and it measures.
         .executableTarget(

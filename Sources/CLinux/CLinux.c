@@ -49,7 +49,12 @@ int mingle_page_is_uniform(const void *page, uint64_t word) {
     return 1;
 }
 
+// include/uapi/linux/mman.h; for mappings of files since Linux 5.13.
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4
+#endif
+
 int mingle_mremap_onto(void *from, size_t size, void *to) {
-    void *result = mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+    void *result = mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to);
     return result == MAP_FAILED ? -errno : 0;
 }

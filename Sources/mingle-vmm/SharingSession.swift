@@ -41,6 +41,9 @@ final class SharingSession: Sendable {
         var policy = SharingPolicy()
         policy.window = window
         policy.cpuShare = sharing.cpuPercent / 100
+        policy.quietTime = 200_000_000
+        policy.busyPatience = 10_000_000_000
+        policy.shortestInterval = 200_000_000
         let broker = BrokerState()
         self.broker = broker
         let startPolicy = policy

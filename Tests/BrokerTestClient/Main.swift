@@ -17,7 +17,7 @@ struct BrokerTestClient {
         say("ready \(client.references)")
         while let line = readLine() {
             if line == "close" { client.store.disconnect() }
-            if line == "hold" { try client.take(client.store.exchange(StoreBatch())) }
+            if line == "hold" { try client.listen() }
             say("\(line) \(client.references)")
         }
     }
@@ -50,6 +50,15 @@ final class PageClient {
 
     func sightings(_ pages: Range<Int>) -> [StoreBatch.Sighting] {
         pages.map { StoreBatch.Sighting(page: UInt32($0), hash: hasher(Self.content($0))) }
+    }
+
+    /// Hears all news.
+    func listen() throws {
+        while true {
+            let reply = try store.exchange(StoreBatch())
+            take(reply)
+            if !reply.hasMore { return }
+        }
     }
 
     func take(_ reply: StoreReply) { for promotion in reply.promotions { leased.insert(promotion.page) } }

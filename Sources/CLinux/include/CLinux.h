@@ -158,7 +158,8 @@ static inline int mingle_pidfd_open(int process) {
 static inline int mingle_pidfd_send_signal(int pidfd, int signal) {
     return syscall(SYS_pidfd_send_signal, pidfd, signal, (void *)0, 0) < 0 ? -errno : 0;
 }
-/// mremap is variadic. Moves a mapping onto `to`, replacing what was there. Returns 0, or -errno.
+/// mremap is variadic. Moves a mapping's pages onto `to`, replacing what was there; `from` stays mapped, without them.
+/// Returns 0, or -errno.
 int mingle_mremap_onto(void *from, size_t size, void *to);
 static inline int mingle_userfaultfd(int flags) {
     int fd = (int)syscall(SYS_userfaultfd, flags);

@@ -72,9 +72,29 @@ struct OwnCgroup {
     /// Below the cgroup of this process.
     init?() {
         guard let parent = Self.current() else { return nil }
-        path = "/sys/fs/cgroup" + (parent == "/" ? "" : parent) + "/" + Self.prefix + String(getpid())
+        let directory = "/sys/fs/cgroup" + (parent == "/" ? "" : parent)
+        Self.removeLeftovers(in: directory)
+        path = directory + "/" + Self.prefix + String(getpid())
         // SAFETY: a NUL-terminated copy for the time of the call.
         guard unsafe mkdir(path, 0o700) == 0 else { return nil }
+    }
+
+    /// Removes the groups of brokers that were killed; one that is in use cannot be removed.
+    private static func removeLeftovers(in directory: String) {
+        // SAFETY: the path is a NUL-terminated copy; the stream is closed below and used by this thread alone, and an
+        // entry is read before the next call replaces it.
+        guard let stream = unsafe opendir(directory) else { return }
+        defer { unsafe closedir(stream) }
+        while let entry = unsafe readdir(stream) {
+            let name = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+                unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            guard name.hasPrefix(prefix), let process = Int32(name.dropFirst(prefix.count)),
+                kill(process, 0) != 0,
+                errno == ESRCH
+            else { continue }
+            _ = unsafe rmdir(directory + "/" + name)
+        }
     }
 
     func add(_ process: Int32) {

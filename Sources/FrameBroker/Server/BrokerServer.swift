@@ -172,7 +172,10 @@ package final class BrokerServer {
             let welcome = Welcome(
                 epoch: domain.epoch, secret: domain.secret, batchLimit: UInt32(FrameStoreCore.batchLimit),
                 domain: domain.name)
-            return session.answer(welcome.encoded(), passing: store.number)
+            // The kernel holds the file from here on; ours closes with this function.
+            let isSent = session.answer(welcome.encoded(), passing: store.number)
+            withExtendedLifetime(store) {}
+            return isSent
         } catch { return refuse(session, .full, "\(error)") }
     }
 

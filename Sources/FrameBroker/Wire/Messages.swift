@@ -152,6 +152,8 @@ enum ReplyCoding {
             writer.put(promotion.page)
             writer.put(promotion.location.value)
         }
+        writer.put(UInt32(reply.lonely.count))
+        reply.lonely.forEach { writer.put($0) }
         return writer.bytes
     }
 
@@ -202,12 +204,15 @@ enum ReplyCoding {
                     }
                     return StoreReply.Promotion(page: page, location: location)
                 }),
+            let lonelyCount = reader.take(UInt32.self),
+            let lonely = reader.list(count: lonelyCount, elementSize: 4, { $0.take(ClientPage.self) }),
             reader.left == 0
         else { return nil }
         var reply = StoreReply()
         (reply.sightings, reply.uniform, reply.publications) = (lists[0], lists[1], lists[2])
         reply.promotions = promotions
         reply.hasMore = more == 1
+        reply.lonely = lonely
         return (number, reply)
     }
 }

@@ -8,8 +8,9 @@ struct WireWriter {
         bytes.append(kind.rawValue)
     }
     mutating func put<Number: FixedWidthInteger>(_ number: Number) {
-        // SAFETY: the bytes of a live local.
-        unsafe withUnsafeBytes(of: number.littleEndian) { unsafe bytes.append(contentsOf: $0) }
+        for byte in 0..<MemoryLayout<Number>.size {
+            bytes.append(UInt8(truncatingIfNeeded: number >> (byte * 8)))
+        }
     }
     mutating func put(_ list: [UInt8]) { bytes.append(contentsOf: list) }
     /// At most 255 bytes of UTF-8.
@@ -31,11 +32,9 @@ struct WireReader {
         let size = MemoryLayout<Number>.size
         guard left >= size else { return nil }
         defer { position += size }
-        // SAFETY: `size` bytes are there, by the check above; any bits make a number.
-        return unsafe Number(
-            littleEndian: bytes.withUnsafeBytes {
-                unsafe $0.loadUnaligned(fromByteOffset: position, as: Number.self)
-            })
+        var number: Number = 0
+        for byte in 0..<size { number |= Number(truncatingIfNeeded: bytes[position + byte]) << (byte * 8) }
+        return number
     }
     mutating func take(count: Int) -> [UInt8]? {
         guard count >= 0, left >= count else { return nil }

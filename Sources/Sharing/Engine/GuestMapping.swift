@@ -35,12 +35,12 @@ public protocol GuestMapping: AnyObject {
     func equalsFetched(_ page: Int, index: Int) -> Bool
     func isZero(_ page: Int) -> Bool
     /// Replaces the mapping of a range by a private one of frames.
-    /// - Throws: when the mapping is as it was before.
+    /// - Throws: as all that replace mappings: `unchanged` when the mapping is as it was before.
     func mapFrames(_ pages: Range<Int>, _ location: FrameLocation) throws(MappingFailure)
     /// As `mapFrames`, for a range of which some pages do not hold the frames' content: those get private copies of what
-    /// they hold, over the mapping, so that one mapping covers all. Readers see no moment in between.
+    /// they hold, zeros too, over the mapping, so that one mapping covers all. Readers see no moment in between.
     /// - Returns: false when this host cannot do that; nothing was changed then.
-    func mapFrames(_ pages: Range<Int>, _ location: FrameLocation, keeping: [KeptPage]) throws(MappingFailure)
+    func mapFrames(_ pages: Range<Int>, _ location: FrameLocation, keeping: [Int]) throws(MappingFailure)
         -> Bool
     /// Replaces the mapping of a range by private anonymous memory.
     func mapZero(_ pages: Range<Int>) throws(MappingFailure)
@@ -57,17 +57,6 @@ public protocol GuestMapping: AnyObject {
     func arePrivate(_ pages: Range<Int>) -> [Bool]
     /// Mappings of this process, counted by the kernel.
     func countMappings() -> Int
-}
-
-/// A page inside a range to be mapped that keeps its own content.
-public struct KeptPage: Equatable, Sendable {
-    public var page: Int
-    /// Nothing was ever written there, or zeros: it becomes a mapping of the zero page.
-    public var isZero: Bool
-    public init(page: Int, isZero: Bool) {
-        self.page = page
-        self.isZero = isZero
-    }
 }
 
 /// A mapping could not be replaced.

@@ -1,6 +1,6 @@
 internal import GuestMemory
 
-/// What the engine knows of each guest page: 12 bytes a page, in memory that costs nothing where nothing is known.
+/// What the engine knows of each guest page: 11 bytes a page, in memory that costs nothing where nothing is known.
 ///
 /// ```
 ///  untouched -> home -> mapped -> unshared -> mapped ...
@@ -34,6 +34,10 @@ struct PageRecords {
     private(set) var population = [Int](repeating: 0, count: 8)
     /// Places where the backing is not continued from one page to the next: mappings, less one.
     private(set) var seams = 0
+    /// Pages by kind that are known.
+    private var known = [Int](repeating: 0, count: 8)
+    /// Pages that wait before they are watched again.
+    private(set) var volatileCount = 0
 
     private enum Flag {
         static let kind: UInt8 = 0x07
@@ -61,6 +65,10 @@ struct PageRecords {
         let old = states[page]
         population[Int(old & Flag.kind)] -= 1
         population[Int(kind.rawValue)] += 1
+        if old & Flag.known != 0 {
+            known[Int(old & Flag.kind)] -= 1
+            known[Int(kind.rawValue)] += 1
+        }
         states[page] = old & ~Flag.kind | kind.rawValue
     }
 
@@ -68,7 +76,12 @@ struct PageRecords {
 
     /// The store has a sighting of it, or counts a reference for it.
     func isKnown(_ page: Int) -> Bool { states[page] & Flag.known != 0 }
-    mutating func setKnown(_ page: Int, _ value: Bool) { set(page, Flag.known, value) }
+    mutating func setKnown(_ page: Int, _ value: Bool) {
+        if value != isKnown(page) { known[Int(states[page] & Flag.kind)] += value ? 1 : -1 }
+        set(page, Flag.known, value)
+    }
+    /// Pages that were sighted and are shared with nobody.
+    var sightedCount: Int { known[Int(Kind.home.rawValue)] + known[Int(Kind.unshared.rawValue)] }
     /// Mapped since the last registration for write protection.
     func isUnregistered(_ page: Int) -> Bool { states[page] & Flag.unregistered != 0 }
     mutating func setUnregistered(_ page: Int, _ value: Bool) { set(page, Flag.unregistered, value) }
@@ -84,12 +97,18 @@ struct PageRecords {
 
     /// Passes to wait before the page is watched again.
     func wait(_ page: Int) -> UInt8 { waits[page] }
-    mutating func tick(_ page: Int) { waits[page] -= 1 }
+    mutating func tick(_ page: Int) {
+        waits[page] -= 1
+        if waits[page] == 0 { volatileCount -= 1 }
+    }
 
     /// The page was written while it was watched: look less often.
     mutating func backOff(_ page: Int, limit: UInt8) {
-        backoffs[page] = min(backoffs[page] + 1, limit)
-        waits[page] = UInt8(truncatingIfNeeded: (1 << Int(backoffs[page])) - 1)
+        let exponent = min(Int(backoffs[page]) + 1, Int(limit), 8)
+        let was = waits[page] > 0
+        backoffs[page] = UInt8(exponent)
+        waits[page] = UInt8((1 << exponent) - 1)
+        volatileCount += (waits[page] > 0 ? 1 : 0) - (was ? 1 : 0)
     }
     /// The page stayed clean: trust it a little more.
     mutating func settle(_ page: Int) {

@@ -15,8 +15,9 @@ extension SharingEngine {
 
     /// Maps pages to frames whose references are counted already; gives back what cannot be mapped.
     func merge(_ hits: [(page: Int, location: FrameLocation)]) {
-        if hits.isEmpty { return }
-        guard fatal == nil else { return hits.forEach { forget($0.page) } }
+        // A store that was lost since it answered: mappings of it would be nobody's, and never move to the next store.
+        if hits.isEmpty || store == nil { return }
+        guard fatal == nil, policy.isEnabled else { return hits.forEach { forget($0.page) } }
         var group: [Span] = []
         var size = 0
         for span in spans(hits.sorted { $0.page < $1.page }) {
@@ -62,10 +63,10 @@ extension SharingEngine {
     /// Whether a page can become a private copy over a mapping of frames that are not its own.
     private func canBeAbsorbed(_ page: Int) -> Bool {
         switch records.kind(page) {
-        case .untouched, .zero, .unshared: true
-        // A page that is known may have a frame of its own soon; a mapped one has a reference.
-        case .home: inFlight.count(page) == 0
-        case .mapped: false
+        case .home, .unshared: inFlight.count(page) == 0
+        // A mapped one has a reference. Zeros would need a page of their own here: one of the kernel's over a file goes
+        // when the file is punched below it, and what the store writes there next would show.
+        case .untouched, .zero, .mapped: false
         }
     }
 
@@ -73,15 +74,17 @@ extension SharingEngine {
     private func merge(_ group: [Span]) {
         var ready: [Span] = []
         var fetched = 0
+        var planned = 0
         for span in group {
             let growth = records.growth(span.pages, .frame(span.location))
-            guard records.seams + growth < policy.mappingLimit,
+            guard hasRoom(for: planned + growth),
                 mapping.fetchFrames(span.location, count: span.pages.count, into: fetched) == span.pages.count
             else {
-                span.targets.forEach(forget)
+                span.targets.forEach(postpone)
                 continue
             }
             fetched += span.pages.count
+            planned += max(growth, 0)
             ready.append(span)
         }
         if ready.isEmpty { return }
@@ -89,7 +92,7 @@ extension SharingEngine {
         // All that the window needs is allocated here.
         var mapped = [Bool](repeating: false, count: ready.count)
         var kept = ready.map { span in
-            var list: [KeptPage] = []
+            var list: [Int] = []
             list.reserveCapacity(span.pages.count)
             return list
         }
@@ -107,13 +110,13 @@ extension SharingEngine {
             } else if opened, fatal == nil {
                 mergePieces(ready[index], kept: kept[index])
             } else {
-                ready[index].targets.forEach(forget)
+                ready[index].targets.forEach(postpone)
             }
         }
     }
 
     /// In the window: compares a stretch and replaces its mapping.
-    private func mapInWindow(_ span: Span, base: Int, kept: inout [KeptPage]) -> Bool {
+    private func mapInWindow(_ span: Span, base: Int, kept: inout [Int]) -> Bool {
         var next = 0
         for page in span.pages {
             if next < span.targets.count, span.targets[next] == page {
@@ -121,8 +124,7 @@ extension SharingEngine {
                 let index = base + page - span.pages.lowerBound
                 if inFlight.count(page) == 0, mapping.equalsFetched(page, index: index) { continue }
             }
-            // What the records say of it may be old: it was written since, perhaps. The bytes decide.
-            kept.append(KeptPage(page: page, isZero: mapping.isZero(page)))
+            kept.append(page)
             if inFlight.count(page) > 0 { return false }
         }
         if kept.count == span.pages.count { return false }
@@ -137,8 +139,8 @@ extension SharingEngine {
     }
 
     /// Without gaps: each stretch of equal pages on its own.
-    private func mergePieces(_ span: Span, kept: [KeptPage]) {
-        let excluded = Set(kept.map(\.page))
+    private func mergePieces(_ span: Span, kept: [Int]) {
+        let excluded = Set(kept)
         let targets = span.targets.filter { page in
             guard excluded.contains(page) else { return true }
             count { $0.mismatches += 1 }
@@ -148,7 +150,7 @@ extension SharingEngine {
         }
         // A stretch that is whole and could not be mapped all the same: nothing smaller will do.
         if kept.isEmpty || targets.isEmpty || targets.count == span.pages.count {
-            return targets.forEach(forget)
+            return targets.forEach(postpone)
         }
         var start = 0
         while start < targets.count {
@@ -162,7 +164,7 @@ extension SharingEngine {
     }
 
     /// The mapping is made: state first, then home's memory.
-    private func record(_ span: Span, kept: [KeptPage]) {
+    private func record(_ span: Span, kept: [Int]) {
         var punch: [Range<Int>] = []
         for page in span.pages where records.backing(page) == .home {
             if let last = punch.last, last.upperBound == page {
@@ -176,14 +178,15 @@ extension SharingEngine {
         for page in span.pages {
             records.setUnregistered(page, true)
             records.setOrphan(page, false)
-            guard let keptPage = remaining.first, keptPage.page == page else {
+            guard remaining.first == page else {
                 records.setKind(page, .mapped)
+                unwatch(page)
                 note(.merged, page, span.location.advanced(by: page - span.pages.lowerBound))
                 count { $0.pagesMerged += 1 }
                 continue
             }
             remaining = remaining.dropFirst()
-            records.setKind(page, keptPage.isZero ? .zero : .unshared)
+            records.setKind(page, .unshared)
             note(.absorbed, page)
             if span.targets.contains(page) {
                 count { $0.mismatches += 1 }
@@ -210,7 +213,8 @@ extension SharingEngine {
     }
 
     private func mergeZeroRun(_ pages: Range<Int>) {
-        guard fatal == nil, records.seams + records.growth(pages, .zero) < policy.mappingLimit else { return }
+        guard fatal == nil else { return }
+        guard hasRoom(for: records.growth(pages, .zero)) else { return pages.forEach(postpone) }
         var run = pages.lowerBound..<pages.lowerBound
         var mapped = false
         let isNew = pages.contains { records.isUnregistered($0) }
@@ -226,11 +230,15 @@ extension SharingEngine {
                 replaced[0] = run.count
             } catch { self.note(error) }
         }
-        guard opened, mapped else { return }
+        guard opened, mapped else {
+            // The first page changed, and will be reported; the others had no chance.
+            return pages.forEach(opened && run.isEmpty ? watch : postpone)
+        }
         let hidden = run.filter { records.backing($0) == .home }
         records.setBacking(run, .zero)
         for page in run {
             forget(page)
+            unwatch(page)
             note(.zeroed, page)
             records.setKind(page, .zero)
             records.setUnregistered(page, true)
@@ -290,74 +298,7 @@ extension SharingEngine {
         }
     }
 
-    private func note(_ failure: MappingFailure) {
+    func note(_ failure: MappingFailure) {
         if case .destroyed = failure { fatal = failure }
-    }
-
-    // MARK: going home
-
-    /// Takes pages home, as many as a pause may hold: vCPUs and device threads are stopped, so nobody sees the moment
-    /// between the new mapping and its bytes.
-    /// - Returns: how many were taken.
-    @discardableResult
-    func rehome(_ pages: [Int]) -> Int {
-        var taken = 0
-        var start = 0
-        while start < pages.count, fatal == nil {
-            var end = start + 1
-            while end < pages.count, pages[end] == pages[end - 1] + 1,
-                end - start < min(policy.pauseLimit, mapping.bufferedFrames)
-            {
-                end += 1
-            }
-            let run = pages[start]..<pages[end - 1] + 1
-            var done = false
-            writers.pauseWriters()
-            let opened = monotonicNanoseconds()
-            do throws(MappingFailure) {
-                try mapping.mapHome(run)
-                done = true
-            } catch { note(error) }
-            let length = monotonicNanoseconds() - opened
-            writers.resumeWriters()
-            count { $0.windows.record(length) }
-            if done {
-                taken += run.count
-                noteHome(run)
-            }
-            start = end
-        }
-        count { $0.pagesRehomed += taken }
-        return taken
-    }
-
-    private func noteHome(_ run: Range<Int>) {
-        records.setBacking(run, .home)
-        for page in run {
-            forget(page)
-            note(.rehomed, page)
-            records.setKind(page, records.kind(page) == .zero ? .untouched : .home)
-            records.setUnregistered(page, true)
-            records.setOrphan(page, false)
-        }
-    }
-
-    /// Takes up to `limit` pages home, of all that are not; for turning sharing off.
-    /// - Returns: whether any are left.
-    public func goHome(limit: Int) -> Bool {
-        var pages: [Int] = []
-        for page in 0..<records.count where records.backing(page) != .home {
-            if pages.count == limit {
-                rehome(pages)
-                sendForgotten()
-                return true
-            }
-            pages.append(page)
-        }
-        rehome(pages)
-        sendForgotten()
-        flushTrace()
-        refreshStatistics()
-        return fatal == nil && records.seams > 0
     }
 }

@@ -9,9 +9,15 @@ extension SharingEngine {
         var sightings: [StoreBatch.Sighting] = []
         for page in pages {
             unwatch(page)
+            // Shared already. To ask about a page that has a reference would give that back, under the mapping.
+            let kind = records.kind(page)
+            if kind == .zero || kind == .mapped && !records.isOrphan(page) { continue }
+            // A device is writing, or has written and marked the page, and is about to say that it is done.
+            if inFlight.count(page) > 0 {
+                watch(page)
+                continue
+            }
             records.settle(page)
-            // A device is writing: its completion marks the page dirty.
-            if inFlight.count(page) > 0 { continue }
             count { $0.pagesHashed += 1 }
             switch mapping.inspect(page) {
             case .zero: zero.append(page)
@@ -52,9 +58,43 @@ extension SharingEngine {
             take(reply.promotions, &hits)
             taken += hits.count
             merge(hits)
+            takeHome(reply.lonely)
             if !reply.hasMore { break }
         }
         return taken
+    }
+
+    /// Frames that nobody else maps save nothing and cost a mapping. Seen so several times, their pages go home, where
+    /// they are looked at again like any other.
+    private func takeHome(_ lonely: [ClientPage]) {
+        var due: [Int] = []
+        for page in lonely.map(Int.init) where page < records.count {
+            guard records.kind(page) == .mapped, records.isKnown(page), due.count < policy.pauseLimit else {
+                lonelyRounds[page] = nil
+                continue
+            }
+            lonelyRounds[page, default: 0] += 1
+            if lonelyRounds[page, default: 0] >= policy.lonelyRounds { due.append(page) }
+        }
+        if due.isEmpty { return }
+        due.forEach { lonelyRounds[$0] = nil }
+        rehome(due)
+        due.forEach(watch)
+    }
+
+    /// Speaks to the store between passes, so that it does not take this client for lost, nor waits for it to free frames.
+    public func keepInTouch() {
+        guard let reply = ask(StoreBatch()) else { return }
+        news += reply.promotions
+        if !policy.isEnabled { takeOldNews() }
+    }
+
+    /// Merges what came between passes; before anything else, while the references are certain.
+    func takeOldNews() {
+        var hits: [(page: Int, location: FrameLocation)] = []
+        take(news, &hits)
+        news.removeAll()
+        merge(hits)
     }
 
     /// Tells the store what it shall forget; its answer may hold news.
@@ -116,7 +156,9 @@ extension SharingEngine {
         case .publish:
             records.setKnown(Int(page), false)
             wanted.append(page)
-        case .refused: records.setKnown(Int(page), false)
+        case .refused:
+            records.setKnown(Int(page), false)
+            postpone(Int(page))
         }
     }
 

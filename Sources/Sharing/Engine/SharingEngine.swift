@@ -45,10 +45,24 @@ public final class SharingEngine {
     /// Pages that were cleared in the log and not seen written since: to be looked at when still clean at a harvest.
     var watched: [UInt64]
     var forgotten: [ClientPage] = []
+    /// How often a page's frame was found to have no other mapper.
+    var lonelyRounds: [Int: Int] = [:]
+    /// Promotions that came between two passes.
+    var news: [StoreReply.Promotion] = []
+    /// Mappings that the kernel has beyond those that the records count: neighbours that it cannot join.
+    private var surplus = 0
+    private var countedAt = 0
+    private let mappingsAtStart: Int
+    private var lastHarvest: UInt64 = 0
+    /// Since when the guest has been left alone; and whether that was long enough for now.
+    private var busySince: UInt64?
+    private var wasPatient = false
     private var dirty: [UInt64]
     private var toClear: [UInt64]
     /// Written, but not to be watched yet; and reported as written, but not proved to be private yet.
     private var deferred: [UInt64]
+    private var postponed: [UInt64]
+    private static let passesToRetry = 64
     private var rechecks: [Int] = []
     private var orphanPasses = 0
     private var hasOrphans = false
@@ -71,11 +85,13 @@ public final class SharingEngine {
         self.policy = policy
         self.clock = clock
         records = try PageRecords(count: mapping.pageCount)
+        mappingsAtStart = mapping.countMappings()
         let words = (mapping.pageCount + 63) / 64
         watched = [UInt64](repeating: 0, count: words)
         dirty = watched
         toClear = watched
         deferred = watched
+        postponed = watched
     }
 
     /// Takes a new policy. Turned on again after it was off, everything is looked at anew.
@@ -94,6 +110,7 @@ public final class SharingEngine {
 
     /// Connects a store. What an earlier one knew is void; pages that map its frames are looked at again and move over.
     public func connect(_ store: any FrameStore) {
+        if self.store != nil { loseStore() }
         self.store = store
         statistics.hasStore = true
         watchAll()
@@ -104,6 +121,8 @@ public final class SharingEngine {
         store = nil
         statistics.hasStore = false
         forgotten = []
+        lonelyRounds = [:]
+        news = []
         for page in 0..<records.count {
             records.setKnown(page, false)
             if case .frame = records.backing(page) {
@@ -128,18 +147,44 @@ public final class SharingEngine {
     public func pass(budget: UInt64 = 50_000_000) throws(LinuxError) -> PassResult {
         let started = clock()
         var result = PassResult()
-        try harvest()
-        result.activity += account()
-        result.activity += audit()
+        takeOldNews()
+        let now = monotonicNanoseconds()
+        if now - lastHarvest >= policy.quietTime {
+            lastHarvest = now
+            try harvest()
+            result.activity += account()
+            result.activity += audit()
+            watchPostponed()
+            noteBusy(now)
+        }
         sendForgotten()
-        result.isUnfinished = look(&result.activity, until: started + budget)
+        if busySince == nil { result.isUnfinished = look(&result.activity, until: started + budget) }
         result.activity += takeNews()
         settleOrphans()
         sendForgotten()
+        countMappings()
         flushTrace()
         statistics.fullScans += 1
         updateStatistics(cpu: clock() - started)
         return result
+    }
+
+    /// Whether the guest writes so much at the moment that it is left alone, for a while.
+    private func noteBusy(_ now: UInt64) {
+        let touched = records.count - records.count(of: .untouched)
+        let fresh = toClear.reduce(0) { $0 + $1.nonzeroBitCount }
+        guard policy.busyPatience > 0, fresh > max(256, touched / 32) else {
+            busySince = nil
+            wasPatient = false
+            return
+        }
+        if wasPatient { return }
+        let since = busySince ?? now
+        busySince = since
+        if now - since > policy.busyPatience {
+            busySince = nil
+            wasPatient = true
+        }
     }
 
     /// Step 1.
@@ -303,9 +348,23 @@ public final class SharingEngine {
     func refreshStatistics() {
         statistics.pagesMapped = records.count(of: .mapped)
         statistics.pagesZero = records.count(of: .zero)
-        statistics.mappings = records.seams + 1
+        statistics.mappings = records.seams + surplus + 1
+        statistics.pagesUnshared = records.sightedCount
+        statistics.pagesVolatile = records.volatileCount
         statistics.metadataBytes =
-            (records.count - records.count(of: .untouched)) * PageRecords.bytesPerPage + watched.count * 24
+            (records.count - records.count(of: .untouched)) * PageRecords.bytesPerPage + watched.count * 40
+    }
+
+    // MARK: mappings
+
+    /// Whether so many mappings more may be made.
+    func hasRoom(for growth: Int) -> Bool { records.seams + surplus + growth < policy.mappingLimit }
+
+    /// Asks the kernel how many mappings there really are, when many were made since the last time.
+    private func countMappings() {
+        guard abs(records.seams - countedAt) >= 256 else { return }
+        countedAt = records.seams
+        surplus = max(0, mapping.countMappings() - mappingsAtStart - records.seams)
     }
 
     // MARK: small steps
@@ -313,6 +372,20 @@ public final class SharingEngine {
     func isWatched(_ page: Int) -> Bool { watched[page >> 6] & (1 << UInt64(page & 63)) != 0 }
     func watch(_ page: Int) { watched[page >> 6] |= 1 << UInt64(page & 63) }
     func unwatch(_ page: Int) { watched[page >> 6] &= ~(1 << UInt64(page & 63)) }
+
+    /// A page that could not be mapped now, for no reason of its own: it is looked at again some passes later.
+    func postpone(_ page: Int) {
+        forget(page)
+        postponed[page >> 6] |= 1 << UInt64(page & 63)
+    }
+
+    private func watchPostponed() {
+        guard statistics.fullScans % Self.passesToRetry == 0 else { return }
+        for index in postponed.indices where postponed[index] != 0 {
+            watched[index] |= postponed[index]
+            postponed[index] = 0
+        }
+    }
 
     /// Has the store forget the page, soon.
     func forget(_ page: Int) {

@@ -22,8 +22,15 @@ public struct SharingPolicy: Equatable, Sendable {
     public var backoffLimit: UInt8 = 6
     /// Uniform pages side by side from which on they get copies of their own.
     public var uniformRun = 8
+    /// Looks that must find a frame without another mapper before its page goes home.
+    public var lonelyRounds = 3
     /// Pages of mapped memory that are proved again in a pass, though nothing was reported.
     public var auditPages = 1024
+    /// A page must have stayed clean for so long, nanoseconds, before it is looked at.
+    public var quietTime: UInt64 = 0
+    /// For so long, nanoseconds, a guest that writes page after page (it boots, say) is left alone: what it holds now, it
+    /// will not hold then, and every merge would only fragment its mapping.
+    public var busyPatience: UInt64 = 0
     /// Between passes, nanoseconds: while there is work, and at most when nothing changes.
     public var shortestInterval: UInt64 = 20_000_000
     public var longestInterval: UInt64 = 2_000_000_000

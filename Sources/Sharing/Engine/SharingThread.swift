@@ -29,9 +29,9 @@ public final class SharingThread: Sendable {
         var requests = 0
     }
 
-    /// Seconds of CPU time that may be saved up, so that a guest that has just started is shared at full speed.
-    private static let burst: Double = 10
     private static let connectInterval: UInt64 = 500_000_000
+    /// Half of what a store allows between two batches.
+    private static let silenceLimit: UInt64 = 5_000_000_000
 
     private let state: Monitor<State>
     private let thread: HostThread
@@ -90,9 +90,7 @@ public final class SharingThread: Sendable {
         _ engine: SharingEngine, _ state: Monitor<State>, _ connect: (SharingEngine) -> Void,
         _ failed: (String) -> Void
     ) {
-        var interval: UInt64 = 0
-        var credit = burst
-        var last = (wall: monotonicNanoseconds(), cpu: threadCPUNanoseconds())
+        var pace = SharingPace(wall: monotonicNanoseconds(), cpu: threadCPUNanoseconds())
         var nextConnect: UInt64 = 0
         var quiet = 0
         while true {
@@ -109,9 +107,13 @@ public final class SharingThread: Sendable {
                         nextConnect = monotonicNanoseconds() + connectInterval
                     }
                     let result = try engine.pass()
-                    activity = result.isUnfinished ? Int.max : result.activity
-                } else if engine.goHome(limit: 1024) {
-                    activity = Int.max
+                    activity = result.isUnfinished ? SharingPace.unfinished : result.activity
+                } else {
+                    let before = engine.statistics.pagesRehomed
+                    // What cannot go home now (a transfer is under way, no mapping is left) is tried again after a while.
+                    if engine.goHome(limit: 1024) {
+                        activity = engine.statistics.pagesRehomed > before ? SharingPace.unfinished : 1
+                    }
                 }
             } catch { return state.update { $0.snapshot.failure = "\(error)" } }
             if let failure = engine.fatal {
@@ -126,26 +128,25 @@ public final class SharingThread: Sendable {
                 state.snapshot.isSettled = quiet >= 2
                 state.snapshot.passes += 1
             }
-            let now = (wall: monotonicNanoseconds(), cpu: threadCPUNanoseconds())
-            credit = min(burst, credit + Double(now.wall - last.wall) / 1e9 * policy.cpuShare)
-            credit -= Double(now.cpu - last.cpu) / 1e9
-            last = now
-            interval = nextInterval(interval, activity, policy)
-            // A budget that is used up is waited for.
-            let debt = credit < 0 ? UInt64(min(-credit / max(policy.cpuShare, 0.001), 60) * 1e9) : 0
-            let rest = activity == Int.max && debt == 0 ? 0 : max(interval, debt)
-            if !policy.isEnabled, activity == 0 {
-                _ = state.wait { $0.requests != requests ? true : nil }
-                interval = 0
-            } else if rest > 0 {
-                _ = state.wait(until: now.wall + rest) { $0.requests != requests ? true : nil }
-            }
+            let now = monotonicNanoseconds()
+            let rest = pace.rest(after: activity, wall: now, cpu: threadCPUNanoseconds(), policy: policy)
+            let isHome = !policy.isEnabled && activity == 0
+            if isHome { pace.hurry() }
+            wait(state, until: isHome ? nil : now + rest, for: requests, engine)
         }
     }
 
-    /// Longer while nothing changes.
-    private static func nextInterval(_ interval: UInt64, _ activity: Int, _ policy: SharingPolicy) -> UInt64 {
-        if activity > 256 { return policy.shortestInterval }
-        return min(max(interval * 5 / 4, policy.shortestInterval), policy.longestInterval)
+    /// Waits for the time or a request; the store hears from us meanwhile.
+    private static func wait(
+        _ state: Monitor<State>, until end: UInt64?, for requests: Int, _ engine: SharingEngine
+    ) {
+        while true {
+            let now = monotonicNanoseconds()
+            if let end, end <= now { return }
+            let next = min(end ?? UInt64.max, now + silenceLimit)
+            if state.wait(until: next, { $0.requests != requests ? true : nil }) != nil { return }
+            if next == end { return }
+            engine.keepInTouch()
+        }
     }
 }

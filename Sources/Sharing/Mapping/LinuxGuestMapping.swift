@@ -19,6 +19,8 @@ package final class LinuxGuestMapping: GuestMapping {
     private let scratch: MemoryMapping
     private var connection: StoreConnection?
     private var isRegistered = false
+    private var lastYield: UInt64 = 0
+    private var hasScratch = true
 
     /// - Parameter userFault: nil leaves only pauses as windows, and no kept pages in a stretch.
     package init(memory: GuestMemory, userFault: UserFault?) throws(LinuxError) {
@@ -96,9 +98,19 @@ package final class LinuxGuestMapping: GuestMapping {
     // MARK: windows
 
     package func prepareWindow(_ pages: Range<Int>, containsNewMappings: Bool) throws(LinuxError) {
+        yieldNowAndThen()
         if containsNewMappings || !isRegistered { try register() }
         // Protection holds on pages that are there: touch them.
         for page in pages { _ = unsafe mingle_load8(pointer(page)) }
+    }
+
+    /// A window is far shorter than a time slice, and the guest's writers wait for whoever is preempted in it: so it begins
+    /// with a slice that is fresh.
+    private func yieldNowAndThen() {
+        let now = monotonicNanoseconds()
+        guard now - lastYield > 1_000_000 else { return }
+        sched_yield()
+        lastYield = monotonicNanoseconds()
     }
 
     private func register() throws(LinuxError) {
@@ -144,30 +156,29 @@ package final class LinuxGuestMapping: GuestMapping {
         for (index, page) in pages.enumerated() {
             unsafe mingle_copy(fetched(index), pointer(page), Self.pageSize)
         }
+        // Zeros need no page where home has none; what an earlier punch may have left there must not show.
+        let isEmpty = punch(pages)
         try replace(
             pages, flags: MAP_SHARED | MAP_NORESERVE, descriptor: memory.file.number,
             offset: UInt64(pages.lowerBound) * Page.size)
-        for (index, page) in pages.enumerated() where unsafe mingle_page_is_uniform(fetched(index), 0) == 0 {
+        for (index, page) in pages.enumerated()
+        where unsafe !isEmpty || mingle_page_is_uniform(fetched(index), 0) == 0 {
             unsafe mingle_copy(pointer(page), fetched(index), Self.pageSize)
         }
     }
 
     /// One mmap over a range. If the kernel took the old mapping away before it failed (before Linux 6.12 it may), the new
-    /// one is tried again where nothing is: it holds the same bytes.
+    /// one is tried again where nothing is, and takes its place after all.
     private func replace(
         _ pages: Range<Int>, flags: Int32, descriptor: Int32, offset: UInt64
     ) throws(MappingFailure) {
         let (start, size) = (address(pages), pages.count * Self.pageSize)
         if map(start, size, flags | MAP_FIXED, descriptor, offset) == 0 { return }
         let error = LinuxError.current("mmap", "\(pages.count) pages of guest memory")
-        for page in pages {
-            let pageOffset = offset + UInt64(page - pages.lowerBound) * Page.size
-            let at = address(page..<page + 1)
-            if map(at, Self.pageSize, flags | MAP_FIXED_NOREPLACE, descriptor, pageOffset) == 0 { continue }
-            // EEXIST: still mapped as it was.
-            if errno != EEXIST { throw .destroyed(error) }
-        }
-        throw .unchanged(error)
+        if map(start, size, flags | MAP_FIXED_NOREPLACE, descriptor, offset) == 0 { return }
+        // Usually EEXIST, but above the limit of mappings the kernel does not look that far.
+        if isMapped(start, pages.count) { throw .unchanged(error) }
+        throw .destroyed(error)
     }
 
     private func map(_ start: UInt, _ size: Int, _ flags: Int32, _ descriptor: Int32, _ offset: UInt64)
@@ -180,26 +191,28 @@ package final class LinuxGuestMapping: GuestMapping {
         // Advice holds for a mapping, so a new one needs it again.
         _ = unsafe madvise(target, size, Int32(MADV_DONTFORK))
         _ = unsafe madvise(target, size, Int32(MADV_DONTDUMP))
+        // One write must not make 2 MiB of zeros real, now or by khugepaged.
+        if flags & MAP_ANONYMOUS != 0 { _ = unsafe madvise(target, size, Int32(MADV_NOHUGEPAGE)) }
         return 0
     }
 
     package func mapFrames(
-        _ pages: Range<Int>, _ location: FrameLocation, keeping kept: [KeptPage]
+        _ pages: Range<Int>, _ location: FrameLocation, keeping kept: [Int]
     ) throws(MappingFailure) -> Bool {
-        guard let userFault, let connection, pages.count <= bufferedFrames else { return false }
+        guard let userFault, let connection, pages.count <= bufferedFrames, hasScratch else { return false }
         let size = pages.count * Self.pageSize
         let base = unsafe UInt(bitPattern: scratch.base)
         let flags = MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED
-        guard map(base, size, flags, connection.fileNumber, location.fileOffset) == 0 else { return false }
+        guard map(base, size, flags, connection.fileNumber, location.fileOffset) == 0 else {
+            hasScratch = isMapped(base, bufferedFrames)
+            return false
+        }
         do throws(LinuxError) {
             try userFault.register(base, size, .missing)
-            for item in kept {
-                let target = base + UInt((item.page - pages.lowerBound) * Self.pageSize)
-                if item.isZero {
-                    try userFault.fillZero(target)
-                } else {
-                    try userFault.fill(target, from: address(item.page..<item.page + 1))
-                }
+            // Copies of zeros too: the kernel's zero page over a file is taken away when the file is punched there.
+            for page in kept {
+                let target = base + UInt((page - pages.lowerBound) * Self.pageSize)
+                try userFault.fill(target, from: address(page..<page + 1))
             }
         } catch {
             restoreScratch(base, size)
@@ -214,25 +227,36 @@ package final class LinuxGuestMapping: GuestMapping {
         return result == 0
     }
 
+    /// The scratch never has a hole, not for a moment (the move leaves a mapping behind): another thread's mmap might
+    /// get that address, and lose it to the next stretch. If one opened all the same, the scratch is not used any more.
     private func restoreScratch(_ base: UInt, _ size: Int) {
-        _ = map(base, size, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0)
+        if map(base, size, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == 0 { return }
+        hasScratch = isMapped(base, bufferedFrames)
     }
 
     /// After a failed move: whether the range is still mapped. If not, its content is gone.
     private func probe(_ pages: Range<Int>, _ error: LinuxError) throws(MappingFailure) {
-        var residency = [UInt8](repeating: 0, count: pages.count)
-        let start = unsafe UnsafeMutableRawPointer(bitPattern: address(pages))
-        let result = unsafe mincore(start, pages.count * Self.pageSize, &residency)
-        if result != 0, errno == ENOMEM { throw .destroyed(error) }
+        if !isMapped(address(pages), pages.count) { throw .destroyed(error) }
+    }
+
+    /// Whether a whole range is mapped.
+    private func isMapped(_ start: UInt, _ count: Int) -> Bool {
+        var residency = [UInt8](repeating: 0, count: count)
+        let pointer = unsafe UnsafeMutableRawPointer(bitPattern: start)
+        return unsafe mincore(pointer, count * Self.pageSize, &residency) == 0
     }
 
     // MARK: home's memory, and proofs
 
     package func punchHome(_ pages: Range<Int>) {
-        _ = address(pages)
         // A failure leaves memory allocated that nobody sees; nothing else.
-        _ = mingle_punch_hole(
-            memory.file.number, UInt64(pages.lowerBound) * Page.size, UInt64(pages.count) * Page.size)
+        _ = punch(pages)
+    }
+
+    private func punch(_ pages: Range<Int>) -> Bool {
+        _ = address(pages)
+        return mingle_punch_hole(
+            memory.file.number, UInt64(pages.lowerBound) * Page.size, UInt64(pages.count) * Page.size) == 0
     }
 
     package func arePrivate(_ pages: Range<Int>) -> [Bool] {

@@ -99,13 +99,4 @@ package final class UserFault {
         try checked(
             unsafe mingle_ioctl_pointer(descriptor.number, MINGLE_UFFDIO_COPY, &request), "UFFDIO_COPY")
     }
-
-    /// Makes a missing page of a private mapping one of the kernel's zero page.
-    func fillZero(_ target: UInt) throws(LinuxError) {
-        var request = uffdio_zeropage()
-        request.range = uffdio_range(start: UInt64(target), len: Page.size)
-        try checked(
-            unsafe mingle_ioctl_pointer(descriptor.number, MINGLE_UFFDIO_ZEROPAGE, &request),
-            "UFFDIO_ZEROPAGE")
-    }
 }

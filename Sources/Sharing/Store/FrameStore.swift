@@ -72,6 +72,9 @@ public struct StoreReply: Equatable, Sendable {
     public var promotions: [Promotion] = []
     /// Whether more promotions wait.
     public var hasMore = false
+    /// Pages of this client whose frames nobody else maps, as far as a short look at some of its pages showed: a frame for
+    /// one saves nothing. Only in answers to batches that ask for nothing.
+    public var lonely: [ClientPage] = []
 
     public struct Promotion: Equatable, Sendable {
         public var page: ClientPage

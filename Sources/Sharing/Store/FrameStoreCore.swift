@@ -8,9 +8,7 @@
 //   frame:  written --last reference gone--> retired --every client has spoken once more--> discarded, slot free
 //
 // A frame is never overwritten in place: its slot is punched first, and that only after all clients that might have
-// learned of it have sent another batch.
-//
-// No call is long: what takes time (walking the pages of a client that left, punching retired frames) is done in slices
+// learned of it have sent another batch. No call is long: what takes time (walking the pages of a client that left, punching retired frames) is done in slices
 // by `sweep`, which the owner calls while `hasWork`.
 
 /// Names a client of a store.
@@ -32,6 +30,9 @@ public final class FrameStoreCore {
     public static let stagingSlots = 256
     /// Promotions in one reply.
     public static let promotionLimit = 512
+    /// Pages of a client that one look for lonely frames passes, and that it may find.
+    private static let lonelyLook = 1024
+    public static let lonelyLimit = 256
     /// Pages of retired frames that may wait for their memory to be freed; beyond it nothing new is published.
     public static let retiredLimit = 1 << 16
     /// Retired frames that one batch frees at most, besides ``sweep(limit:)``.
@@ -61,6 +62,8 @@ public final class FrameStoreCore {
         /// Its connection is closed but its process may still map frames: it keeps its references and hears nothing.
         var isSilent = false
         var isLeaving = false
+        /// Where the look for frames with one mapper goes on.
+        var lonelyCursor = 0
         init(_ name: StoreClient, segment: UInt32, pageCount: Int, generation: UInt64) {
             self.name = name
             self.segment = segment
@@ -210,8 +213,26 @@ public final class FrameStoreCore {
             return publish(client, publication.page, bytes)
         }
         takePromotions(client, &reply)
+        if batch.isEmpty, reply.promotions.isEmpty { reply.lonely = lonelyPages(client) }
         discardRetired(limit: Self.discardsPerBatch)
         return reply
+    }
+
+    /// Looks at some of a client's pages, from where the last look ended.
+    private func lonelyPages(_ client: Client) -> [ClientPage] {
+        var found: [ClientPage] = []
+        for _ in 0..<min(Self.lonelyLook, client.pages.count) {
+            let page = client.pages.firstPossible(from: client.lonelyCursor)
+            guard page < client.pages.count, found.count < Self.lonelyLimit else {
+                client.lonelyCursor = page < client.pages.count ? page : 0
+                break
+            }
+            client.lonelyCursor = page + 1
+            let tag = client.pages[page]
+            guard tag & Tag.leased != 0, tag & Tag.uniform == 0 else { continue }
+            if table[tag & Tag.index].references == 1 { found.append(ClientPage(page)) }
+        }
+        return found
     }
 
     private static func isLegal(_ batch: StoreBatch, pageCount: Int) -> Bool {

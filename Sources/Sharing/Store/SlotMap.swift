@@ -6,7 +6,7 @@ struct SlotMap {
     /// Segments at a time, those of clients that are gone but whose frames are still used included.
     static let segmentLimit = 8192
     /// Pages of a run of copies.
-    static let runLength = 512
+    static let runLength = 128
     private static let overflowSegment: UInt32 = 0
     private static let runSegment: UInt32 = 1
     /// First page number after the last that is ever used.

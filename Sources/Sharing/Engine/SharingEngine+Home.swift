@@ -1,0 +1,79 @@
+internal import GuestMemory
+
+// The way back: pages go home when sharing is turned off, or when their store is lost.
+extension SharingEngine {
+    /// Takes pages home, as many as a pause may hold: vCPUs and device threads are stopped, so nobody sees the moment
+    /// between the new mapping and its bytes.
+    /// - Returns: how many were taken.
+    @discardableResult
+    func rehome(_ pages: [Int]) -> Int {
+        let limit = max(1, min(policy.pauseLimit, mapping.bufferedFrames))
+        var taken = 0
+        var start = 0
+        while start < pages.count, fatal == nil {
+            var end = start + 1
+            while end < pages.count, pages[end] == pages[end - 1] + 1, end - start < limit { end += 1 }
+            let done = rehomeRun(pages[start]..<pages[end - 1] + 1)
+            done.forEach(noteHome)
+            taken += done.reduce(0) { $0 + $1.count }
+            start = end
+        }
+        count { $0.pagesRehomed += taken }
+        return taken
+    }
+
+    /// Takes home what can be taken of a run, in one pause.
+    private func rehomeRun(_ run: Range<Int>) -> [Range<Int>] {
+        var done: [Range<Int>] = []
+        done.reserveCapacity(run.count)
+        writers.pauseWriters()
+        let opened = monotonicNanoseconds()
+        var start = run.lowerBound
+        while start < run.upperBound, fatal == nil {
+            // A transfer that is under way holds the page that is mapped now: what it writes later would be lost.
+            var end = start
+            while end < run.upperBound, inFlight.count(end) == 0 { end += 1 }
+            if start < end {
+                do throws(MappingFailure) {
+                    try mapping.mapHome(start..<end)
+                    done.append(start..<end)
+                } catch { note(error) }
+            }
+            start = end + 1
+        }
+        let length = monotonicNanoseconds() - opened
+        writers.resumeWriters()
+        count { $0.windows.record(length) }
+        return done
+    }
+
+    private func noteHome(_ run: Range<Int>) {
+        records.setBacking(run, .home)
+        for page in run {
+            forget(page)
+            note(.rehomed, page)
+            records.setKind(page, records.kind(page) == .zero ? .untouched : .home)
+            records.setUnregistered(page, true)
+            records.setOrphan(page, false)
+        }
+    }
+
+    /// Takes up to `limit` pages home, of all that are not; for turning sharing off, with a policy that says so. When
+    /// none is left, the store forgets this guest.
+    /// - Returns: whether any are left.
+    public func goHome(limit: Int) -> Bool {
+        var pages: [Int] = []
+        for page in 0..<records.count where records.backing(page) != .home {
+            if pages.count == limit { break }
+            pages.append(page)
+        }
+        let isLast = rehome(pages) == pages.count && pages.count < limit
+        if isLast { for page in 0..<records.count where records.isKnown(page) { forget(page) } }
+        sendForgotten()
+        // Frames are freed when every client has spoken once more.
+        if isLast { keepInTouch() }
+        flushTrace()
+        refreshStatistics()
+        return fatal == nil && !isLast
+    }
+}

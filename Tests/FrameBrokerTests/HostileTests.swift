@@ -1,0 +1,305 @@
+import CLinux
+import Foundation
+import GuestMemory
+import Testing
+import TestSupport
+
+@testable import FrameBroker
+@testable import Sharing
+
+/// A client that says what it likes.
+final class RawClient {
+    private(set) var socket: PacketSocket?
+    private var buffer = [UInt8](repeating: 0, count: BrokerProtocol.messageLimit)
+    init(_ path: String) throws { socket = try PacketSocket.connect(to: path) }
+
+    func send(_ bytes: [UInt8], passing descriptor: Int32 = -1) -> PacketSocket.Sent {
+        socket?.send(bytes, passing: descriptor) ?? .broken
+    }
+    /// The next message; nil when the broker closed the connection.
+    func receive(seconds: Double = 5) -> [UInt8]? {
+        let end = monotonicNanoseconds() + UInt64(seconds * 1e9)
+        while let received = socket?.receive(into: &buffer) {
+            switch received {
+            case .packet(let bytes, let passed):
+                if passed >= 0 { close(passed) }
+                return bytes
+            case .nothing: if socket?.waitForInput(until: end) != true { return [] }
+            case .closed, .odd: return nil
+            }
+        }
+        return nil
+    }
+    func join(_ domain: String, pages: UInt32 = 64, staging: Int32) -> MessageKind? {
+        guard send(Hello(domain: domain, pageCount: pages).encoded(), passing: staging) == .done else {
+            return nil
+        }
+        return receive()?.first.flatMap { MessageKind(rawValue: $0) }
+    }
+    func hangUp() { socket = nil }
+}
+
+/// Whatever one client does, the others are served and the broker stays small.
+@Suite(.serialized) struct HostileTests {
+    /// An honest pair that shares a page, and is asked at the end whether all is well.
+    private struct Honest {
+        let first: BrokerStore
+        let second: BrokerStore
+        let hasher: PageHasher
+        init(_ stand: BrokerStand, _ domain: String = "honest") throws {
+            first = try stand.join(domain, pages: 4096)
+            second = try stand.join(domain, pages: 4096)
+            hasher = try #require(PageHasher(secret: first.secret))
+        }
+        func check(_ number: Int) throws {
+            let bytes = page(number, 77)
+            let start = monotonicNanoseconds()
+            #expect(try first.sight([(1, bytes)], hasher).sightings == [.recorded])
+            guard case .frame(let location)? = try second.publish([(1, bytes)]).publications.first else {
+                Issue.record("the honest clients cannot share")
+                return
+            }
+            var read = [UInt8](repeating: 0, count: 4096)
+            pread(first.storeDescriptor.number, &read, 4096, Int(location.fileOffset))
+            #expect(read == bytes)
+            _ = try first.forget([1])
+            _ = try second.forget([1])
+            #expect(monotonicNanoseconds() - start < 2_000_000_000)
+        }
+    }
+    private func memory(_ process: Int32) throws -> Int {
+        let status = try String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)
+        let line = try #require(status.split(separator: "\n").first { $0.hasPrefix("RssAnon") })
+        return try #require(Int(line.split(whereSeparator: { " \t".contains($0) })[1]))
+    }
+    private func descriptors(_ process: Int32) throws -> Int {
+        try FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/fd").count
+    }
+
+    @Test func garbageAndMutatedMessages() throws {
+        let stand = try BrokerStand()
+        let honest = try Honest(stand)
+        let worker = try stand.worker()
+        let staging = try StagingArea()
+        var random = SeededGenerator(for: "broker fuzz")
+        var batch = StoreBatch()
+        batch.forgotten = [1, 2]
+        batch.sightings = [.init(page: 3, hash: ContentHash(low: 4, high: 5))]
+        batch.uniform = [.init(page: 6, pattern: 7)]
+        batch.publications = [.init(page: 8, slot: 9)]
+        let seeds = [
+            Hello(domain: "honest", pageCount: 64).encoded(), BatchCoding.encode(batch, number: 1),
+            FiguresPart.request(firstDomain: 0, firstClient: 0), WireWriter(.observe).bytes,
+            WireWriter(.goodbye).bytes,
+        ]
+        var client = try RawClient(stand.path)
+        var before = 0
+        for round in 0..<3000 {
+            if round == 300 { before = try memory(worker) }
+            if random.oneIn(2) || client.socket == nil {
+                client = try RawClient(stand.path)
+                if random.oneIn(2) { _ = client.join("honest", staging: staging.descriptor.number) }
+            }
+            var message = seeds.randomElement(using: &random)!
+            switch Int.random(in: 0..<5, using: &random) {
+            case 0: message = (0..<Int.random(in: 1...300, using: &random)).map { _ in random.byte() }
+            case 1: message.removeLast(Int.random(in: 0..<message.count, using: &random))
+            case 2: message += (0..<Int.random(in: 1...8, using: &random)).map { _ in random.byte() }
+            case 3:
+                for _ in 0..<3 { message[Int.random(in: 0..<message.count, using: &random)] = random.byte() }
+            default:
+                message[Int.random(in: 0..<message.count, using: &random)] ^=
+                    1 << UInt8.random(in: 0..<8, using: &random)
+            }
+            if message.isEmpty { message = [0] }
+            let passed: Int32 = random.oneIn(3) ? staging.descriptor.number : -1
+            if client.send(message, passing: passed) != .done { client.hangUp() }
+            if round % 500 == 0 { try honest.check(round) }
+        }
+        client.hangUp()
+        try honest.check(-1)
+        #expect(try stand.worker() == worker, "it never crashed")
+        #expect(try memory(worker) - before < 8 << 10)
+        #expect(try descriptors(worker) < 64 + 70 * 4)
+    }
+
+    @Test func oddMessagesCloseTheConnection() throws {
+        let stand = try BrokerStand()
+        let honest = try Honest(stand)
+        let staging = try StagingArea()
+        let number = staging.descriptor.number
+        let good = BatchCoding.encode(StoreBatch(), number: 1)
+        var tooMany = WireWriter(.batch)
+        for value in [UInt32(1), .max, 0, 0, 0] { tooMany.put(value) }
+        let odd: [(String, [UInt8])] = [
+            ("trailing bytes", good + [0]), ("too short", Array(good.dropLast())), ("counts", tooMany.bytes),
+            ("a second greeting", Hello(domain: "honest", pageCount: 4).encoded()), ("unknown", [99]),
+            ("an answer", WireWriter(.welcome).bytes), ("too long", [UInt8](repeating: 3, count: 150_000)),
+        ]
+        for (what, message) in odd {
+            let client = try RawClient(stand.path)
+            #expect(client.join("honest", staging: number) == .welcome)
+            #expect(client.send(message) == .done, "\(what)")
+            #expect(client.receive() == nil, "\(what)")
+        }
+        // A descriptor where none belongs is closed, and only one may ever come.
+        let client = try RawClient(stand.path)
+        #expect(client.join("honest", staging: number) == .welcome)
+        let worker = try stand.worker()
+        let before = try descriptors(worker)
+        for _ in 0..<500 {
+            #expect(client.send(good, passing: number) == .done && client.receive()?.first == 131)
+        }
+        // The answer may be here before the last one is closed.
+        #expect(try descriptors(worker) <= before + 1)
+        // Greetings that are declined.
+        func refusal(_ message: [UInt8], _ descriptor: Int32) throws -> RefusalReason? {
+            let client = try RawClient(stand.path)
+            #expect(client.send(message, passing: descriptor) == .done)
+            guard let answer = client.receive(), answer.first == MessageKind.refusal.rawValue else {
+                return nil
+            }
+            return RefusalReason(rawValue: answer[1])
+        }
+        let hello = Hello(domain: "honest", pageCount: 4).encoded()
+        #expect(try refusal(hello, -1) == .staging)
+        #expect(try refusal(hello, open("/dev/null", O_RDONLY)) == .staging)
+        #expect(try refusal(hello, eventfd(0, 0)) == .staging)
+        #expect(try refusal(Hello(domain: "a b", pageCount: 4).encoded(), number) == .name)
+        #expect(try refusal(Hello(domain: "private.1", pageCount: 4).encoded(), number) == .name)
+        #expect(try refusal(Hello(domain: "x", pageCount: 0).encoded(), number) == .pages)
+        #expect(try refusal(Hello(domain: "x", pageCount: .max).encoded(), number) != nil)
+        var other = hello
+        other[5] ^= 0x7f
+        #expect(try refusal(other, number) == .version)
+        try honest.check(1)
+        #expect(try stand.figures().domains.count == 1, "declined greetings leave no domain")
+    }
+
+    @Test func whoStopsReadingIsPutAway() throws {
+        let stand = try BrokerStand(["unread=600"])
+        let honest = try Honest(stand)
+        let staging = try StagingArea()
+        let worker = try stand.worker()
+        let client = try RawClient(stand.path)
+        #expect(client.join("honest", pages: 4096, staging: staging.descriptor.number) == .welcome)
+        let before = try memory(worker)
+        var batch = StoreBatch()
+        batch.forgotten = (0..<4096).map { $0 }
+        let message = BatchCoding.encode(batch, number: 1)
+        var sent = 0
+        let end = monotonicNanoseconds() + 3_000_000_000
+        while monotonicNanoseconds() < end, client.send(message) != .broken {
+            sent += 1
+            if sent % 50 == 0 { try honest.check(sent) }
+            usleep(2000)
+        }
+        try honest.check(0)
+        #expect(try memory(worker) - before < 4 << 10)
+        try eventually("it is silenced") { try stand.figures().clients.contains { $0.isSilent } }
+    }
+
+    @Test func whoSaysNothingHoldsNothingBackForEver() throws {
+        let stand = try BrokerStand(["quiet=500", "greeting=300"])
+        let honest = try Honest(stand)
+        let quiet = try stand.join("honest", pages: 16)
+        // Never greets.
+        let mute = try RawClient(stand.path)
+        try honest.check(1)
+        try honest.check(2)
+        #expect(try stand.figures().total.retired > 0)
+        try eventually("the frames are freed all the same") {
+            _ = try honest.first.exchange(StoreBatch())
+            _ = try honest.second.exchange(StoreBatch())
+            return try stand.figures().total.retired == 0
+        }
+        #expect(throws: FrameStoreError.self) { try quiet.exchange(StoreBatch()) }
+        #expect(mute.receive() == nil)
+    }
+
+    @Test func stagingMayChangeOrVanish() throws {
+        let stand = try BrokerStand()
+        let honest = try Honest(stand)
+        // Only the size is promised: unsealed it is declined, and what lies in it may change while it is copied.
+        let loose = mingle_memfd_create("loose", 0)
+        ftruncate(loose, 1 << 20)
+        #expect(try RawClient(stand.path).join("honest", staging: loose) == .refusal)
+        close(loose)
+        let evil = try stand.join("honest", pages: 4096)
+        let stop = Monitor(false)
+        let area = evil.staging
+        let writer = try HostThread(name: "changer") {
+            var round = 0
+            while !stop.withLock({ $0 }) {
+                area.write(page(round % 7, 5), slot: UInt32(round % 4))
+                if round % 64 == 0 { _ = mingle_punch_hole(area.descriptor.number, 0, 16384) }
+                round += 1
+            }
+        }
+        for number in 0..<300 {
+            let pages = (0..<4).map { (UInt32($0), page((number + $0) % 7, 5)) }
+            _ = try honest.first.sight(pages, honest.hasher)
+            var batch = StoreBatch()
+            batch.publications = (0..<4).map { .init(page: UInt32(number * 4 + $0), slot: UInt32($0)) }
+            for case .frame(let location) in try evil.exchange(batch).publications {
+                // A frame holds what its hash says, also when the staging area changed: the copy was hashed.
+                var bytes = [UInt8](repeating: 0, count: 4096)
+                pread(evil.storeDescriptor.number, &bytes, 4096, Int(location.fileOffset))
+                var again = StoreBatch()
+                again.sightings = [.init(page: 4000, hash: honest.hasher(bytes))]
+                #expect(try honest.second.exchange(again).sightings == [.frame(location)])
+            }
+        }
+        stop.update { $0 = true }
+        writer.join()
+        try honest.check(3)
+    }
+
+    @Test func limitsHold() throws {
+        let stand = try BrokerStand(["clientsOfProcess=4", "pages=10000"])
+        let honest = try Honest(stand)
+        #expect(throws: BrokerError.self) { try stand.join("big", pages: 2000) }
+        let others = [try stand.join("a", pages: 4), try stand.join("b", pages: 4)]
+        #expect(throws: BrokerError.self) { try stand.join("c", pages: 4) }
+        others[0].goodbye()
+        eventually("there is room again") { (try? stand.join("c", pages: 4)) != nil }
+        // Many connections that say nothing.
+        let crowd = (0..<400).compactMap { _ in try? RawClient(stand.path) }
+        try honest.check(1)
+        #expect(try descriptors(stand.worker()) < 200)
+        withExtendedLifetime(crowd) {}
+    }
+
+    @Test func falseReleasesAndEndlessSightings() throws {
+        let stand = try BrokerStand()
+        let honest = try Honest(stand)
+        let evil = try stand.join("honest", pages: 4096)
+        let worker = try stand.worker()
+        let pages = (0..<200).map { (UInt32($0), page($0, 12)) }
+        _ = try honest.first.sight(pages, honest.hasher)
+        let leases = try honest.second.publish(pages).publications
+        let before = try memory(worker)
+        for round in 0..<60 {
+            // Releases what it never had, retains the same twice, sights without end.
+            _ = try evil.forget((0..<4096).map { $0 })
+            _ = try evil.sight(pages.map { ($0.0, $0.1) } + pages.map { ($0.0, $0.1) }, honest.hasher)
+            var batch = StoreBatch()
+            batch.sightings = (0..<4096).map {
+                .init(page: $0, hash: ContentHash(low: UInt64(round) << 32 | UInt64($0), high: 0))
+            }
+            _ = try evil.exchange(batch)
+        }
+        let numbers = try stand.figures().total
+        #expect(numbers.frames == 200 && numbers.references == 400 && numbers.sightings == 4096)
+        #expect(try memory(worker) - before < 4 << 10)
+        for (answer, (_, bytes)) in zip(leases, pages) {
+            guard case .frame(let location) = answer else {
+                Issue.record("\(answer)")
+                continue
+            }
+            var read = [UInt8](repeating: 0, count: 4096)
+            pread(honest.first.storeDescriptor.number, &read, 4096, Int(location.fileOffset))
+            #expect(read == bytes)
+        }
+    }
+}

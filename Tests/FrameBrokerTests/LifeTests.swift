@@ -1,0 +1,140 @@
+import CLinux
+import Foundation
+import GuestMemory
+import Testing
+import TestSupport
+
+@testable import FrameBroker
+@testable import Sharing
+
+/// Start, end, and what happens when somebody dies.
+@Suite(.serialized) struct LifeTests {
+    @Test func twoStartersGetOneBrokerAndNothingIsLeft() throws {
+        let stand = try BrokerStand()
+        let stores = Monitor<[BrokerStore]>([])
+        nonisolated(unsafe) let shared = stand
+        onThreads(6) { _ in
+            guard let store = try? shared.join("race") else { return }
+            nonisolated(unsafe) let sent = store
+            stores.withLock { $0.append(sent) }
+        }
+        let joined = stores.withLock { $0 }
+        #expect(joined.count == 6)
+        #expect(Set(joined.map(\.epoch)).count == 1)
+        let supervisor = try stand.supervisor()
+        let worker = try stand.worker()
+        #expect(getsid(supervisor) == supervisor && getsid(worker) == supervisor)
+        joined.forEach { $0.goodbye() }
+        eventually("the broker ends") { !isAlive(supervisor) && !isAlive(worker) }
+        #expect(try FileManager.default.contentsOfDirectory(atPath: stand.directory.path) == [])
+        // And another one can start.
+        #expect(try stand.join("race").epoch != joined[0].epoch)
+    }
+
+    @Test func aKilledClientsFramesGo() throws {
+        let stand = try BrokerStand()
+        let keeper = try stand.join("kill", pages: 8)
+        let first = try ClientProcess(stand, "kill", pages: 600)
+        #expect(first.line() == "ready 0")
+        let second = try ClientProcess(stand, "kill", pages: 600)
+        #expect(second.line() == "ready 600")
+        #expect(first.tell("hold") == "hold 600")
+        #expect(try stand.figures().total.frames == 600)
+        // Its socket closes, its process lives: references stay.
+        #expect(second.tell("close") == "close 600")
+        try eventually("it is silent") { try stand.figures().clients.contains { $0.isSilent } }
+        var figures = try stand.figures()
+        #expect(figures.total.references == 1200 && figures.domains[0].orphanBytes == 600 * 4096)
+        second.killNow()
+        try eventually("its references are gone") { try stand.figures().total.references == 600 }
+        first.killNow()
+        try eventually("all is freed") {
+            _ = try keeper.exchange(StoreBatch())
+            figures = try stand.figures()
+            return figures.total.frames == 0 && figures.total.retired == 0 && figures.clients.count == 1
+                && figures.domains[0].allocatedBytes == 0
+        }
+    }
+
+    @Test func aKilledWorkerIsReplaced() throws {
+        let stand = try BrokerStand()
+        let client = try stand.join("worker")
+        let worker = try stand.worker()
+        kill(worker, SIGKILL)
+        #expect(throws: FrameStoreError.self) {
+            for _ in 0..<100 {
+                _ = try client.exchange(StoreBatch())
+                usleep(10_000)
+            }
+        }
+        let again = try stand.join("worker")
+        #expect(again.epoch != client.epoch && again.secret != client.secret)
+        #expect(try stand.worker() != worker)
+        // The supervisor dies, and the worker with it; the next start builds anew.
+        let (supervisor, second) = (try stand.supervisor(), try stand.worker())
+        kill(supervisor, SIGKILL)
+        eventually("the worker follows") { !isAlive(second) }
+        #expect(try stand.join("worker").epoch != again.epoch)
+    }
+
+    @Test func domainsNeverShare() throws {
+        let stand = try BrokerStand()
+        let stores = [try stand.join("a"), try stand.join("b"), try stand.join(nil), try stand.join(nil)]
+        #expect(Set(stores.map(\.epoch)).count == 4 && Set(stores.map(\.secret)).count == 4)
+        for store in stores {
+            // The same hash, the same bytes: still nobody else's.
+            var batch = StoreBatch()
+            batch.sightings = [.init(page: 0, hash: ContentHash(low: 1, high: 2))]
+            #expect(try store.exchange(batch).sightings == [.recorded])
+            #expect(try store.publish([(1, page(1))]).publications == [.recorded])
+        }
+        #expect(try stand.figures().total.frames == 0)
+        for name in ["", "a b", "private.1", String(repeating: "x", count: 65), "ä", "a/b"] {
+            #expect(throws: BrokerError.self) {
+                try BrokerStore.connect(path: stand.path, domain: name, pageCount: 1)
+            }
+        }
+    }
+
+    /// What a client can do with the descriptor of the store; docs/security.md tells it.
+    @Test func theStoreDescriptorIsForReading() throws {
+        let stand = try BrokerStand()
+        let store = try stand.join("files")
+        let number = store.storeDescriptor.number
+        var byte: UInt8 = 1
+        #expect(pwrite(number, &byte, 1, 0) == -1 && errno == EBADF)
+        #expect(ftruncate(number, 0) == -1)
+        #expect(mingle_punch_hole(number, 0, 4096) == -EBADF)
+        #expect(
+            mmap(nil, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, number, 0) == MAP_FAILED && errno == EACCES)
+        let shared = mmap(nil, 4096, PROT_READ, MAP_SHARED, number, 0)
+        #expect(shared != MAP_FAILED && mprotect(shared, 4096, PROT_READ | PROT_WRITE) == -1)
+        munmap(shared, 4096)
+        let link = "/proc/self/fd/\(number)"
+        // Permission bits keep out everybody but root...
+        let direct = open(link, O_RDWR | O_CLOEXEC)
+        #expect((direct >= 0) == (geteuid() == 0))
+        if direct >= 0 { close(direct) }
+        // ... until the owner changes them: this barrier is against accidents only.
+        #expect(fchmod(number, 0o600) == 0)
+        let writable = open(link, O_RDWR | O_CLOEXEC)
+        #expect(writable >= 0)
+        #expect(pwrite(writable, &byte, 1, 0) == 1, "a hostile process of the same user can write frames")
+        // The size holds against everybody: no guest can be made to fault.
+        for size in [0, 4096, Int(UInt64(1) << 60) + 4096] {
+            #expect(ftruncate(writable, size) == -1 && errno == EPERM)
+        }
+        #expect(fcntl(writable, 1033, 0x10) == -1, "no more seals")
+        close(writable)
+    }
+
+    @Test func badDirectoriesAreRefused() throws {
+        let stand = try BrokerStand()
+        chmod(stand.directory.path, 0o755)
+        #expect(throws: BrokerError.self) { try stand.join("x") }
+        #expect(throws: BrokerError.self) {
+            try BrokerLauncher.connectOrStart(
+                stateDirectory: "relative", executable: program("mingle-broker"), domain: nil, pageCount: 1)
+        }
+    }
+}

@@ -1,0 +1,169 @@
+import GuestMemory
+
+@testable import Sharing
+
+// Looking at pages and replacing mappings.
+extension FakeGuest {
+    func inspect(_ page: Int) -> PageContent {
+        step("look", allowedInWindow: false)
+        if sabotage == .clearAfterLook { clearLate() }
+        let content = touch(page)
+        remember(page)
+        if content.isZero { return .zero }
+        if content.first == content.second { return .uniform(content.first) }
+        return .other(content.hash(isConstant: options.constantHash))
+    }
+
+    func hash(_ page: Int) -> ContentHash {
+        step("hash", allowedInWindow: false)
+        return touch(page).hash(isConstant: options.constantHash)
+    }
+
+    func stage(_ page: Int, slot: Int) {
+        step("stage", allowedInWindow: false)
+        staging[slot] = touch(page)
+    }
+
+    func fetchFrames(_ location: FrameLocation, count: Int, into index: Int) -> Int {
+        step("fetch", allowedInWindow: false)
+        guard let backingStore, index + count <= bufferedFrames else { return 0 }
+        for offset in 0..<count {
+            fetched[index + offset] = backingStore.frames[location.advanced(by: offset)] ?? .zero
+        }
+        return count
+    }
+
+    func equalsFetched(_ page: Int, index: Int) -> Bool {
+        step("compare", allowedInWindow: true)
+        checkWindow(page, "compared")
+        if sabotage == .noCompare { return true }
+        return visible(page) == fetched[index]
+    }
+
+    func isZero(_ page: Int) -> Bool {
+        step("compare with zero", allowedInWindow: true)
+        checkWindow(page, "compared")
+        return sabotage == .noCompare || touch(page).isZero
+    }
+
+    /// With sabotage that takes protection away, only what it leads to shall count.
+    private func checkWindow(_ page: Int, _ what: String) {
+        if sabotage == .noProtection || pauses > 0 || isProtected[page] { return }
+        world.violated("\(name): page \(page) \(what) outside a window")
+    }
+
+    private func fail(_ pages: Range<Int>) throws(MappingFailure) {
+        let error = LinuxError(operation: "mmap", code: 12)
+        switch mapFault {
+        case .none: return
+        case .unchanged:
+            mapFault = .none
+            throw .unchanged(error)
+        case .destroyed:
+            mapFault = .none
+            isDestroyed = true
+            blocked = []
+            throw .destroyed(error)
+        }
+    }
+
+    private func replace(_ pages: Range<Int>, _ backing: (Int) -> Backing, keeping: Set<Int> = []) {
+        for page in pages {
+            checkWindow(page, "replaced")
+            let kept = visible(page)
+            copies[page] =
+                keeping.contains(page)
+                ? HostPage(sabotage == .keptFromOldRecords ? remembered(page) : kept) : nil
+            self.backing[page] = backing(page)
+            isTouched[page] = false
+            isRegistered[page] = false
+            isProtected[page] = false
+        }
+        check("after a mapping was replaced")
+    }
+
+    private func frame(_ page: Int, _ pages: Range<Int>, _ location: FrameLocation) -> Backing {
+        guard let backingStore else { return .home }
+        storeOf[ObjectIdentifier(backingStore)] = backingStore
+        return .frame(ObjectIdentifier(backingStore), location.advanced(by: page - pages.lowerBound))
+    }
+
+    func mapFrames(_ pages: Range<Int>, _ location: FrameLocation) throws(MappingFailure) {
+        step("remap", allowedInWindow: true)
+        try fail(pages)
+        replace(pages, { frame($0, pages, location) })
+    }
+
+    func mapFrames(_ pages: Range<Int>, _ location: FrameLocation, keeping: [Int]) throws(MappingFailure)
+        -> Bool
+    {
+        step("remap, keeping", allowedInWindow: true)
+        if options.cannotKeep { return false }
+        try fail(pages)
+        if sabotage == .keepInTwoSteps {
+            let contents = keeping.map(visible)
+            replace(pages, { frame($0, pages, location) })
+            hook("between two steps")
+            for (page, content) in zip(keeping, contents) { copies[page] = HostPage(content) }
+            return true
+        }
+        replace(pages, { frame($0, pages, location) }, keeping: Set(keeping))
+        return true
+    }
+
+    func mapZero(_ pages: Range<Int>) throws(MappingFailure) {
+        step("remap to zero", allowedInWindow: true)
+        try fail(pages)
+        replace(pages, { _ in .zero })
+    }
+
+    func mapHome(_ pages: Range<Int>) throws(MappingFailure) {
+        step("go home", allowedInWindow: true)
+        if pauses == 0 { world.violated("\(name): pages go home while writers run") }
+        try fail(pages)
+        for page in pages {
+            if backing[page] == .home { world.violated("\(name): page \(page) is home already") }
+            let content = visible(page)
+            if !options.punchesFail { home[page] = nil }
+            if !content.isZero || options.punchesFail {
+                let target = home[page] ?? HostPage(content)
+                target.content = content
+                home[page] = target
+            }
+            copies[page] = nil
+            backing[page] = .home
+            isTouched[page] = false
+            isRegistered[page] = false
+        }
+        check("after pages went home")
+    }
+
+    func punchHome(_ pages: Range<Int>) {
+        step("punch", allowedInWindow: false)
+        for page in pages {
+            if backing[page] == .home { world.violated("\(name): visible page \(page) of home was punched") }
+            if !options.punchesFail { home[page] = nil }
+        }
+        check("after a punch")
+    }
+
+    func arePrivate(_ pages: Range<Int>) -> [Bool] {
+        step("prove", allowedInWindow: false)
+        return pages.map { PageMap.isPrivate(pageMapEntry($0)) }
+    }
+
+    /// What /proc/PID/pagemap says, its two deceptive looks included.
+    private func pageMapEntry(_ page: Int) -> UInt64 {
+        let (present, swapped, file, exclusive, marked) =
+            (1 << 63, 1 << 62, 1 << 61, 1 << 56, 1 << 57)
+            as (
+                UInt64, UInt64, UInt64, UInt64, UInt64
+            )
+        if copies[page] != nil { return page % 3 == 0 ? swapped : present | exclusive }
+        switch backing[page] {
+        case .zero: return isTouched[page] ? present : 0
+        case .home: return home[page] == nil ? 0 : present | file | exclusive
+        case .frame: return isTouched[page] ? present | file : isProtected[page] ? swapped | marked : 0
+        }
+    }
+}

@@ -1,0 +1,280 @@
+import GuestMemory
+import TestSupport
+
+@testable import Sharing
+
+/// Runs a sequence of operations on a world of its own.
+final class ModelRun {
+    struct Setup: Sendable {
+        var guests = 3
+        var pages = 24
+        var options = FakeGuest.Options()
+        var sabotage = FakeGuest.Sabotage.none
+        var mappingLimit = 1000
+    }
+    /// A device's work on its way.
+    private struct Device {
+        /// Steps of a copy that are left; each may have to wait.
+        var steps: [() -> Void] = []
+        var transfers: [() -> Void] = []
+    }
+
+    let world = World()
+    private let setup: Setup
+    private var members: [Member?] = []
+    private var devices: [Device]
+
+    init(_ setup: Setup) throws {
+        self.setup = setup
+        world.domains = [
+            FakeDomain(world, constantHash: setup.options.constantHash),
+            FakeDomain(world, constantHash: setup.options.constantHash),
+        ]
+        devices = [Device](repeating: Device(), count: setup.guests)
+        for index in 0..<setup.guests { members.append(try makeMember(index)) }
+    }
+
+    private func makeMember(_ index: Int) throws -> Member {
+        var policy = SharingPolicy()
+        policy.backoffLimit = 2
+        policy.uniformRun = 3
+        policy.runLimit = 8
+        policy.pauseLimit = 8
+        policy.auditPages = 7
+        policy.mappingLimit = setup.mappingLimit
+        // The last guest is alone in the second domain, or with the one before.
+        let domain = world.domains[setup.guests > 2 && index >= 2 ? 1 : 0]
+        let member = try Member(
+            "guest \(index)", pageCount: setup.pages, options: setup.options, policy: policy, domain, world)
+        member.guest.sabotage = setup.sabotage
+        return member
+    }
+
+    /// - Returns: what went wrong, and after which operation.
+    func run(_ operations: [Operation], quiesce: Bool = true) throws -> String? {
+        for (index, operation) in operations.enumerated() {
+            try perform(operation)
+            for member in world.members { member.guest.check("after operation \(index)") }
+            if let violation = world.violations.first {
+                return "operation \(index) \(operation): \(violation)"
+            }
+        }
+        if quiesce { try settle() }
+        return world.violations.first.map { "after quiescence: \($0)" }
+    }
+
+    func perform(_ operation: Operation) throws {
+        switch operation {
+        case .write(let guest, let page, let half, let value):
+            members[guest]?.guest.guestWrites(page, half: half, value)
+        case .fill(let guest, let page, let count, let first, let second):
+            for page in page..<page + count {
+                members[guest]?.guest.guestWrites(page, half: 0, first)
+                members[guest]?.guest.guestWrites(page, half: 1, second)
+            }
+        case .read(let guest, let page): members[guest]?.guest.guestReads(page)
+        case .deviceWrite(let guest, let page, let value): beginCopy(guest, page, value)
+        case .deviceStep(let guest): if !devices[guest].steps.isEmpty { devices[guest].steps.removeFirst()() }
+        case .transfer(let guest, let page, let value): beginTransfer(guest, page, value)
+        case .transferEnds(let guest):
+            if !devices[guest].transfers.isEmpty { devices[guest].transfers.removeFirst()() }
+        case .pass(let guest, let budget, let meanwhile): try pass(guest, budget, meanwhile)
+        case .setSharing(let guest, let on): setPolicy(guest) { $0.isEnabled = on }
+        case .setWindow(let guest, let window): setPolicy(guest) { $0.window = window }
+        case .exit(let guest): exit(guest)
+        case .start(let guest): if members[guest] == nil { members[guest] = try makeMember(guest) }
+        case .loseStore(let guest, let after):
+            members[guest]?.stores.last?.nextFate = after ? .lostAfter : .lostBefore
+        case .brokerDies(let domain): world.domains[domain].die()
+        case .failMap(let guest): members[guest]?.guest.mapFault = .unchanged
+        case .failWrites(let domain): world.domains[domain].backing.failingWrites = 1
+        case .sweep(let domain): world.domains[domain].core.sweep(limit: 2)
+        }
+    }
+
+    private func setPolicy(_ guest: Int, _ change: (inout SharingPolicy) -> Void) {
+        // The sharing thread takes a policy between passes.
+        guard let member = members[guest], !member.isPassing else { return }
+        var policy = member.engine.policy
+        change(&policy)
+        member.engine.setPolicy(policy)
+    }
+
+    private func pass(_ index: Int, _ budget: UInt64, _ meanwhile: [Operation.Meanwhile]) throws {
+        guard let member = members[index], !member.isPassing else { return }
+        var count = 0
+        var failure: (any Error)?
+        member.guest.hook = { [unowned self] _ in
+            defer { count += 1 }
+            for item in meanwhile where item.primitive == count {
+                // A process does not end in the middle of its own pass here.
+                if case .exit(index) = item.operation { continue }
+                do { try self.perform(item.operation) } catch { failure = error }
+            }
+        }
+        defer { member.guest.hook = { _ in } }
+        try member.pass(world, budget: budget)
+        if let failure { throw failure }
+    }
+
+    private func exit(_ index: Int) {
+        guard let member = members[index], !member.isPassing else { return }
+        member.guest.isDestroyed = true
+        world.members.removeAll { $0 === member }
+        devices[index] = Device()
+        members[index] = nil
+        member.stores.forEach { $0.end() }
+    }
+
+    // MARK: devices
+
+    private func beginCopy(_ index: Int, _ page: Int, _ value: UInt64) {
+        guard let guest = members[index]?.guest, guest.mayWrite else { return }
+        guest.inFlight.begin(page..<page + 1)
+        for half in 0...1 {
+            devices[index].steps.append {
+                guest.whenWritable(page) {
+                    guest.writable(page).content.write(half, value)
+                    guest.oracle[page].write(half, value)
+                }
+            }
+        }
+        // One thread: it marks only when its copies went through, and is stopped by a pause.
+        devices[index].steps.append { Self.later(guest, page) { guest.vmmWrites.mark(page..<page + 1) } }
+        devices[index].steps.append { Self.later(guest, page) { guest.inFlight.end(page..<page + 1) } }
+    }
+
+    private static func later(_ guest: FakeGuest, _ page: Int, _ act: @escaping () -> Void) {
+        if guest.pauses > 0 || guest.blocked.contains(where: { $0.page == page }) {
+            guest.blocked.append((page, { later(guest, page, act) }))
+        } else {
+            act()
+        }
+    }
+
+    private func beginTransfer(_ index: Int, _ page: Int, _ value: UInt64) {
+        guard let guest = members[index]?.guest, guest.mayWrite else { return }
+        guest.inFlight.begin(page..<page + 1)
+        var target: HostPage?
+        guest.whenWritable(page) { target = guest.writable(page) }
+        devices[index].transfers.append {
+            // Not even a pause stops it, but a page that it could not pin yet.
+            guest.whenPinned({ target != nil }) {
+                target?.content = Content(first: value, second: value)
+                guest.oracle[page] = Content(first: value, second: value)
+                Self.later(guest, page) {
+                    guest.vmmWrites.mark(page..<page + 1)
+                    guest.inFlight.end(page..<page + 1)
+                }
+            }
+        }
+    }
+
+    private func finishDevices() throws {
+        for index in devices.indices {
+            while !devices[index].steps.isEmpty { devices[index].steps.removeFirst()() }
+            while !devices[index].transfers.isEmpty { devices[index].transfers.removeFirst()() }
+        }
+    }
+
+    // MARK: the end
+
+    private func settle() throws {
+        try finishDevices()
+        for index in members.indices {
+            setPolicy(index) { $0.isEnabled = true }
+            members[index]?.guest.mapFault = .none
+            members[index]?.stores.last?.nextFate = .answered
+        }
+        for domain in world.domains {
+            domain.backing.failingWrites = 0
+            domain.settle()
+        }
+        for _ in 0..<150 { for member in members { try member?.pass(world) } }
+        for member in world.members { checkSettled(member) }
+        if !setup.options.constantHash, setup.mappingLimit >= 1000, !setup.options.readsAreReported {
+            checkRate()
+        }
+        try goHome()
+    }
+
+    private func checkSettled(_ member: Member) {
+        let name = member.guest.name
+        if !member.guest.blocked.isEmpty {
+            world.violated("\(name): \(member.guest.blocked.count) writers wait for ever")
+        }
+        if member.guest.isWindowOpen { world.violated("\(name): a window is open for ever") }
+        let mapped = member.mappedFrames
+        let leases = member.stores.last?.leases ?? 0
+        if leases != mapped.count {
+            world.violated("\(name): \(leases) references for \(mapped.count) mapped pages")
+        }
+        if member.engine.statistics.pagesMapped != mapped.count {
+            world.violated(
+                "\(name): counts \(member.engine.statistics.pagesMapped) of \(mapped.count) mapped pages")
+        }
+        if member.engine.records.seams + 1 != member.guest.countMappings() {
+            world.violated(
+                "\(name): counts \(member.engine.records.seams + 1) mappings of \(member.guest.countMappings())"
+            )
+        }
+    }
+
+    /// What two pages of a domain hold is shared; zeros cost nothing.
+    private func checkRate() {
+        for domain in world.domains {
+            var holders: [Content: [(Member, Int)]] = [:]
+            for member in world.members where member.domain === domain {
+                for page in 0..<setup.pages {
+                    holders[member.guest.oracle[page], default: []].append((member, page))
+                }
+            }
+            for (content, places) in holders {
+                // Uniform pages in runs and alone go two ways, which do not meet; they have a test of their own.
+                if content.first == content.second, !content.isZero { continue }
+                for (member, page) in places where content.isZero || places.count > 1 {
+                    // A hole that was only read.
+                    if member.engine.records.kind(page) == .untouched { continue }
+                    let guest = member.guest
+                    let isFree =
+                        guest.copies[page] == nil && (guest.backing[page] != .home || guest.home[page] == nil)
+                    if !isFree { world.violated("\(guest.name): page \(page) (\(content)) is not shared") }
+                }
+            }
+        }
+    }
+
+    private func goHome() throws {
+        for index in members.indices { setPolicy(index) { $0.isEnabled = false } }
+        for _ in 0..<20 { for member in members { try member?.pass(world) } }
+        for member in world.members {
+            let guest = member.guest
+            for page in 0..<setup.pages where guest.backing[page] != .home {
+                world.violated("\(guest.name): page \(page) did not go home")
+            }
+            for store in member.stores.dropLast() { store.end() }
+        }
+        for domain in world.domains {
+            for member in world.members where member.domain === domain { member.engine.keepInTouch() }
+            domain.settle()
+            let left = domain.core.statistics
+            if left.frames + left.references + left.sightings + left.retired > 0
+                || !domain.backing.frames.isEmpty
+            {
+                world.violated(
+                    "after everybody went home the store holds \(left), \(domain.backing.frames.count) frames"
+                )
+            }
+        }
+    }
+}
+
+extension FakeGuest {
+    /// Runs an action once a transfer has its page.
+    func whenPinned(_ isPinned: @escaping () -> Bool, _ act: @escaping () -> Void) {
+        if isDestroyed { return }
+        if isPinned() { return act() }
+        // The page it waits for is let go first: blocked actions run in order.
+        blocked.append((-1, { [self] in whenPinned(isPinned, act) }))
+    }
+}

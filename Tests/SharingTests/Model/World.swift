@@ -1,0 +1,170 @@
+import GuestMemory
+
+@testable import Sharing
+
+/// A domain: a store that can die and be followed by another.
+final class FakeDomain {
+    private(set) var backing = FakeBacking()
+    private(set) var core: FrameStoreCore
+    private(set) var generation = 0
+    private let constantHash: Bool
+    private unowned let world: World
+
+    init(_ world: World, constantHash: Bool) {
+        self.world = world
+        self.constantHash = constantHash
+        core = Self.makeCore(backing, constantHash)
+        backing.world = world
+    }
+
+    private static func makeCore(_ backing: FakeBacking, _ constantHash: Bool) -> FrameStoreCore {
+        FrameStoreCore(backing: backing, indexKey: 1) { Content(bytes: $0).hash(isConstant: constantHash) }
+    }
+
+    /// The broker ends, without a word to anybody. What maps its frames keeps them.
+    func die() {
+        generation += 1
+        backing = FakeBacking()
+        backing.world = world
+        core = Self.makeCore(backing, constantHash)
+    }
+
+    func settle() { while core.hasWork { core.sweep(limit: 64) } }
+}
+
+/// A guest's end of its domain's store.
+final class FakeStore: FrameStore {
+    enum Fate { case answered, lostBefore, lostAfter }
+    let name: StoreClient
+    let batchLimit = 64
+    let stagingSlots = 4
+    var nextFate = Fate.answered
+    private let domain: FakeDomain
+    private unowned let guest: FakeGuest
+    private let generation: Int
+    private(set) var isLost = false
+
+    init?(_ domain: FakeDomain, _ guest: FakeGuest, name: StoreClient) {
+        guard domain.core.join(name, pageCount: guest.pageCount) else { return nil }
+        self.domain = domain
+        self.guest = guest
+        self.name = name
+        generation = domain.generation
+    }
+
+    func exchange(_ batch: StoreBatch) throws(FrameStoreError) -> StoreReply {
+        guest.step("ask", allowedInWindow: false)
+        let fate = nextFate
+        nextFate = .answered
+        if isLost || generation != domain.generation || fate == .lostBefore { throw lose() }
+        let reply = domain.core.exchange(name, batch) { [guest] in
+            Int($0) < guest.staging.count ? guest.staging[Int($0)].bytes : nil
+        }
+        guard let reply else {
+            guest.world.violated("\(guest.name): the store found the batch illegal")
+            throw lose()
+        }
+        if fate == .lostAfter { throw lose() }
+        // Others may act before the answer is here.
+        guest.hook("answer")
+        return reply
+    }
+
+    private func lose() -> FrameStoreError {
+        if generation == domain.generation { domain.core.silence(name) }
+        isLost = true
+        return .lost("injected")
+    }
+
+    /// The process ended.
+    func end() {
+        if generation != domain.generation { return }
+        domain.core.leave(name)
+        domain.settle()
+    }
+
+    var leases: Int { generation == domain.generation ? domain.core.leases(of: name) ?? 0 : 0 }
+}
+
+/// A guest with its engine and store.
+final class Member {
+    let guest: FakeGuest
+    let engine: SharingEngine
+    let domain: FakeDomain
+    /// The connections of its life, the last one current.
+    var stores: [FakeStore] = []
+    var isPassing = false
+
+    init(
+        _ name: String, pageCount: Int, options: FakeGuest.Options, policy: SharingPolicy,
+        _ domain: FakeDomain, _ world: World
+    )
+        throws
+    {
+        guest = try FakeGuest(name, pageCount: pageCount, options: options, world: world)
+        self.domain = domain
+        var ticks: UInt64 = 0
+        engine = try SharingEngine(
+            mapping: guest, log: guest, vmmWrites: guest.vmmWrites, inFlight: guest.inFlight, writers: guest,
+            policy: policy,
+            clock: {
+                ticks += 1
+                return ticks
+            })
+        world.members.append(self)
+    }
+
+    func connect(_ world: World) {
+        guard let store = FakeStore(domain, guest, name: StoreClient(world.nextName)) else { return }
+        world.nextName += 1
+        stores.append(store)
+        guest.backingStore = domain.backing
+        engine.connect(store)
+    }
+
+    /// One pass, with a store if there is one. Never inside itself.
+    func pass(_ world: World, budget: UInt64 = .max / 2) throws {
+        if isPassing || engine.fatal != nil { return }
+        isPassing = true
+        defer { isPassing = false }
+        if !engine.policy.isEnabled {
+            _ = engine.goHome(limit: 8)
+            return
+        }
+        if !engine.statistics.hasStore { connect(world) }
+        _ = try engine.pass(budget: budget)
+        guest.check("after a pass")
+    }
+
+    /// Pages that map frames of the current store, unwritten.
+    var mappedFrames: [Int] {
+        (0..<guest.pageCount).filter {
+            if guest.copies[$0] == nil, case .frame(let store, _) = guest.backing[$0] {
+                return store == ObjectIdentifier(domain.backing)
+            }
+            return false
+        }
+    }
+}
+
+/// All guests and domains of a run; collects what went wrong.
+final class World {
+    var members: [Member] = []
+    var domains: [FakeDomain] = []
+    var nextName: UInt32 = 1
+    private(set) var violations: [String] = []
+
+    func violated(_ what: String) { if violations.count < 8 { violations.append(what) } }
+
+    /// Nobody may map a place of a store that is being changed.
+    func checkUnmapped(_ location: FrameLocation, of backing: FakeBacking, _ what: String) {
+        for member in members where !member.guest.isDestroyed {
+            for page in 0..<member.guest.pageCount
+            where member.guest.copies[page] == nil
+                && member.guest.backing[page] == .frame(ObjectIdentifier(backing), location)
+            {
+                violated("\(location) \(what) while \(member.guest.name) maps it at \(page)")
+            }
+        }
+    }
+}
