@@ -48,7 +48,8 @@ struct Options {
                [--initrd PATH]... [--cmdline TEXT] [--serial stdio|none|file:PATH] [--eof-to-guest] [--timeout SECONDS]
                [--grace SECONDS] [--log-level trace|debug|info|warning|error] [--state-dir DIR] [--seed N]
                [--guest-index N] [--arguments TEXT] [--dirty-log off|on|manual] [--report PATH] [--image LABEL]
-               [--kvm PATH] [--ram memory-file|anonymous-mergeable] [--sharing builtin|off] [--domain NAME] [--share-cpu PERCENT] [--broker SOCKET]
+               [--kvm PATH] [--ram memory-file|anonymous-mergeable] [--sharing builtin|off] [--domain NAME]
+               [--share-cpu PERCENT] [--broker SOCKET]
                [--window auto|userfaultfd|pause] [--trace-share FILE] [--control SOCKET] [--die-with-parent]
         Runs one guest. Made to be started by `mingle run`, which has the defaults and the help.
         """
