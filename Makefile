@@ -12,3 +12,4 @@ guests:
 release:
 	swift build $(VMMFLAGS) --product mingle
 	swift build $(VMMFLAGS) --product mingle-vmm
+	swift build $(VMMFLAGS) --product mingle-broker

@@ -39,7 +39,8 @@ let package = Package(
         .systemLibrary(name: "CBlake2", providers: [.apt(["libb2-dev"])]),
         .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
         .target(name: "Sharing", dependencies: ["GuestMemory", "CLinux", "CXXHash"], swiftSettings: strict),
-        .target(name: "FrameBroker", dependencies: ["Sharing", "GuestMemory", "CLinux"], swiftSettings: strict),
+        .target(
+            name: "FrameBroker", dependencies: ["Sharing", "GuestMemory", "CLinux"], swiftSettings: strict),
         .target(
             name: "GuestImages",
             dependencies: ["CLZ4", "CZstd", "CLZMA", "CZlib"],
@@ -51,9 +52,12 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict),
-        .target(name: "MingleSupport", dependencies: ["CLinux"], swiftSettings: strict),
+        .target(
+            name: "MingleSupport", dependencies: ["CLinux", "FrameBroker", "Sharing", "GuestMemory"],
+            swiftSettings: strict),
         .executableTarget(
-            name: "mingle-broker", dependencies: ["FrameBroker", "GuestMemory", "CLinux"], swiftSettings: strict),
+            name: "mingle-broker", dependencies: ["FrameBroker", "GuestMemory", "CLinux"],
+            swiftSettings: strict),
         .executableTarget(
             name: "mingle",
             dependencies: [
@@ -90,7 +94,9 @@ let package = Package(
             swiftSettings: tests),
         .testTarget(
             name: "IntegrationTests",
-            dependencies: ["mingle-vmm", "Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
+            dependencies: [
+                "mingle", "mingle-vmm", "mingle-broker", "Hypervisor", "GuestMemory", "CLinux", "TestSupport",
+            ],
             swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]

@@ -17,7 +17,16 @@ public final class GuestMemory: Sendable {
     /// The most a guest may have: what fits between 4 GiB and the smallest physical address width in use (39 bits).
     public static let maximumSizeInBytes: UInt64 = 256 << 30
 
+    /// What RAM is made of.
+    public enum Backing: String, CaseIterable, Sendable {
+        /// A memory file, shared: what this project's own sharing works on.
+        case memoryFile = "memory-file"
+        /// Private anonymous memory that the kernel's KSM may merge. The memory file stays empty.
+        case anonymousMergeable = "anonymous-mergeable"
+    }
+
     public let sizeInBytes: UInt64
+    public let backing: Backing
     /// In order of address; whole pages; no overlap.
     public let regions: [MemoryRegion]
     /// Marks of the VMM's own writes, a bit for each page of the memory file.
@@ -31,28 +40,35 @@ public final class GuestMemory: Sendable {
     /// Allocates RAM.
     /// - Parameters:
     ///   - sizeInBytes: a multiple of the page size.
+    ///   - backing: see ``Backing``.
     ///   - lowLimit: where the hole below 4 GiB begins; what does not fit under it goes to `highStart`.
     public init(
-        sizeInBytes: UInt64, lowLimit: GuestAddress, highStart: GuestAddress, name: String = "guest"
+        sizeInBytes: UInt64, lowLimit: GuestAddress, highStart: GuestAddress, name: String = "guest",
+        backing: Backing = .memoryFile
     ) throws(GuestMemoryError) {
         guard sizeInBytes > 0, sizeInBytes <= Self.maximumSizeInBytes, Page.isAligned(sizeInBytes),
             let low = GuestRange(start: GuestAddress(0), sizeInBytes: min(sizeInBytes, lowLimit.value)),
             let high = GuestRange(start: highStart, sizeInBytes: sizeInBytes - low.sizeInBytes)
         else { throw .invalidSize(bytes: sizeInBytes) }
         self.sizeInBytes = sizeInBytes
+        self.backing = backing
         var regions = [MemoryRegion(range: low, fileOffset: 0)]
         if high.sizeInBytes > 0 { regions.append(MemoryRegion(range: high, fileOffset: low.sizeInBytes)) }
         self.regions = regions
         do throws(LinuxError) {
             file = try .memoryFile(named: "mingle:\(name)")
             try file.truncate(to: sizeInBytes)
-            mapping = try .guestMemory(of: file, sizeInBytes: sizeInBytes)
+            mapping =
+                switch backing {
+                case .memoryFile: try .guestMemory(of: file, sizeInBytes: sizeInBytes)
+                case .anonymousMergeable: try .mergeableGuestMemory(sizeInBytes: sizeInBytes)
+                }
             dirtyBitmap = try DirtyBitmap(pageCount: Int(sizeInBytes >> Page.shift))
             inFlight = try InFlightCounts(pageCount: Int(sizeInBytes >> Page.shift))
         } catch { throw .system(error) }
     }
 
-    /// Bytes of host memory that the memory file takes now.
+    /// Bytes of host memory that the memory file takes now; 0 with anonymous backing.
     public var allocatedBytes: UInt64 { file.allocatedBytes() }
 
     /// Where `count` bytes at `address` lie in the memory file, or an error when they are not all RAM of one region.

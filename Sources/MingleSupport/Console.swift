@@ -22,8 +22,11 @@ public struct Console: Sendable {
     }
 
     /// Writes one line to standard error. If that fails, nobody is there to be told.
-    public static func write(_ line: String) {
-        var bytes = Array((line + "\n").utf8)[...]
+    public static func write(_ line: String) { show(line + "\n") }
+
+    /// Writes text to standard error as it is.
+    public static func show(_ text: String) {
+        var bytes = Array(text.utf8)[...]
         while !bytes.isEmpty {
             // SAFETY: the source is the rest of `bytes`, whose size is what is passed.
             let count = unsafe bytes.withUnsafeBytes { buffer in

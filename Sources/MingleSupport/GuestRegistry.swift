@@ -82,7 +82,9 @@ public struct GuestRegistry: Sendable {
         case .failure(let error): throw .systemCall(operation: "open", subject: path, code: error.code)
         }
         if flock(descriptor.number, LOCK_SH | LOCK_NB) == 0 {
-            return Self.removeIfUnused(path, locked: descriptor.number) ? .absent : .busy
+            let name = path.split(separator: "/").last.map(String.init) ?? ""
+            return Self.removeIfUnused(
+                path, locked: descriptor.number, with: directory.controlPath + "/" + name) ? .absent : .busy
         }
         guard errno == EWOULDBLOCK else { throw .systemCall(operation: "lock", subject: path, code: errno) }
         switch SystemCall.read(descriptor.number, count: 65536, at: 0) {
@@ -92,11 +94,15 @@ public struct GuestRegistry: Sendable {
     }
 
     /// Removes a file of the state directory that nobody uses; false if somebody else got at it first.
-    static func removeIfUnused(_ path: String, locked descriptor: Int32) -> Bool {
+    /// - Parameter companion: a file that belonged to it and goes with it.
+    static func removeIfUnused(_ path: String, locked descriptor: Int32, with companion: String? = nil)
+        -> Bool
+    {
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else { return false }
         guard case .success(let ours) = SystemCall.status(ofDescriptor: descriptor) else { return false }
         guard case .success(let named) = SystemCall.linkStatus(path) else { return true }
         guard named.isSameFile(as: ours) else { return false }
+        if let companion { SystemCall.remove(companion) }
         SystemCall.remove(path)
         return true
     }

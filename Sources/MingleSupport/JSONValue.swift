@@ -38,6 +38,9 @@ public enum JSONValue: Equatable, Sendable {
     /// A number, or null.
     public static func optional(_ number: UInt64?) -> JSONValue { number.map { .unsigned($0) } ?? .null }
 
+    /// A number, or null.
+    public static func optional(_ number: Double?) -> JSONValue { number.map { .decimal($0) } ?? .null }
+
     private static func quoted(_ text: String) -> String {
         var result = "\""
         for scalar in text.unicodeScalars {

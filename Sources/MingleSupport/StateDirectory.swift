@@ -2,7 +2,7 @@ import CLinux
 
 /// The directory in which running guests of one user are registered.
 ///
-/// It holds `guests/NAME`, one record for each guest (``GuestRecord``), and `terminal/TTY`, one for each terminal that
+/// It holds `guests/NAME`, one record for each guest (``GuestRecord``), `control/NAME`, its control socket, and `terminal/TTY`, one for each terminal that
 /// a guest has put into raw mode (``SavedTerminal``). Every file is locked with `flock` by the VMM that wrote it for as
 /// long as that lives: a file that nobody has locked is left over from a process that was killed.
 ///
@@ -16,6 +16,9 @@ public struct StateDirectory: Equatable, Sendable {
     public var guestsPath: String { path + "/guests" }
     /// The folder of saved terminal settings.
     public var terminalPath: String { path + "/terminal" }
+
+    /// The folder of the guests' control sockets.
+    public var controlPath: String { path + "/control" }
 
     /// For a path that was checked already, and for tests.
     public init(path: String) { self.path = path }
@@ -39,7 +42,7 @@ public struct StateDirectory: Equatable, Sendable {
 
     /// Creates what is missing and refuses what cannot be trusted.
     public func prepare() throws(SupportError) {
-        for folder in [path, guestsPath, terminalPath] {
+        for folder in [path, guestsPath, terminalPath, controlPath] {
             // SAFETY: the bridged string is NUL-terminated and outlives the call.
             if unsafe mkdir(folder, 0o700) != 0, errno != EEXIST {
                 throw .systemCall(operation: "create the state directory", subject: folder, code: errno)
@@ -51,7 +54,7 @@ public struct StateDirectory: Equatable, Sendable {
     /// Whether the directory exists; throws if something is there that cannot be trusted.
     public func isPresent() throws(SupportError) -> Bool {
         guard SystemCall.exists(path) else { return false }
-        for folder in [path, guestsPath, terminalPath] where SystemCall.exists(folder) {
+        for folder in [path, guestsPath, terminalPath, controlPath] where SystemCall.exists(folder) {
             try Self.check(folder)
         }
         return true

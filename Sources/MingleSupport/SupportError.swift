@@ -21,6 +21,10 @@ public enum SupportError: Error, Equatable, Sendable, CustomStringConvertible {
     case unusableImage(path: String, reason: String)
     /// What the image library said, which names file and remedy itself.
     case image(message: String)
+    /// A running guest did not answer, or declined; the reason is one line.
+    case guest(name: String, reason: String)
+    /// A signal ended it: everything was put away.
+    case interrupted(signal: Int32)
     /// Something that a run needs is not there; the advice says how to get it.
     case requirement(problem: String, advice: String)
 
@@ -43,6 +47,8 @@ public enum SupportError: Error, Equatable, Sendable, CustomStringConvertible {
         case .malformedRecord(let path, let reason): "\(path): \(reason)"
         case .unusableImage(let path, let reason): "\(path): \(reason)"
         case .image(let message): message
+        case .guest(let name, let reason): "guest '\(name)': \(reason)"
+        case .interrupted(let signal): "ended by signal \(signal)"
         case .requirement(let problem, let advice): "\(problem): \(advice)"
         }
     }

@@ -26,6 +26,8 @@ struct FileStatus: Equatable {
     let owner: UInt32
     let group: UInt32
     let size: Int
+    /// What it takes of memory or disk.
+    let allocatedBytes: UInt64
 
     init(_ raw: stat) {
         device = raw.st_dev
@@ -34,6 +36,7 @@ struct FileStatus: Equatable {
         owner = raw.st_uid
         group = raw.st_gid
         size = raw.st_size
+        allocatedBytes = UInt64(clamping: raw.st_blocks) * 512
     }
 
     var isDirectory: Bool { mode & UInt32(S_IFMT) == UInt32(S_IFDIR) }
@@ -159,6 +162,64 @@ public enum SystemCall {
     /// Whether something is at `path`, of whatever kind.
     public static func exists(_ path: String) -> Bool {
         if case .success = linkStatus(path) { true } else { false }
+    }
+
+    /// What a symbolic link points at.
+    static func linkTarget(_ path: String) throws(SupportError) -> String {
+        var buffer = [UInt8](repeating: 0, count: 4096)
+        // SAFETY: the buffer is ours and its true size is passed; the path is NUL-terminated for the call.
+        let count = unsafe buffer.withUnsafeMutableBytes { bytes in
+            unsafe bytes.withMemoryRebound(to: CChar.self) { text in
+                guard let base = text.baseAddress else { return 0 }
+                return unsafe readlink(path, base, text.count)
+            }
+        }
+        guard count > 0 else { throw .systemCall(operation: "follow", subject: path, code: errno) }
+        return String(decoding: buffer.prefix(count), as: UTF8.self)
+    }
+
+    /// Writes a short text with a single call, as the files of /sys want it.
+    static func write(_ descriptor: Int32, _ text: String) -> Result<Void, Errno> {
+        let bytes = Array(text.utf8)
+        while true {
+            // SAFETY: the array is alive for the call and as long as said.
+            let count = unsafe CLinux.write(descriptor, bytes, bytes.count)
+            if count == bytes.count { return .success(()) }
+            if count < 0, errno == EINTR { continue }
+            return .failure(Errno(code: count < 0 ? errno : EIO))
+        }
+    }
+
+    /// Writes a short text into a file that exists.
+    static func overwrite(_ path: String, with text: String) -> Result<Void, Errno> {
+        open(path, flags: O_WRONLY).flatMap { number in
+            let descriptor = OwnedDescriptor(taking: number)
+            return write(descriptor.number, text)
+        }
+    }
+
+    /// Makes a directory for this user alone.
+    static func makeDirectory(_ path: String) -> Result<Void, Errno> {
+        // SAFETY: the bridged string is NUL-terminated and outlives the call.
+        unsafe mkdir(path, 0o700) == 0 ? .success(()) : .failure(Errno(code: errno))
+    }
+
+    /// Removes an empty directory.
+    static func removeDirectory(_ path: String) -> Bool {
+        // SAFETY: the bridged string is NUL-terminated and outlives the call.
+        unsafe rmdir(path) == 0
+    }
+
+    /// Writes a file anew.
+    public static func replace(_ path: String, with text: String) throws(SupportError) {
+        let flags = O_WRONLY | O_CREAT | O_TRUNC
+        let result = open(path, flags: flags, mode: 0o644).flatMap { number in
+            let descriptor = OwnedDescriptor(taking: number)
+            return write(descriptor.number, text)
+        }
+        if case .failure(let error) = result {
+            throw .systemCall(operation: "write", subject: path, code: error.code)
+        }
     }
 
     static func remove(_ path: String) {

@@ -21,6 +21,13 @@ public struct VMMInvocation: Equatable, Sendable {
     public var dirtyLog: String?
     public var report: String?
     public var image: String?
+    public var sharing = SharingChoice()
+    /// The socket for commands while it runs.
+    public var control: String?
+    /// The guest ends with the process that started it.
+    public var diesWithParent = false
+    /// Private memory that KSM may merge, instead of a memory file.
+    public var usesMergeableMemory = false
 
     public init(name: String, memoryBytes: UInt64, cpuCount: Int, kernel: String) {
         self.name = name
@@ -53,17 +60,24 @@ public struct VMMInvocation: Equatable, Sendable {
         add("--dirty-log", dirtyLog)
         add("--report", report)
         add("--image", image.map(OneLine.label))
+        add("--control", control)
+        if diesWithParent { words.append("--die-with-parent") }
+        if usesMergeableMemory { words += ["--ram", "anonymous-mergeable"] }
+        words += sharing.arguments
         return words
     }
 }
 
-/// The program `mingle-vmm`.
-public enum VMMProgram {
-    /// The variable that names another program.
-    public static let variable = "MINGLE_VMM"
+/// The programs that belong to `mingle`.
+public enum Companion: String, Sendable {
+    case vmm = "mingle-vmm"
+    case broker = "mingle-broker"
 
-    /// Finds it: `$MINGLE_VMM`, else beside the running executable.
-    public static func path() throws(SupportError) -> String {
+    /// The variable that names another program.
+    public var variable: String { self == .vmm ? "MINGLE_VMM" : "MINGLE_BROKER" }
+
+    /// Finds it: by its variable, else beside the running executable.
+    public func path() throws(SupportError) -> String {
         if let path = Environment.value(variable) {
             guard SystemCall.isAccessible(path, mode: X_OK) else {
                 throw .requirement(
@@ -72,28 +86,25 @@ public enum VMMProgram {
             }
             return path
         }
-        var buffer = [UInt8](repeating: 0, count: 4096)
-        // SAFETY: the buffer is ours and its true size is passed.
-        let count = unsafe buffer.withUnsafeMutableBytes { bytes in
-            unsafe bytes.withMemoryRebound(to: CChar.self) { text in
-                guard let base = text.baseAddress else { return 0 }
-                return unsafe readlink("/proc/self/exe", base, text.count)
-            }
-        }
-        guard count > 0 else {
-            throw .systemCall(
-                operation: "find our own program through", subject: "/proc/self/exe", code: errno)
-        }
-        let own = String(decoding: buffer.prefix(count), as: UTF8.self)
+        let own = try SystemCall.linkTarget("/proc/self/exe")
         let folder = own.lastIndex(of: "/").map { String(own[..<$0]) } ?? ""
-        let path = folder + "/mingle-vmm"
+        let path = folder + "/" + rawValue
         guard SystemCall.isAccessible(path, mode: X_OK) else {
             throw .requirement(
                 problem: "\(path) is missing or cannot be executed",
-                advice: "install mingle-vmm beside mingle, or name it in $\(variable)")
+                advice: "install \(rawValue) beside mingle, or name it in $\(variable)")
         }
         return path
     }
+}
+
+/// The program `mingle-vmm`.
+public enum VMMProgram {
+    /// The variable that names another program.
+    public static let variable = Companion.vmm.variable
+
+    /// Finds it: `$MINGLE_VMM`, else beside the running executable.
+    public static func path() throws(SupportError) -> String { try Companion.vmm.path() }
 
     /// Replaces this process by the program: same process number, same descriptors. Returns only by throwing.
     public static func execute(_ path: String, arguments: [String]) throws(SupportError) -> Never {

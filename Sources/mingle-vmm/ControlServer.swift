@@ -25,7 +25,9 @@ final class ControlServer {
     private let sharing: SharingSession?
     private let timeline: Timeline
 
-    init?(_ options: Options, _ machine: VirtualMachine, _ sharing: SharingSession?, _ timeline: Timeline) throws {
+    init?(_ options: Options, _ machine: VirtualMachine, _ sharing: SharingSession?, _ timeline: Timeline)
+        throws
+    {
         guard let path = options.controlPath else { return nil }
         self.path = path
         HostIO.remove(path)
@@ -40,7 +42,8 @@ final class ControlServer {
 
     /// What to wait for; the order is that of `serve`.
     var descriptors: [Int32] {
-        [clients.count < Self.clientLimit ? socket.descriptor.number : -1] + clients.map { $0.socket.descriptor.number }
+        [clients.count < Self.clientLimit ? socket.descriptor.number : -1]
+            + clients.map { $0.socket.descriptor.number }
     }
 
     /// Serves those of ``descriptors`` that are ready.
@@ -85,9 +88,15 @@ final class ControlServer {
         case "type":
             machine.serial.receive(Array((argument + "\n").utf8))
             return say("ok", client)
-        case "digest": return sendDigests(client)
+        case "digest":
+            guard argument.isEmpty || argument == "pages" else {
+                return say("error: digest, or digest pages", client)
+            }
+            return sendDigests(client, everyPage: !argument.isEmpty)
         case "sharing", "share-cpu": return say(changeSharing(words[0], argument), client)
-        default: return say("error: unknown command; use stats, pause, resume, type, digest, sharing, share-cpu", client)
+        default:
+            return say(
+                "error: unknown command; use stats, pause, resume, type, digest, sharing, share-cpu", client)
         }
     }
 
@@ -107,17 +116,24 @@ final class ControlServer {
     }
 
     private func statistics() -> String {
-        let state = machine.end != nil ? "ended" : machine.isPaused ? "paused" : timeline.isReady ? "running" : "booting"
+        let state =
+            machine.end != nil
+            ? "ended" : machine.isPaused ? "paused" : timeline.isReady ? "running" : "booting"
         let ready = timeline.readyAfter.map { "\(Double($0) / 1e9)" } ?? "null"
         return "{\"name\": \(JSONText.quoted(options.configuration.name)), \"state\": \"\(state)\","
             + " \"memory_bytes\": \(options.configuration.memorySizeInBytes), \"home_bytes\": \(machine.memory.allocatedBytes),"
+            + " \"ram\": \"\(machine.memory.backing.rawValue)\","
+            + " \"broker\": \(options.sharing.isOn ? options.sharing.brokerPath.map(JSONText.quoted) ?? "null" : "null"),"
             + " \"boot_seconds\": \(ready), \"sharing\": \(sharing?.json() ?? "null")}"
     }
 
     /// One message with the number of pages, then messages of up to 2048 digests of 16 bytes.
-    private func sendDigests(_ client: Client) -> Bool {
+    /// - Parameter everyPage: one for each page of the guest, instead of those that are allocated only.
+    private func sendDigests(_ client: Client, everyPage: Bool) -> Bool {
         let digests: [UInt8]
-        do throws(LinuxError) { digests = try ContentDigest.pages(of: machine.memory) } catch {
+        do throws(LinuxError) {
+            digests = try ContentDigest.pages(of: machine.memory, everyPage: everyPage)
+        } catch {
             return say("error: \(error)", client)
         }
         guard say("digest \(digests.count / ContentDigest.size)", client) else { return false }

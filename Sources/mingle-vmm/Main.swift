@@ -3,6 +3,7 @@ import Glibc
 import GuestMemory
 import Hypervisor
 import Logging
+import Sharing
 
 /// One guest, one process: build it, run its console until it ends, say how it ended.
 @main
@@ -42,6 +43,13 @@ struct VMM {
         let machine = try VirtualMachine(options.configuration, observer: observer)
         let built = monotonicNanoseconds()
         let sharing = try SharingSession(options, machine)
+        if let sharing, options.logLevel <= .info {
+            let broker = options.sharing.brokerPath == nil ? "; without a broker, so zero pages only" : ""
+            HostIO.writeAll(
+                2,
+                "mingle: info: \(options.configuration.name) shares memory: domain \(sharing.domain), "
+                    + "window \(sharing.window.rawValue)\(broker)\n")
+        }
         let control = try ControlServer(options, machine, sharing, timeline)
         var loop = try GuestLoop(options, machine, timeline, control)
         try machine.start()

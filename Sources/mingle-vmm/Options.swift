@@ -48,7 +48,8 @@ struct Options {
                [--initrd PATH]... [--cmdline TEXT] [--serial stdio|none|file:PATH] [--eof-to-guest] [--timeout SECONDS]
                [--grace SECONDS] [--log-level trace|debug|info|warning|error] [--state-dir DIR] [--seed N]
                [--guest-index N] [--arguments TEXT] [--dirty-log off|on|manual] [--report PATH] [--image LABEL]
-               [--kvm PATH] [--sharing builtin|off] [--domain NAME] [--share-cpu PERCENT] [--broker SOCKET]
+               [--kvm PATH] [--ram memory-file|anonymous-mergeable] [--sharing builtin|off] [--domain NAME]
+               [--share-cpu PERCENT] [--broker SOCKET]
                [--window auto|userfaultfd|pause] [--trace-share FILE] [--control SOCKET] [--die-with-parent]
         Runs one guest. Made to be started by `mingle run`, which has the defaults and the help.
         """
@@ -72,6 +73,9 @@ struct Options {
         }
         guard !configuration.kernelPath.isEmpty else { throw UsageError("--kernel is missing") }
         if sharing.isOn { configuration.dirtyLog = .manual }
+        guard !sharing.isOn || configuration.memoryBacking == .memoryFile else {
+            throw UsageError("--sharing builtin works on memory files: use --ram memory-file")
+        }
         guard configuration.name.isPlainName else {
             throw UsageError(
                 "--name \(configuration.name): use letters, digits, '.', '_' and '-', at most 64")
@@ -91,6 +95,7 @@ struct Options {
         case "--guest-index": configuration.payload.guestIndex = try number(option, value)
         case "--seed": configuration.payload.seed = try number(option, value)
         case "--dirty-log": configuration.dirtyLog = try choice(option, value)
+        case "--ram": configuration.memoryBacking = try choice(option, value)
         case "--kvm": configuration.kvmPath = value
         case "--serial": serial = try Self.serial(value)
         case "--timeout": timeout = try seconds(option, value)
@@ -98,7 +103,8 @@ struct Options {
         case "--state-dir": stateDirectory = value
         case "--report": reportPath = value
         case "--control": controlPath = value
-        case "--sharing", "--domain", "--share-cpu", "--window", "--broker", "--trace-share": try setSharing(option, value)
+        case "--sharing", "--domain", "--share-cpu", "--window", "--broker", "--trace-share":
+            try setSharing(option, value)
         case "--image": imageLabel = value
         case "--log-level":
             guard let level = Logger.Level(rawValue: value) else {
@@ -112,7 +118,9 @@ struct Options {
     private mutating func setSharing(_ option: String, _ value: String) throws(UsageError) {
         switch option {
         case "--sharing":
-            guard value == "builtin" || value == "off" else { throw UsageError("--sharing \(value): use builtin or off") }
+            guard value == "builtin" || value == "off" else {
+                throw UsageError("--sharing \(value): use builtin or off")
+            }
             sharing.isOn = value == "builtin"
         case "--domain": sharing.domain = value
         case "--window": sharing.window = try choice(option, value)

@@ -73,14 +73,16 @@ final class SharingSession: Sendable {
     }
 
     private static func connect(
-        _ engine: SharingEngine, _ mapping: LinuxGuestMapping, _ path: String, _ domain: String?, _ state: BrokerState
+        _ engine: SharingEngine, _ mapping: LinuxGuestMapping, _ path: String, _ domain: String?,
+        _ state: BrokerState
     ) {
         do throws(BrokerError) {
             let store = try BrokerStore.connect(path: path, domain: domain, pageCount: mapping.pageCount)
             guard let hasher = PageHasher(secret: store.secret) else { throw .malformed("its secret") }
             mapping.connect(
                 StoreConnection(
-                    fileNumber: store.storeDescriptor.number, owner: store, hasher: hasher, staging: store.staging))
+                    fileNumber: store.storeDescriptor.number, owner: store, hasher: hasher,
+                    staging: store.staging))
             engine.connect(store)
             state.known.withLock {
                 $0.epoch = store.epoch

@@ -14,11 +14,15 @@ struct MingleCommand: ParsableCommand {
               mingle run --kernel payload:hello
                                           a program without a system under it
               mingle ps                   the guests that run
+              mingle stats                what they share, and what that saves
+              mingle density --guests 8 --image payload:fill --arguments common=0.9
+                                          what sharing saves, measured and verified
               mingle stop --all           power all of them off
             """,
         version: Version.current,
         subcommands: [
-            RunCommand.self, PSCommand.self, StopCommand.self, ImagesCommand.self, DoctorCommand.self,
+            RunCommand.self, PSCommand.self, StatsCommand.self, StopCommand.self, ShareCommand.self,
+            DensityCommand.self, BrokerCommand.self, ImagesCommand.self, DoctorCommand.self,
             CompletionsCommand.self,
         ])
 }
@@ -28,11 +32,21 @@ struct MingleCommand: ParsableCommand {
 enum Main {
     static func main() {
         repairTerminal()
+        clearLeftovers()
         do {
             var command = try MingleCommand.parseAsRoot()
             try command.run()
         } catch {
             Failure.exit(error)
+        }
+    }
+
+    private static func clearLeftovers() {
+        do throws(SupportError) {
+            for message in try Leftovers.clear(in: .current()) { Console(level: .info).log(.info, message) }
+        } catch {
+            if case .unusableStateDirectory = error { return }
+            Console(level: .warning).log(.warning, error.description)
         }
     }
 

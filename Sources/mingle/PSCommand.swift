@@ -7,6 +7,7 @@ struct PSCommand: ParsableCommand {
         commandName: "ps",
         abstract: "List the guests that run.",
         discussion: """
+            SHARED is how much of it is mapped to frames that other guests may map, too, or to the page of zeros. \
             MEMORY is the size of the guest's RAM; RESIDENT is what the guest and its VMM hold of the host's memory \
             now. Only your own guests are listed.
 
@@ -21,10 +22,11 @@ struct PSCommand: ParsableCommand {
     @OptionGroup var log: LogOptions
 
     func run() throws {
-        let found = try GuestRegistry(directory: .current()).guests()
+        let directory = StateDirectory.current()
+        let found = try GuestRegistry(directory: directory).guests()
         for problem in found.unreadable { log.console.log(.warning, problem.description) }
         let now = SystemCall.nanoseconds(of: .realtime)
-        let rows = found.running.map { Row(record: $0, now: now) }
+        let rows = found.running.map { Row(record: $0, now: now, directory: directory) }
         print(json ? JSONValue.array(rows.map(\.json)).text() : Self.table(rows))
     }
 
@@ -33,14 +35,20 @@ struct PSCommand: ParsableCommand {
         let record: GuestRecord
         let residentBytes: UInt64?
         let uptimeSeconds: UInt64
+        let sharing: SharingFigures?
 
-        init(record: GuestRecord, now: UInt64) {
+        init(record: GuestRecord, now: UInt64, directory: StateDirectory) {
+            let client = try? ControlClient(
+                guest: record.name, path: directory.controlPath + "/" + record.name, seconds: 0.5)
+            sharing = try? client?.statistics().sharing
             self.record = record
             residentBytes = ProcessMemory(process: record.process)?.residentBytes
             uptimeSeconds =
                 now > record.startedUnixNanoseconds
                 ? (now - record.startedUnixNanoseconds) / 1_000_000_000 : 0
         }
+
+        var sharedBytes: UInt64? { sharing.map { $0.sharedPages * RunChecks.pageSize } }
 
         var json: JSONValue {
             .object([
@@ -50,18 +58,25 @@ struct PSCommand: ParsableCommand {
                 ("cpus", .integer(Int64(record.cpuCount))), ("uptime_seconds", .unsigned(uptimeSeconds)),
                 ("started_unix_ns", .unsigned(record.startedUnixNanoseconds)),
                 ("guest_index", .unsigned(UInt64(record.guestIndex))),
+                ("shared_bytes", .optional(sharedBytes)), ("domain", .optional(sharing?.domain)),
+                ("window", .optional(sharing?.window)),
             ])
         }
     }
 
     private static func table(_ rows: [Row]) -> String {
         var table = TextTable(
-            ["NAME", "PID", "STATE", "IMAGE", "MEMORY", "RESIDENT", "CPUS", "UPTIME"],
-            rightAligned: ["PID", "MEMORY", "RESIDENT", "CPUS", "UPTIME"])
+            [
+                "NAME", "PID", "STATE", "IMAGE", "MEMORY", "RESIDENT", "SHARED", "DOMAIN", "WINDOW", "CPUS",
+                "UPTIME",
+            ],
+            rightAligned: ["PID", "MEMORY", "RESIDENT", "SHARED", "CPUS", "UPTIME"])
         for row in rows {
             table.add([
                 row.record.name, "\(row.record.process)", row.record.state.rawValue, row.record.image,
                 ByteSize.format(row.record.memoryBytes), row.residentBytes.map(ByteSize.format) ?? "-",
+                row.sharedBytes.map(ByteSize.format) ?? "-", row.sharing?.domain ?? "-",
+                row.sharing?.window ?? "-",
                 "\(row.record.cpuCount)", Uptime.format(seconds: row.uptimeSeconds),
             ])
         }

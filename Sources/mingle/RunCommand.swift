@@ -17,12 +17,14 @@ struct RunCommand: ParsableCommand {
               echo 'uname -r' | mingle run
               mingle run --kernel ./bzImage --initrd ./root.cpio.gz
               mingle run --kernel payload:hello --serial file:hello.log
+              mingle run --domain lab --share-cpu 5%      share memory with the guests of domain lab
 
             \(ExitStatus.table)
             """)
 
     @OptionGroup(title: "Guest") var guest: GuestOptions
     @OptionGroup(title: "Boot") var boot: BootOptions
+    @OptionGroup(title: "Sharing") var sharing: SharingOptions
     @OptionGroup(title: "Running") var running: RunningOptions
     @OptionGroup var log: LogOptions
 
@@ -33,6 +35,7 @@ struct RunCommand: ParsableCommand {
         try guest.check()
         try boot.check(hasCommand: !command.isEmpty)
         try running.check()
+        try sharing.check(dirtyLog: running.dirtyLog)
     }
 
     func run() throws {

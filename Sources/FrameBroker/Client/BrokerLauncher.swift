@@ -52,6 +52,33 @@ public enum BrokerLauncher {
         }
     }
 
+    /// Sees to it that a broker answers, without joining a domain: for who starts guests, and is none.
+    /// - Parameters: as of `connectOrStart`.
+    public static func ensureRunning(stateDirectory: String, executable: String) throws(BrokerError) {
+        let files = BrokerFiles(directory: stateDirectory)
+        try files.check()
+        let end = monotonicNanoseconds() + 10_000_000_000
+        var nextStart: UInt64 = 0
+        var pause: UInt64 = 2_000_000
+        while true {
+            let failure: BrokerError
+            do throws(BrokerError) {
+                // The connection itself makes a broker that was about to end wait for a client once more.
+                _ = try BrokerStore.statistics(path: files.socket)
+                return
+            } catch { failure = error }
+            guard case .noBroker = failure else { throw failure }
+            let now = monotonicNanoseconds()
+            guard now < end else { throw .notStarted("after 10 s, \(failure)") }
+            if now >= nextStart {
+                try start(executable, stateDirectory, [])
+                nextStart = now + 500_000_000
+            }
+            Pause.sleep(nanoseconds: pause)
+            pause = min(pause * 2, 100_000_000)
+        }
+    }
+
     private static func start(_ executable: String, _ stateDirectory: String, _ options: [String])
         throws(BrokerError)
     {

@@ -7,12 +7,15 @@ internal import Glibc
 package enum HostProcess {
     package static let ownExecutable = "/proc/self/exe"
 
-    /// Starts the program of the broker with an empty environment, no signal blocked or ignored, and /dev/null as its standard streams.
+    /// Starts a program with an empty environment, no signal blocked or ignored, and /dev/null as its standard streams.
     /// - Parameters:
+    ///   - name: what the program finds as its own name.
+    ///   - errors: a file that takes the place of its standard error.
     ///   - inherited: becomes the child's descriptor 3; everything else is close-on-exec.
     ///   - newSession: whether the child leads a session of its own.
     package static func spawn(
-        _ path: String, _ arguments: [String], inherited: Int32 = -1, newSession: Bool = false
+        _ path: String, _ arguments: [String], name: String = "mingle-broker", errors: String? = nil,
+        inherited: Int32 = -1, newSession: Bool = false
     ) throws(LinuxError) -> Int32 {
         var actions = unsafe posix_spawn_file_actions_t()
         var attributes = posix_spawnattr_t()
@@ -23,7 +26,11 @@ package enum HostProcess {
         defer { unsafe posix_spawn_file_actions_destroy(&actions) }
         unsafe posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0)
         unsafe posix_spawn_file_actions_adddup2(&actions, 0, 1)
-        unsafe posix_spawn_file_actions_adddup2(&actions, 0, 2)
+        if let errors {
+            unsafe posix_spawn_file_actions_addopen(&actions, 2, errors, O_WRONLY | O_CREAT | O_APPEND, 0o600)
+        } else {
+            unsafe posix_spawn_file_actions_adddup2(&actions, 0, 2)
+        }
         if inherited >= 0 { unsafe posix_spawn_file_actions_adddup2(&actions, inherited, 3) }
         unsafe posix_spawnattr_init(&attributes)
         defer { unsafe posix_spawnattr_destroy(&attributes) }
@@ -35,7 +42,7 @@ package enum HostProcess {
         if newSession { flags |= MINGLE_SPAWN_SETSID }
         unsafe posix_spawnattr_setflags(&attributes, flags)
 
-        var strings = unsafe (["mingle-broker"] + arguments).map { unsafe strdup($0) }
+        var strings = unsafe ([name] + arguments).map { unsafe strdup($0) }
         unsafe strings.append(nil)
         defer { unsafe strings.forEach { unsafe free($0) } }
 

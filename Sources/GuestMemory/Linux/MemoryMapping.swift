@@ -23,6 +23,18 @@ public struct MemoryMapping: ~Copyable, @unchecked Sendable {
         return mapping
     }
 
+    /// Guest RAM of private anonymous memory that KSM may merge (madvise(2), MADV_MERGEABLE).
+    public static func mergeableGuestMemory(sizeInBytes: UInt64) throws(LinuxError) -> MemoryMapping {
+        let mapping = try anonymous(sizeInBytes: sizeInBytes)
+        for advice in [MADV_DONTFORK, MADV_DONTDUMP, MADV_MERGEABLE] {
+            // SAFETY: advice on the range just mapped, which this value owns.
+            guard unsafe madvise(mapping.base, mapping.sizeInBytes, Int32(advice)) == 0 else {
+                throw .current("madvise", advice == MADV_MERGEABLE ? "guest RAM, for KSM" : "guest RAM")
+            }
+        }
+        return mapping
+    }
+
     /// A memory file that another process reads: shared, left out of core dumps and of children.
     public static func shared(
         of file: borrowing OwnedDescriptor, sizeInBytes: UInt64, subject: String

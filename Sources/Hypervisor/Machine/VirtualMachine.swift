@@ -59,7 +59,7 @@ public final class VirtualMachine: Sendable {
             try GuestMemory(
                 sizeInBytes: configuration.memorySizeInBytes, lowLimit: Layout.holeStart,
                 highStart: Layout.fourGiB,
-                name: configuration.name)
+                name: configuration.name, backing: configuration.memoryBacking)
         }
         self.memory = memory
         let machine = try Self.createMachine(system, memory, configuration.dirtyLog)

@@ -1,3 +1,5 @@
+public import GuestMemory
+
 /// How a kernel file is entered.
 public enum BootProtocol: String, CaseIterable, Sendable {
     /// By what the file says: payload note, PVH note, other ELF, bzImage.
@@ -47,6 +49,8 @@ public struct VirtualMachineConfiguration: Sendable {
     /// At most 2047 bytes.
     public var commandLine = ""
     public var payload = PayloadOptions()
+    /// What RAM is made of.
+    public var memoryBacking = GuestMemory.Backing.memoryFile
     public var dirtyLog = DirtyLogMode.off
     /// Where KVM is.
     public var kvmPath = "/dev/kvm"

@@ -41,6 +41,12 @@ public struct UserfaultCheck: Sendable {
         }
     }
 
+    /// Whether this process can have it, one way or the other.
+    public static var isUsable: Bool {
+        let facts = Facts.probe()
+        return facts.device == 0 || facts.systemCall == 0
+    }
+
     static let devicePath = "/dev/userfaultfd"
     /// What gives the device to those who may use KVM.
     public static let rule = #"KERNEL=="userfaultfd", GROUP="kvm", MODE="0660""#

@@ -12,15 +12,24 @@ enum ContentDigest {
     static let size = 16
 
     /// The digests of all allocated pages, one behind the other, in order of page.
-    static func pages(of memory: GuestMemory) throws(LinuxError) -> [UInt8] {
+    /// - Parameter everyPage: a page that is not allocated has a digest, too: that of zeros.
+    static func pages(of memory: GuestMemory, everyPage: Bool) throws(LinuxError) -> [UInt8] {
         let count = Int(memory.sizeInBytes >> Page.shift)
         var allocated = [Bool](repeating: false, count: count)
-        try markData(memory, &allocated)
-        try markForeignMappings(memory, &allocated)
+        switch memory.backing {
+        case .memoryFile:
+            try markData(memory, &allocated)
+            try markForeignMappings(memory, &allocated)
+        case .anonymousMergeable: try markPresent(memory, &allocated)
+        }
         var digests: [UInt8] = []
         let base = unsafe memory.mapping.base
         var digest = [UInt8](repeating: 0, count: size)
-        for page in 0..<count where allocated[page] {
+        for page in 0..<count where everyPage || allocated[page] {
+            guard allocated[page] else {
+                digests += [UInt8](repeating: 0, count: size)
+                continue
+            }
             // SAFETY: the page lies in the guest's mapping; nobody writes it now.
             let bytes = unsafe base + page * Int(Page.size)
             if unsafe mingle_page_is_uniform(bytes, 0) != 0 {
@@ -33,6 +42,21 @@ enum ContentDigest {
             digests += digest
         }
         return digests
+    }
+
+    /// Anonymous memory: /proc/self/pagemap tells what is present (bit 63) or swapped out (bit 62).
+    private static func markPresent(_ memory: GuestMemory, _ allocated: inout [Bool]) throws(LinuxError) {
+        let map = try OwnedDescriptor.open("/proc/self/pagemap", flags: O_RDONLY)
+        let start = unsafe UInt64(UInt(bitPattern: memory.mapping.base)) >> Page.shift
+        let batch = 1 << 16
+        for first in stride(from: 0, to: allocated.count, by: batch) {
+            let count = min(batch, allocated.count - first)
+            let bytes = try map.read(count: count * 8, at: (start + UInt64(first)) * 8)
+            guard bytes.count == count * 8 else {
+                throw LinuxError(operation: "read", code: EIO, subject: "/proc/self/pagemap")
+            }
+            for page in 0..<count where bytes[page * 8 + 7] & 0xc0 != 0 { allocated[first + page] = true }
+        }
     }
 
     private static func markData(_ memory: GuestMemory, _ allocated: inout [Bool]) throws(LinuxError) {
@@ -51,7 +75,9 @@ enum ContentDigest {
     }
 
     /// Lines of /proc/self/maps: `start-end permissions offset device inode path`.
-    private static func markForeignMappings(_ memory: GuestMemory, _ allocated: inout [Bool]) throws(LinuxError) {
+    private static func markForeignMappings(_ memory: GuestMemory, _ allocated: inout [Bool])
+        throws(LinuxError)
+    {
         let start = unsafe UInt(bitPattern: memory.mapping.base)
         let end = start + UInt(memory.sizeInBytes)
         var status = stat()
@@ -60,7 +86,8 @@ enum ContentDigest {
             let fields = line.split(separator: " ", omittingEmptySubsequences: true)
             guard fields.count >= 5, let dash = fields[0].firstIndex(of: "-"),
                 let first = UInt(fields[0][..<dash], radix: 16),
-                let last = UInt(fields[0][fields[0].index(after: dash)...], radix: 16), first < end, last > start
+                let last = UInt(fields[0][fields[0].index(after: dash)...], radix: 16), first < end,
+                last > start
             else { continue }
             if fields[4] == "\(status.st_ino)", fields[1].hasSuffix("s") { continue }
             let pages = Int(max(first, start) - start) / 4096..<Int(min(last, end) - start) / 4096

@@ -47,12 +47,31 @@ struct GuestPreparation {
         result.guestIndex = guest.guestIndex
         result.seed = guest.seed
         try addRunning(to: &result)
+        result.control = try SocketPath.checked(state.controlPath + "/" + name)
         if kernel.isPayload {
             try addPayload(to: &result, kernel: kernel)
         } else {
             try addLinux(to: &result, kernel: kernel)
         }
+        // Last: a broker waits for its first guest only for a moment.
+        try addSharing(to: &result, state: state)
         return result
+    }
+
+    private func addSharing(to result: inout VMMInvocation, state: StateDirectory) throws(SupportError) {
+        let options = command.sharing
+        result.sharing.mode = options.sharing
+        guard options.sharing == .builtin else { return }
+        result.sharing.domain = options.domain
+        result.sharing.cpuPercent = options.tuning.shareCpu
+        result.sharing.window = options.tuning.window
+        result.sharing.traceFile = options.traceShare
+        if let file = options.traceShare { try RunChecks.writableFile(file, option: "--trace-share") }
+        do throws(SupportError) {
+            result.sharing.broker = try BrokerService.ensureRunning(in: state)
+        } catch {
+            console.log(.warning, "no frame broker, so that only pages of zeros are shared: \(error)")
+        }
     }
 
     private func warn(_ warnings: [String]) { for warning in warnings { console.log(.warning, warning) } }

@@ -129,6 +129,72 @@ struct RunningOptions: ParsableArguments {
     }
 }
 
+/// Whose memory it shares.
+struct SharingOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            """
+            Who merges equal pages of guests: builtin or off. (The kernel's own merging, ksm, can be compared by \
+            'mingle density'.)
+            """, valueName: "mode"),
+        transform: Self.mode)
+    var sharing = SharingChoice.Mode.builtin
+
+    @Option(
+        help: ArgumentHelp(
+            "Share with your guests of the same domain. (default: one of its own)", valueName: "name"),
+        transform: Self.domain)
+    var domain: String?
+
+    @OptionGroup var tuning: SharingTuning
+
+    @Option(
+        help: ArgumentHelp("Write what happens to shared pages to this file.", valueName: "file"),
+        completion: .file())
+    var traceShare: String?
+
+    func check(dirtyLog: DirtyLogMode?) throws {
+        if sharing == .off, domain != nil || traceShare != nil || !tuning.isDefault {
+            throw ValidationError("--domain, --share-cpu, --window and --trace-share need --sharing builtin.")
+        }
+        if sharing == .builtin, let dirtyLog, dirtyLog != .manual {
+            throw ValidationError("--dirty-log \(dirtyLog.rawValue) needs --sharing off.")
+        }
+    }
+
+    private static func mode(_ text: String) throws -> SharingChoice.Mode {
+        if let mode = SharingChoice.Mode(rawValue: text) { return mode }
+        throw ValidationError(
+            text == "ksm"
+                ? "ksm is for experiments: see 'mingle density --sharing ksm'" : "use builtin or off")
+    }
+
+    static func domain(_ text: String) throws -> String {
+        try ValidationError.checking { () throws(SupportError) in try SharingChoice.domain(text) }
+    }
+}
+
+/// What sharing may cost.
+struct SharingTuning: ParsableArguments {
+    @Option(
+        help: ArgumentHelp("How much of one CPU merging may take. (default: 25%)", valueName: "percent"),
+        transform: Self.percent)
+    var shareCpu: Double?
+
+    @Option(
+        help: """
+            How pages are kept from changing while they are merged: auto, userfaultfd (their writers wait) or pause \
+            (all of the guest waits).
+            """)
+    var window = SharingChoice.Window.auto
+
+    var isDefault: Bool { shareCpu == nil && window == .auto }
+
+    static func percent(_ text: String) throws -> Double {
+        try ValidationError.checking { () throws(SupportError) in try SharingChoice.percent(text) }
+    }
+}
+
 /// The values of `--dirty-log`.
 enum DirtyLogMode: String, CaseIterable, ExpressibleByArgument { case off, on, manual }
 

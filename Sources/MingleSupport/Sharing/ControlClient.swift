@@ -1,0 +1,108 @@
+internal import FrameBroker
+internal import GuestMemory
+
+/// A connection to the control socket of one guest (docs/control.md). One thread at a time.
+public final class ControlClient {
+    /// Bytes of a digest.
+    public static let digestSize = 16
+    private static let answerLimit = 1 << 16
+
+    public let guest: String
+    private let socket: PacketSocket
+    private let seconds: Double
+    private var buffer = [UInt8](repeating: 0, count: answerLimit)
+
+    /// Connects.
+    /// - Parameter seconds: how long any answer may take.
+    public init(guest: String, path: String, seconds: Double = 10) throws(SupportError) {
+        self.guest = guest
+        self.seconds = seconds
+        do throws(LinuxError) { socket = try PacketSocket.connect(to: try Self.checked(path)) } catch {
+            throw .guest(name: guest, reason: "no answer at its control socket: \(error)")
+        }
+    }
+
+    private static func checked(_ path: String) throws(LinuxError) -> String {
+        guard path.utf8.count <= SocketPath.maximumLength else {
+            throw LinuxError(operation: "connect", code: 36, subject: path)
+        }
+        return path
+    }
+
+    /// The answer to a command; one that starts with `error: ` is thrown.
+    @discardableResult
+    public func ask(_ command: String) throws(SupportError) -> String {
+        guard case .done = socket.send(Array(command.utf8)) else {
+            throw .guest(name: guest, reason: "the connection was lost")
+        }
+        let answer = String(decoding: try receive(), as: UTF8.self)
+        if answer.hasPrefix("error: ") { throw .guest(name: guest, reason: String(answer.dropFirst(7))) }
+        return answer
+    }
+
+    public func statistics() throws(SupportError) -> GuestStatistics {
+        let answer = try ask("stats")
+        guard let statistics = GuestStatistics(json: answer) else {
+            throw .guest(
+                name: guest, reason: "its statistics cannot be read: is mingle-vmm of the same version?")
+        }
+        return statistics
+    }
+
+    /// Digests of its pages; the guest should be paused.
+    /// - Parameter everyPage: of each page, that of zeros where none is allocated; else of allocated pages only.
+    public func digests(everyPage: Bool) throws(SupportError) -> [PageDigest] {
+        let answer = try ask(everyPage ? "digest pages" : "digest").split(separator: " ")
+        guard answer.count == 2, answer[0] == "digest", let count = Int(answer[1]), count >= 0,
+            count <= 1 << 27
+        else {
+            throw .guest(name: guest, reason: "its digests cannot be read")
+        }
+        var digests: [PageDigest] = []
+        digests.reserveCapacity(count)
+        while digests.count < count {
+            let part = try receive()
+            guard !part.isEmpty, part.count.isMultiple(of: Self.digestSize) else {
+                throw .guest(name: guest, reason: "its digests cannot be read")
+            }
+            for start in stride(from: 0, to: part.count, by: Self.digestSize) {
+                digests.append(PageDigest(part[start..<start + Self.digestSize]))
+            }
+        }
+        return digests
+    }
+
+    private func receive() throws(SupportError) -> [UInt8] {
+        let deadline = monotonicNanoseconds() + UInt64(seconds * 1e9)
+        while true {
+            switch socket.receive(into: &buffer) {
+            case .packet(let bytes, let passed):
+                if passed >= 0 { _ = OwnedDescriptor(taking: passed) }
+                return bytes
+            case .nothing:
+                guard socket.waitForInput(until: deadline) else {
+                    throw .guest(name: guest, reason: "no answer within \(seconds) s")
+                }
+            case .closed, .odd: throw .guest(name: guest, reason: "the connection was lost")
+            }
+        }
+    }
+}
+
+/// The digest of a page's content; that of zeros is zero.
+public struct PageDigest: Hashable, Sendable {
+    let high: UInt64
+    let low: UInt64
+
+    init(high: UInt64, low: UInt64) { (self.high, self.low) = (high, low) }
+
+    /// 16 bytes.
+    init(_ bytes: some Collection<UInt8>) {
+        (high, low) = (
+            bytes.prefix(8).reduce(0) { $0 << 8 | UInt64($1) },
+            bytes.dropFirst(8).reduce(0) { $0 << 8 | UInt64($1) }
+        )
+    }
+
+    var isZero: Bool { high == 0 && low == 0 }
+}

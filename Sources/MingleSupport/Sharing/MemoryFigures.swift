@@ -1,0 +1,124 @@
+/// What one process takes of memory, by the kernel's count (proc(5), /proc/PID/status); bytes.
+public struct ProcessFigures: Equatable, Sendable {
+    public var anonymousBytes: UInt64 = 0
+    public var swapBytes: UInt64 = 0
+    /// Page tables.
+    public var pageTableBytes: UInt64 = 0
+
+    public init() {}
+
+    /// Reads the text of `/proc/PID/status`; nil without such lines (a zombie has none).
+    public init?(status text: String) {
+        var found: [Substring: UInt64] = [:]
+        for line in text.split(separator: "\n") {
+            let fields = line.split(whereSeparator: { $0 == " " || $0 == "\t" })
+            if fields.count == 3, fields[2] == "kB", let number = UInt64(fields[1]) {
+                found[fields[0]] = number * 1024
+            }
+        }
+        guard let anonymous = found["RssAnon:"] else { return nil }
+        anonymousBytes = anonymous
+        swapBytes = found["VmSwap:"] ?? 0
+        pageTableBytes = found["VmPTE:"] ?? 0
+    }
+
+    public init?(process: Int32) {
+        guard let text = SystemCall.text(of: "/proc/\(process)/status") else { return nil }
+        self.init(status: text)
+    }
+}
+
+/// What guests take of the host's memory: the sum of parts, each from the kernel; bytes.
+public struct MemoryFigures: Equatable, Sendable {
+    /// The guests' memory files.
+    public var homeBytes: UInt64 = 0
+    /// Anonymous memory of the VMMs: their own, and guests' private copies.
+    public var anonymousBytes: UInt64 = 0
+    public var swapBytes: UInt64 = 0
+    /// Through which VMMs hand contents to the broker.
+    public var stagingBytes: UInt64 = 0
+    /// The broker's stores.
+    public var storeBytes: UInt64 = 0
+    /// Anonymous memory and swap of the broker's processes.
+    public var brokerBytes: UInt64 = 0
+    /// Counted once for each process above, though KSM keeps it once: to be taken off.
+    public var mergedTwiceBytes: UInt64 = 0
+    /// Not part of the sum.
+    public var pageTableBytes: UInt64 = 0
+
+    public init() {}
+
+    public var residentBytes: UInt64 {
+        let sum = homeBytes + anonymousBytes + swapBytes + stagingBytes + storeBytes + brokerBytes
+        return sum - min(sum, mergedTwiceBytes)
+    }
+
+    mutating func add(vmm: ProcessFigures, homeBytes: UInt64, stagingBytes: UInt64) {
+        self.homeBytes += homeBytes
+        self.stagingBytes += stagingBytes
+        anonymousBytes += vmm.anonymousBytes
+        swapBytes += vmm.swapBytes
+        pageTableBytes += vmm.pageTableBytes
+    }
+
+    mutating func add(broker: ProcessFigures) {
+        brokerBytes += broker.anonymousBytes + broker.swapBytes
+        pageTableBytes += broker.pageTableBytes
+    }
+}
+
+/// Other processes' files and children, from /proc.
+enum ProcessTable {
+    /// Memory that the staging area of a VMM takes; what it can take at most when the kernel does not let us look.
+    static func stagingBytes(of process: Int32) -> UInt64 {
+        let folder = "/proc/\(process)/fd"
+        guard case .success(let names) = SystemCall.names(in: folder) else { return 1 << 20 }
+        var sum: UInt64 = 0
+        for name in names {
+            let path = "\(folder)/\(name)"
+            guard let target = try? SystemCall.linkTarget(path), target.hasPrefix("/memfd:mingle-staging"),
+                case .success(let status) = SystemCall.status(path)
+            else { continue }
+            sum += status.allocatedBytes
+        }
+        return sum
+    }
+
+    /// The processes whose parent is `parent`.
+    static func children(of parent: Int32) -> [Int32] {
+        processes { _, fields in fields.count > 1 && fields[1] == "\(parent)" }
+    }
+
+    /// The processes (or kernel threads) that are called `name`.
+    static func named(_ name: String) -> [Int32] { processes { found, _ in found == name } }
+
+    /// CPU time of a process in seconds; nil when it is gone.
+    static func cpuSeconds(of process: Int32, ticksPerSecond: Double = 100) -> Double? {
+        guard let (_, fields) = SystemCall.text(of: "/proc/\(process)/stat").flatMap(split),
+            fields.count > 12,
+            let user = Double(fields[11]), let system = Double(fields[12])
+        else { return nil }
+        return (user + system) / ticksPerSecond
+    }
+
+    private static func processes(_ isWanted: (_ name: String, _ fields: [Substring]) -> Bool) -> [Int32] {
+        guard case .success(let names) = SystemCall.names(in: "/proc") else { return [] }
+        return names.compactMap { Int32($0) }.filter { process in
+            guard let (name, fields) = SystemCall.text(of: "/proc/\(process)/stat").flatMap(split) else {
+                return false
+            }
+            return isWanted(name, fields)
+        }
+    }
+
+    /// Name, and the fields behind it: state, parent, ... The name may hold anything, parentheses too.
+    static func split(_ stat: String) -> (String, [Substring])? {
+        guard let open = stat.firstIndex(of: "("), let close = stat.lastIndex(of: ")"), open < close else {
+            return nil
+        }
+        return (
+            String(stat[stat.index(after: open)..<close]),
+            stat[stat.index(after: close)...].split(separator: " ")
+        )
+    }
+}

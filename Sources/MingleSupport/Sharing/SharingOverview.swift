@@ -1,0 +1,207 @@
+/// What running guests share, guest by guest and domain by domain.
+public struct SharingOverview: Equatable, Sendable {
+    /// The guests of one domain of one broker, and its store.
+    public struct Domain: Equatable, Sendable {
+        public var name: String
+        public var guests: [String]
+        public var figures: SharingFigures
+        /// nil where no broker answered.
+        public var store: BrokerReport.Domain?
+
+        public var pagesSharing: UInt64 { store?.pagesSharing ?? 0 }
+        /// What further mappings of frames, and zero pages, would take.
+        public var savedBytes: UInt64 { (pagesSharing + figures.pagesZero) * RunChecks.pageSize }
+    }
+
+    public var guests: [GuestStatistics]
+    public var domains: [Domain]
+
+    /// Puts guests and stores together.
+    /// - Parameter stores: by the brokers' sockets.
+    public init(guests: [GuestStatistics], stores: [String: BrokerReport]) {
+        self.guests = guests
+        var domains: [Domain] = []
+        for guest in guests {
+            guard let sharing = guest.sharing else { continue }
+            // A guest without a domain's name shares with nobody.
+            let isNamed = sharing.domain != Self.ownDomain
+            let name = isNamed ? sharing.domain : "(\(guest.name))"
+            let store =
+                isNamed ? stores[guest.broker ?? ""]?.domains.first { $0.name == sharing.domain } : nil
+            if isNamed, let index = domains.firstIndex(where: { $0.name == name && $0.store == store }) {
+                domains[index].guests.append(guest.name)
+                domains[index].figures = .sum([domains[index].figures, sharing])
+            } else {
+                domains.append(Domain(name: name, guests: [guest.name], figures: sharing, store: store))
+            }
+        }
+        self.domains = domains
+    }
+
+    /// What `mingle-vmm` calls the domain of one guest alone.
+    static let ownDomain = "(its own)"
+
+    /// Asks running guests and their brokers.
+    /// - Parameter names: of guests; empty: all.
+    /// - Returns: what was found, and what went wrong.
+    public static func read(in directory: StateDirectory, names: [String]) throws(SupportError)
+        -> (SharingOverview, [SupportError])
+    {
+        let found = try GuestRegistry(directory: directory).guests()
+        var problems = found.unreadable
+        for name in names where !found.running.contains(where: { $0.name == name }) {
+            problems.append(
+                .requirement(problem: "no guest called '\(name)' runs", advice: "see 'mingle ps'"))
+        }
+        var guests: [GuestStatistics] = []
+        for record in found.running where names.isEmpty || names.contains(record.name) {
+            do throws(SupportError) {
+                guests.append(
+                    try ControlClient(
+                        guest: record.name, path: directory.controlPath + "/" + record.name, seconds: 3
+                    )
+                    .statistics())
+            } catch { problems.append(error) }
+        }
+        var stores: [String: BrokerReport] = [:]
+        for socket in Set(guests.compactMap(\.broker)) {
+            do throws(SupportError) { stores[socket] = try BrokerReport.read(socket: socket) } catch {
+                problems.append(error)
+            }
+        }
+        return (SharingOverview(guests: guests, stores: stores), problems)
+    }
+
+    // MARK: output
+
+    public var json: JSONValue {
+        .object([("guests", .array(guests.map(\.json))), ("domains", .array(domains.map(\.json)))])
+    }
+
+    public var table: String {
+        var first = TextTable(
+            [
+                "GUEST", "DOMAIN", "WINDOW", "MAPPED", "ZERO", "UNSHARED", "VOLATILE", "CPU", "WINDOWS",
+                "MAPPINGS",
+            ],
+            rightAligned: ["MAPPED", "ZERO", "UNSHARED", "VOLATILE", "CPU", "WINDOWS", "MAPPINGS"])
+        for guest in guests {
+            guard let sharing = guest.sharing else {
+                first.add([guest.name, "sharing off"] + [String](repeating: "-", count: 8))
+                continue
+            }
+            first.add(
+                [guest.name, sharing.domain, sharing.isEnabled ? sharing.window : "off"]
+                    + [sharing.pagesMapped, sharing.pagesZero, sharing.pagesUnshared, sharing.pagesVolatile]
+                    .map { "\($0)" }
+                    + [
+                        Decimals.text(sharing.cpuSeconds, places: 2) + "s", "\(sharing.windows)",
+                        "\(sharing.mappings)",
+                    ])
+        }
+        var second = TextTable(
+            ["DOMAIN", "GUESTS", "SHARED", "SHARING", "ZERO", "STORE", "SAVED"],
+            rightAligned: ["GUESTS", "SHARED", "SHARING", "ZERO", "STORE", "SAVED"])
+        for domain in domains {
+            second.add([
+                domain.name, "\(domain.guests.count)", domain.store.map { "\($0.frames)" } ?? "-",
+                domain.store.map { "\($0.pagesSharing)" } ?? "-", "\(domain.figures.pagesZero)",
+                domain.store.map { ByteSize.format($0.allocatedBytes) } ?? "-",
+                ByteSize.format(domain.savedBytes),
+            ])
+        }
+        return domains.isEmpty ? first.text : first.text + "\n\n" + second.text
+    }
+}
+
+extension SharingOverview.Domain {
+    var json: JSONValue {
+        .object([
+            ("name", .string(name)), ("guests", .array(guests.map { .string($0) })),
+            ("pages_shared", .optional(store?.frames)), ("pages_sharing", .optional(store?.pagesSharing)),
+            ("pages_zero", .unsigned(figures.pagesZero)),
+            ("pages_unshared", .unsigned(figures.pagesUnshared)),
+            ("pages_volatile", .unsigned(figures.pagesVolatile)),
+            ("store_bytes", .optional(store?.allocatedBytes)),
+            ("saved_bytes", .unsigned(savedBytes)), ("cpu_seconds", .decimal(figures.cpuSeconds)),
+            ("windows", .unsigned(figures.windows)), ("mappings", .unsigned(figures.mappings)),
+        ])
+    }
+}
+
+extension GuestStatistics {
+    public var json: JSONValue {
+        .object([
+            ("name", .string(name)), ("state", .string(state)), ("memory_bytes", .unsigned(memoryBytes)),
+            ("home_bytes", .unsigned(homeBytes)), ("boot_seconds", .optional(bootSeconds)),
+            ("broker", .optional(broker)), ("sharing", sharing?.json ?? .null),
+        ])
+    }
+}
+
+extension SharingFigures {
+    public var json: JSONValue {
+        .object([
+            ("enabled", .boolean(isEnabled)), ("home", .boolean(isHome)), ("domain", .string(domain)),
+            ("window", .string(window)), ("broker_connected", .boolean(hasBroker)),
+            ("broker_error", .optional(brokerError)), ("failure", .optional(failure)),
+            ("full_scans", .unsigned(fullScans)), ("pages_hashed", .unsigned(pagesHashed)),
+            ("pages_merged", .unsigned(pagesMerged)), ("pages_mapped", .unsigned(pagesMapped)),
+            ("pages_zero", .unsigned(pagesZero)), ("pages_unshared", .unsigned(pagesUnshared)),
+            ("pages_unshared_total", .unsigned(pagesUnsharedTotal)),
+            ("pages_volatile", .unsigned(pagesVolatile)),
+            ("mappings", .unsigned(mappings)), ("metadata_bytes", .unsigned(metadataBytes)),
+            ("cpu_seconds", .decimal(cpuSeconds)),
+            (
+                "window_microseconds",
+                .object([
+                    ("p50", .decimal(windowMedian)), ("p99", .decimal(window99)),
+                    ("max", .decimal(windowMaximum)),
+                    ("count", .unsigned(windows)),
+                ])
+            ),
+        ])
+    }
+}
+
+extension BrokerReport {
+    /// For people.
+    public var table: String {
+        var first = TextTable(
+            ["DOMAIN", "CLIENTS", "SHARED", "SHARING", "SIGHTINGS", "STORE", "ORPHANS"],
+            rightAligned: ["CLIENTS", "SHARED", "SHARING", "SIGHTINGS", "STORE", "ORPHANS"])
+        for domain in domains {
+            first.add([
+                domain.name, "\(domain.clients)", "\(domain.frames)", "\(domain.pagesSharing)",
+                "\(domain.sightings)",
+                ByteSize.format(domain.allocatedBytes), ByteSize.format(domain.orphanBytes),
+            ])
+        }
+        var second = TextTable(
+            ["CLIENT", "DOMAIN", "PAGES", "REFERENCES", "CONNECTION"],
+            rightAligned: ["CLIENT", "PAGES", "REFERENCES"])
+        for client in clients {
+            second.add([
+                "\(client.process)", client.domain, "\(client.pages)", "\(client.references)",
+                client.isSilent ? "closed" : "open",
+            ])
+        }
+        let processes = processes.map { "\($0)" }.joined(separator: ", ")
+        return
+            "broker: processes \(processes), \(ByteSize.format(anonymousBytes)) of its own, at \(socket)\n\n"
+            + first.text + "\n\n" + second.text
+    }
+}
+
+extension ControlClient {
+    /// Connects to a guest by its name.
+    public convenience init(guest: String, in directory: StateDirectory) throws(SupportError) {
+        switch try GuestRegistry(directory: directory).probe(guest) {
+        case .absent:
+            throw .requirement(problem: "no guest called '\(guest)' runs", advice: "see 'mingle ps'")
+        case .unreadable(let error): throw error
+        case .running: break
+        }
+        try self.init(guest: guest, path: directory.controlPath + "/" + guest)
+    }
+}

@@ -1,0 +1,82 @@
+import MingleSupport
+
+/// Turns the options of `mingle density` into a plan: finds the image, checks what can be checked.
+struct DensityPreparation {
+    private let command: DensityCommand
+    private let images: ImageProvider
+    private let console: Console
+    private let host = HostMemory()
+
+    init(command: DensityCommand) {
+        self.command = command
+        console = command.log.console
+        images = ImageProvider(console: command.log.console)
+    }
+
+    func plan() throws(SupportError) -> DensityPlan {
+        _ = try KVMDevice(container: .current())
+        let checks = RunChecks(host: host, processorCount: HostProcessors.count)
+        let (label, template, isPayload) = try template()
+        try warn(checks.cpus(command.cpus))
+        try warn(checks.memory(command.memory.bytes, isPayload: isPayload))
+        var plan = DensityPlan(template: template, image: label)
+        plan.guests = command.guests
+        plan.checksItself = label == "payload:fill"
+        plan.mode = command.sharing
+        plan.seconds = command.duration.count
+        plan.domain = command.domain
+        plan.cpuPercent = command.tuning.shareCpu
+        plan.window = command.tuning.window
+        plan.verifies = command.verify
+        plan.hasBaseline = !command.noBaseline
+        plan.hostFacts = HostDescription.json(
+            kernelMode: KernelModeProbe.run(), window: UserfaultCheck.isUsable ? "userfaultfd" : "pause")
+        try warn(plan.check(host: host))
+        return plan
+    }
+
+    private func warn(_ warnings: [String]) { for warning in warnings { console.log(.warning, warning) } }
+
+    private func template() throws(SupportError) -> (label: String, VMMInvocation, isPayload: Bool) {
+        func invocation(_ path: String) -> VMMInvocation {
+            var result = VMMInvocation(
+                name: "", memoryBytes: command.memory.bytes, cpuCount: command.cpus, kernel: path)
+            result.logLevel = command.log.logLevel.rawValue
+            return result
+        }
+        if command.image == "linux" {
+            let kernel = try images.debianKernel(.vmlinux)
+            return (kernel.label, try linux(invocation(kernel.path), kernel), false)
+        }
+        let label: String
+        let path: String
+        switch try KernelChoice(command.image) {
+        case .debian: throw .requirement(problem: "there is no image 'debian'", advice: "use --image linux")
+        case .payload(let name): (label, path) = ("payload:\(name)", try images.payload(name))
+        case .file(let file):
+            _ = try RunChecks.readableFile(file, what: "kernel")
+            (label, path) = (String(file.split(separator: "/").last ?? "kernel"), file)
+        }
+        var result = invocation(path)
+        guard try KernelFile(path: path).kind == .payload else {
+            return (label, try linux(result, nil), false)
+        }
+        result.payloadArguments = try command.arguments.map { text throws(SupportError) in
+            try PayloadArguments.join([text])
+        }
+        return (label, result, true)
+    }
+
+    /// Linux with our initial RAM disk, idle until its power button is pressed.
+    private func linux(_ start: VMMInvocation, _ kernel: ImageProvider.BootableKernel?) throws(SupportError)
+        -> VMMInvocation
+    {
+        guard command.arguments == nil else {
+            throw .requirement(problem: "--arguments are for payloads", advice: "leave them out")
+        }
+        var result = start
+        result.initrds = [try images.initramfs(for: kernel)]
+        result.commandLine = try KernelCommandLine.assemble(bare: false, image: ["mingle.hold"], user: [])
+        return result
+    }
+}

@@ -1,0 +1,199 @@
+import Foundation
+import Testing
+
+/// `mingle` with a state directory of its own.
+private final class CommandLineTool {
+    static let path = Locations.vmm.replacingOccurrences(of: "mingle-vmm", with: "mingle")
+    let folder: TemporaryFolder
+    private let environment: [String: String]
+
+    init() throws {
+        folder = try TemporaryFolder()
+        // The state directory lies in a short path: sockets' paths are bounded.
+        try FileManager.default.setAttributes([.posixPermissions: 0o700], ofItemAtPath: folder.path)
+        environment = ["XDG_RUNTIME_DIR": folder.path]
+    }
+
+    /// Starts a command; output and errors go to files.
+    func start(_ arguments: [String], output: String = "output") throws -> ChildProcess {
+        let writing = O_WRONLY | O_CREAT | O_TRUNC
+        var words = environment.map { "\($0.key)=\($0.value)" }
+        if let payloads = Locations.payloads {
+            words.append("MINGLE_SHARE=\((payloads as NSString).deletingLastPathComponent)")
+        }
+        return try ChildProcess(
+            "/usr/bin/env", words + [Self.path] + arguments,
+            streams: [
+                .file("/dev/null", O_RDONLY), .file(folder.file(output), writing),
+                .file(folder.file(output + ".errors"), writing),
+            ])
+    }
+
+    /// What a command prints; it must succeed.
+    func run(_ arguments: [String]) throws -> String {
+        let name = "run-\(UUID().uuidString)"
+        let status = try start(arguments, output: name).wait(within: 120)
+        guard status == 0 else {
+            throw Failure("mingle \(arguments): status \(status): \(folder.text(name + ".errors"))")
+        }
+        return folder.text(name)
+    }
+
+    func json(_ arguments: [String]) throws -> [String: Any] {
+        let data = Data(try run(arguments).utf8)
+        guard let object = try JSONSerialization.jsonObject(with: data) as? [String: Any] else {
+            throw Failure("mingle \(arguments) printed no object")
+        }
+        return object
+    }
+
+    /// Everything in the state directory but its own folders.
+    var leftovers: [String] {
+        let state = folder.path + "/mingle"
+        let names = (try? FileManager.default.subpathsOfDirectory(atPath: state)) ?? []
+        return names.filter { !["control", "guests", "terminal"].contains($0) }
+    }
+
+    /// Processes with our directory on their command line.
+    var processes: [String] {
+        let all = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
+        return all.filter { Int($0) != nil }.filter { number in
+            let words = FileManager.default.contents(atPath: "/proc/\(number)/cmdline") ?? Data()
+            return String(decoding: words, as: UTF8.self).contains(folder.path + "/mingle")
+        }
+    }
+}
+
+extension [String: Any] {
+    fileprivate func number(_ part: String, _ key: String) throws -> Double {
+        guard let value = (self[part] as? [String: Any])?[key] as? NSNumber else {
+            throw Failure("no number \(part).\(key)")
+        }
+        return value.doubleValue
+    }
+}
+
+extension HostKVM {
+    @Suite("mingle, sharing memory")
+    struct SharingCommands {
+        private static let fill = "zero=0.2 uniform=0.2 common=0.4 unique=0.2"
+
+        @Test("density saves what can be saved, loses nothing and leaves nothing", arguments: ["userfaultfd", "pause"])
+        func density(window: String) throws {
+            let tool = try CommandLineTool()
+            let report = tool.folder.file("report.json")
+            var arguments = [
+                "density", "--guests", "3", "--memory", "64M", "--image", "payload:fill", "--arguments", Self.fill,
+                "--duration", "5", "--verify", "--json", report,
+            ]
+            if window == "pause" { arguments += ["--window", "pause"] }
+            _ = try tool.run(arguments)
+            let json = try #require(
+                try JSONSerialization.jsonObject(with: Data(tool.folder.bytes("report.json"))) as? [String: Any])
+            let ideal = try json.number("memory", "ideal_saved_bytes")
+            // Of 61 MiB that each guest writes, all but 20 % of each and one set of the rest.
+            #expect(ideal > 100e6)
+            #expect(try json.number("memory", "counted_saved_bytes") > 0.9 * ideal)
+            #expect(try json.number("memory", "saved_bytes") > 0.9 * ideal)
+            #expect(try json.number("engine", "seconds_to_95_percent") < 5)
+            #expect(try json.number("engine", "mappings") > 0)
+            #expect(try json.number("verification", "mismatches") == 0)
+            // Each page is looked at by the payload and by its digest; pages of zeros by the payload alone.
+            #expect(try json.number("verification", "pages_checked") > 1.7 * 0.9 * json.number("memory", "touched_pages"))
+            #expect((json["guests"] as? [[String: Any]])?.count == 3)
+            #expect(tool.leftovers == [])
+            #expect(tool.processes == [])
+        }
+
+        @Test("guests of one domain share, those of their own do not")
+        func domains() throws {
+            let tool = try CommandLineTool()
+            func run(_ name: String, _ options: [String], index: Int) throws -> ChildProcess {
+                try tool.start(
+                    [
+                        "run", "--name", name, "--kernel", "payload:fill", "--memory", "32M", "--serial", "none",
+                        "--timeout", "100", "--guest-index", "\(index)", "--log-level", "info",
+                    ] + options + ["--", "common=0.6", "unique=0.2"], output: name)
+            }
+            let guests = [
+                try run("a", ["--domain", "lab"], index: 0), try run("b", ["--domain", "lab"], index: 1),
+                try run("c", [], index: 2), try run("d", [], index: 3),
+            ]
+            // 60 % of the free pages of 32 MiB are the same in both.
+            let wanted = 4000
+            let isShared = try eventually(within: 60) {
+                let domains = try tool.json(["broker", "status", "--json"])["domains"] as? [[String: Any]] ?? []
+                let lab = domains.first { $0["name"] as? String == "lab" }
+                return (lab?["pages_sharing"] as? Int ?? 0) > wanted
+            }
+            #expect(isShared)
+            let broker = try tool.json(["broker", "status", "--json"])
+            let clients = try #require(broker["clients"] as? [[String: Any]])
+            #expect(clients.count == 4)
+            for client in clients {
+                let references = client["references"] as? Int ?? -1
+                let isLab = client["domain"] as? String == "lab"
+                #expect(isLab ? references > wanted : references >= 0 && references < 100, "\(client)")
+            }
+            let stats = try tool.json(["stats", "--json"])
+            let domains = try #require(stats["domains"] as? [[String: Any]])
+            #expect(Set(domains.compactMap { $0["name"] as? String }) == ["lab", "(c)", "(d)"])
+            #expect(tool.folder.text("a.errors").contains("domain lab, window "))
+
+            // Sharing can be turned off while they run: then all of a's memory is its own again.
+            _ = try tool.run(["share", "cpu", "100%", "a"])
+            _ = try tool.run(["share", "off", "a"])
+            let isHome = try eventually(within: 60) {
+                let guests = try tool.json(["stats", "a", "--json"])["guests"] as? [[String: Any]] ?? []
+                return (guests.first?["sharing"] as? [String: Any])?["home"] as? Bool == true
+            }
+            #expect(isHome)
+            _ = try tool.run(["stop", "--all"])
+            for guest in guests { _ = try guest.wait() }
+            #expect(eventually(within: 20) { tool.processes == [] && tool.leftovers == [] })
+        }
+
+        @Test("a killed density leaves no guest, and the next command clears its files")
+        func killed() throws {
+            let tool = try CommandLineTool()
+            let density = try tool.start([
+                "density", "--guests", "2", "--memory", "32M", "--image", "payload:fill", "--arguments", "common=0.5",
+                "--duration", "60", "--no-baseline",
+            ])
+            #expect(eventually { tool.folder.text("output.errors").contains("2 of 2 guests are up") })
+            #expect(tool.processes.count >= 4)
+            density.kill(SIGKILL)
+            _ = try density.wait()
+            #expect(eventually(within: 20) { tool.processes == [] })
+            _ = try tool.run(["ps"])
+            #expect(tool.leftovers == [])
+        }
+
+        @Test("a density that is interrupted puts everything away", arguments: [SIGINT, SIGTERM])
+        func interrupted(signal: Int32) throws {
+            let tool = try CommandLineTool()
+            let density = try tool.start([
+                "density", "--guests", "2", "--memory", "32M", "--image", "payload:fill", "--arguments", "common=0.5",
+                "--duration", "60", "--no-baseline",
+            ])
+            #expect(eventually { tool.folder.text("output.errors").contains("2 of 2 guests are up") })
+            density.kill(signal)
+            #expect(try density.wait() == 128 + signal)
+            #expect(tool.processes == [])
+            #expect(tool.leftovers == [])
+        }
+
+        @Test("a guest that ends ends the experiment, with its last words")
+        func ended() throws {
+            let tool = try CommandLineTool()
+            let density = try tool.start([
+                "density", "--guests", "2", "--memory", "32M", "--image", "payload:fill", "--arguments", "bogus=1",
+            ])
+            #expect(try density.wait() == 1)
+            let errors = tool.folder.text("output.errors")
+            #expect(errors.contains("it ended before its time (status 2)") && errors.contains("bogus"), "\(errors)")
+            #expect(tool.processes == [])
+            #expect(tool.leftovers == [])
+        }
+    }
+}
