@@ -70,6 +70,10 @@ let package = Package(
             name: "IntegrationTests",
             dependencies: ["Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
             swiftSettings: tests),
+        .testTarget(
+            name: "LinuxTests",
+            dependencies: ["Hypervisor", "mingle", "mingle-vmm"],
+            swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]
 )
