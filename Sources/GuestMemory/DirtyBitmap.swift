@@ -26,7 +26,9 @@ public final class DirtyBitmap: Sendable {
     /// Takes all marks: each is seen by exactly one harvest. Adds them to `bitmap`, 64 pages a word.
     public func harvest(into bitmap: inout [UInt64]) {
         precondition(bitmap.count >= (pageCount + 63) / 64, "one bit a page")
-        for index in 0..<words.count where words.load(index) != 0 { bitmap[index] |= words.exchange(0, at: index) }
+        for index in 0..<words.count where words.load(index) != 0 {
+            bitmap[index] |= words.exchange(0, at: index)
+        }
     }
 }
 

@@ -106,7 +106,8 @@ struct GuestLoop: ~Copyable {
         if let timeLimit, now >= timeLimit {
             machine.stop()
             if let end = machine.end, end != .stopped { return outcome(end) }
-            return Outcome(end: .stopped, status: 124, explanation: "stopped at the time limit of \(options.timeout) s")
+            return Outcome(
+                end: .stopped, status: 124, explanation: "stopped at the time limit of \(options.timeout) s")
         }
         guard let current = stopping else { return nil }
         if now >= current.deadline { return stop(after: current.signal) }

@@ -43,5 +43,7 @@ final class GuestRecord {
 /// Two running guests cannot have one name.
 struct NameTaken: Error, CustomStringConvertible {
     let name: String
-    var description: String { "a guest named '\(name)' is running: choose another --name, or `mingle stop \(name)`" }
+    var description: String {
+        "a guest named '\(name)' is running: choose another --name, or `mingle stop \(name)`"
+    }
 }

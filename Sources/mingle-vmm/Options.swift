@@ -42,12 +42,15 @@ struct Options {
                 continue
             }
             guard option.hasPrefix("--") else { throw UsageError("unexpected argument '\(option)'") }
-            guard let value = rest.popFirst() else { throw UsageError("\(option) needs a value, or is unknown") }
+            guard let value = rest.popFirst() else {
+                throw UsageError("\(option) needs a value, or is unknown")
+            }
             try set(option, value)
         }
         guard !configuration.kernelPath.isEmpty else { throw UsageError("--kernel is missing") }
         guard configuration.name.isPlainName else {
-            throw UsageError("--name \(configuration.name): use letters, digits, '.', '_' and '-', at most 64")
+            throw UsageError(
+                "--name \(configuration.name): use letters, digits, '.', '_' and '-', at most 64")
         }
     }
 
@@ -72,7 +75,9 @@ struct Options {
         case "--report": reportPath = value
         case "--image": imageLabel = value
         case "--log-level":
-            guard let level = Logger.Level(rawValue: value) else { throw UsageError("--log-level \(value) is unknown") }
+            guard let level = Logger.Level(rawValue: value) else {
+                throw UsageError("--log-level \(value) is unknown")
+            }
             logLevel = level
         default: throw UsageError("unknown option \(option)")
         }
@@ -88,7 +93,9 @@ struct Options {
     }
 
     private func number<T: FixedWidthInteger>(_ option: String, _ value: String) throws(UsageError) -> T {
-        guard let number = T(value) else { throw UsageError("\(option) \(value): not a whole number in range") }
+        guard let number = T(value) else {
+            throw UsageError("\(option) \(value): not a whole number in range")
+        }
         return number
     }
 
@@ -123,7 +130,8 @@ extension String {
             && utf8.allSatisfy { byte in
                 switch byte {
                 case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-                    UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"):
+                    UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."), UInt8(ascii: "_"),
+                    UInt8(ascii: "-"):
                     true
                 default: false
                 }

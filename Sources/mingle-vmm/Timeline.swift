@@ -46,7 +46,9 @@ final class Timeline: Sendable {
     /// The fields of the report that are times, as JSON members.
     func json(built: UInt64, ended: UInt64) -> String {
         state.withLock { state in
-            let rings = state.rings.map { "{\"number\": \($0.number), \"processor\": \($0.processor), \"ns\": \($0.at)}" }
+            let rings = state.rings.map {
+                "{\"number\": \($0.number), \"processor\": \($0.processor), \"ns\": \($0.at)}"
+            }
             return """
                   "started_ns": \(started),
                   "built_ns": \(built),

@@ -21,5 +21,7 @@ final class AtomicWords: @unchecked Sendable {
     func load(_ index: Int) -> UInt64 { unsafe mingle_load64(pointer(index)) }
     func or(_ bits: UInt64, at index: Int) { unsafe mingle_atomic_or64(pointer(index), bits) }
     func add(_ value: UInt64, at index: Int) { unsafe mingle_atomic_add64(pointer(index), value) }
-    func exchange(_ value: UInt64, at index: Int) -> UInt64 { unsafe mingle_atomic_exchange64(pointer(index), value) }
+    func exchange(_ value: UInt64, at index: Int) -> UInt64 {
+        unsafe mingle_atomic_exchange64(pointer(index), value)
+    }
 }

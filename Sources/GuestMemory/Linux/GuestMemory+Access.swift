@@ -38,13 +38,15 @@ extension GuestMemory {
     public func store<T: FixedWidthInteger & UnsignedInteger>(
         _ value: T, at address: GuestAddress
     ) throws(GuestMemoryError) {
-        try write((0..<MemoryLayout<T>.size).map { UInt8(truncatingIfNeeded: value >> T($0 * 8)) }, at: address)
+        try write(
+            (0..<MemoryLayout<T>.size).map { UInt8(truncatingIfNeeded: value >> T($0 * 8)) }, at: address)
     }
 
     /// Reads `count` bytes of a file straight into guest memory, with no copy on the way.
     /// - Throws: `shortFile` when the file ends first.
     public func readFile(
-        _ descriptor: borrowing OwnedDescriptor, at fileOffset: UInt64, count: UInt64, to address: GuestAddress
+        _ descriptor: borrowing OwnedDescriptor, at fileOffset: UInt64, count: UInt64,
+        to address: GuestAddress
     ) throws(GuestMemoryError) {
         if count == 0 { return }
         let offset = try offset(of: address, count: count)

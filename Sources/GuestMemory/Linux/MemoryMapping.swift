@@ -27,7 +27,8 @@ public struct MemoryMapping: ~Copyable, @unchecked Sendable {
     public static func anonymous(sizeInBytes: UInt64) throws(LinuxError) -> MemoryMapping {
         try MemoryMapping(
             sizeInBytes: sizeInBytes, protection: PROT_READ | PROT_WRITE,
-            flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, descriptor: -1, subject: "\(sizeInBytes) bytes")
+            flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, descriptor: -1,
+            subject: "\(sizeInBytes) bytes")
     }
 
     /// What a driver shares through its descriptor (kvm_run, for one), readable and writable.
@@ -47,7 +48,9 @@ public struct MemoryMapping: ~Copyable, @unchecked Sendable {
         }
         // SAFETY: no fixed address, so no existing mapping is touched; the result is checked.
         let address = unsafe mmap(nil, size, /* prot: */ protection, /* flags: */ flags, descriptor, 0)
-        guard let address = unsafe address, unsafe address != MAP_FAILED else { throw .current("mmap", subject) }
+        guard let address = unsafe address, unsafe address != MAP_FAILED else {
+            throw .current("mmap", subject)
+        }
         unsafe base = address
         self.sizeInBytes = size
     }

@@ -54,19 +54,22 @@ public final class Monitor<State>: @unchecked Sendable {
     /// - Parameter deadline: nanoseconds of the monotonic clock; nil waits for ever.
     /// - Returns: nil when the deadline passed first.
     public func wait<Result>(until deadline: UInt64? = nil, _ body: (inout State) -> Result?) -> Result? {
-        withLock { state in
-            while true {
-                if let result = body(&state) { return result }
-                guard let deadline else {
-                    // SAFETY: the lock is held by this thread.
-                    unsafe pthread_cond_wait(condition, mutex)
-                    continue
-                }
-                var time = timespec(
-                    tv_sec: Int(deadline / 1_000_000_000), tv_nsec: Int(deadline % 1_000_000_000))
-                // SAFETY: the lock is held by this thread; `time` is a live local.
-                if unsafe pthread_cond_timedwait(condition, mutex, &time) == ETIMEDOUT { return body(&state) }
+        // SAFETY: as in withLock.
+        unsafe pthread_mutex_lock(mutex)
+        defer { unsafe pthread_mutex_unlock(mutex) }
+        while true {
+            // Each look is an access of its own: others change the state during the wait, which one access that spans
+            // it would let the compiler rule out.
+            if let result = body(&state) { return result }
+            guard let deadline else {
+                // SAFETY: the lock is held by this thread.
+                unsafe pthread_cond_wait(condition, mutex)
+                continue
             }
+            var time = timespec(
+                tv_sec: Int(deadline / 1_000_000_000), tv_nsec: Int(deadline % 1_000_000_000))
+            // SAFETY: the lock is held by this thread; `time` is a live local.
+            if unsafe pthread_cond_timedwait(condition, mutex, &time) == ETIMEDOUT { return body(&state) }
         }
     }
 

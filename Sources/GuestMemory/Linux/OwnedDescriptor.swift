@@ -10,7 +10,9 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
     public init(adopting number: Int32) { self.number = number }
 
     /// Opens a file close-on-exec.
-    public static func open(_ path: String, flags: Int32, mode: UInt32 = 0o600) throws(LinuxError) -> OwnedDescriptor {
+    public static func open(_ path: String, flags: Int32, mode: UInt32 = 0o600) throws(LinuxError)
+        -> OwnedDescriptor
+    {
         // SAFETY: the path is a NUL-terminated copy for the time of the call.
         OwnedDescriptor(adopting: try checked(unsafe mingle_open(path, flags, mode), "open", path))
     }
@@ -19,7 +21,8 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
     public static func memoryFile(named name: String) throws(LinuxError) -> OwnedDescriptor {
         let flags = UInt32(MFD_CLOEXEC) | UInt32(MFD_ALLOW_SEALING)
         // SAFETY: the name is a NUL-terminated copy for the time of the call.
-        return OwnedDescriptor(adopting: try checked(unsafe mingle_memfd_create(name, flags), "memfd_create", name))
+        return OwnedDescriptor(
+            adopting: try checked(unsafe mingle_memfd_create(name, flags), "memfd_create", name))
     }
 
     /// A counter that poll(2) can wait for (eventfd(2)), non-blocking.
@@ -44,11 +47,16 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
     }
 
     /// Size in bytes of the file behind it.
-    public func fileSize() throws(LinuxError) -> UInt64 {
+    public func fileSize() throws(LinuxError) -> UInt64 { UInt64(max(0, try status().st_size)) }
+
+    /// Whether it is a file with bytes at offsets: no directory, FIFO, socket or device.
+    public func isRegularFile() throws(LinuxError) -> Bool { try status().st_mode & S_IFMT == S_IFREG }
+
+    private func status() throws(LinuxError) -> stat {
         var status = stat()
         // SAFETY: fstat fills a live local.
         guard unsafe fstat(number, &status) == 0 else { throw .current("fstat") }
-        return UInt64(max(0, status.st_size))
+        return status
     }
 
     /// Sets the size in bytes (ftruncate(2)).
@@ -63,7 +71,9 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
     }
 
     /// As ``read(count:at:)``, of a descriptor that somebody keeps open meanwhile.
-    public static func readBytes(of number: Int32, count: Int, at offset: UInt64) throws(LinuxError) -> [UInt8] {
+    public static func readBytes(of number: Int32, count: Int, at offset: UInt64) throws(LinuxError)
+        -> [UInt8]
+    {
         guard count >= 0, offset <= UInt64(Int64.max) - UInt64(count) else {
             throw LinuxError(operation: "pread", code: EINVAL)
         }

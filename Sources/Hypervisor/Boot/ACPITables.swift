@@ -1,7 +1,7 @@
 internal import GuestMemory
 
 /// A device that the guest's kernel finds by the DSDT.
-struct ACPIDevice: Equatable, Sendable {
+struct ACPIDevice: Sendable {
     /// Four characters, unique below \_SB.
     let name: String
     /// _HID, a string ("LNRO0005") or an EISA id ("PNP0501").
@@ -11,10 +11,6 @@ struct ACPIDevice: Equatable, Sendable {
     var memory: GuestRange?
     /// GSI; edge triggered for ISA devices, level triggered for windows of memory.
     var interrupt: UInt32?
-
-    static func == (left: Self, right: Self) -> Bool {
-        left.name == right.name && left.hardwareID == right.hardwareID && left.uniqueID == right.uniqueID
-    }
 }
 
 /// RSDP, XSDT, FADT, FACS-less, MADT and DSDT (ACPI 6.5, chapter 5) for ``Layout/acpiTables``.
@@ -42,7 +38,8 @@ struct ACPITables {
         for (offset, byte) in root.enumerated() { image.set(byte, at: offset) }
         bytes = image.bytes
         precondition(
-            Layout.acpiTables.value + UInt64(bytes.count) <= Layout.highMemoryBase.value, "the tables fit their area")
+            Layout.acpiTables.value + UInt64(bytes.count) <= Layout.highMemoryBase.value,
+            "the tables fit their area")
     }
 
     /// A table with its header (ACPI 6.5, 5.2.6) and checksum.

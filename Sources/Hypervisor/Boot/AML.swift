@@ -45,7 +45,8 @@ enum AML {
 
     /// EISA ids are packed into 32 bits; anything else is a string.
     private static func hardwareID(_ text: String) -> [UInt8] {
-        guard text.hasPrefix("PNP"), text.utf8.count == 7, let number = UInt32(text.dropFirst(3), radix: 16) else {
+        guard text.hasPrefix("PNP"), text.utf8.count == 7, let number = UInt32(text.dropFirst(3), radix: 16)
+        else {
             return [0x0D] + Array(text.utf8) + [0]
         }
         let letters = text.utf8.prefix(3).map { UInt32($0) - 0x40 }
@@ -57,7 +58,9 @@ enum AML {
         return value.bytes
     }
 
-    private static func name(_ name: String, _ value: [UInt8]) -> [UInt8] { [0x08] + Array(name.utf8) + value }
+    private static func name(_ name: String, _ value: [UInt8]) -> [UInt8] {
+        [0x08] + Array(name.utf8) + value
+    }
     private static func byte(_ value: UInt8) -> [UInt8] { [0x0A, value] }
     private static func scope(_ name: String, _ body: [UInt8]) -> [UInt8] {
         [0x10] + withLength([0x5C] + Array(name.utf8) + body)
@@ -79,7 +82,9 @@ enum AML {
             if width == 1, total < 64 { return [UInt8(total)] + body }
             if width > 1, total < 1 << (4 + 8 * (width - 1)) {
                 var lead = [UInt8((width - 1) << 6 | total & 0x0F)]
-                for index in 0..<width - 1 { lead.append(UInt8(truncatingIfNeeded: total >> (4 + 8 * index))) }
+                for index in 0..<width - 1 {
+                    lead.append(UInt8(truncatingIfNeeded: total >> (4 + 8 * index)))
+                }
                 return lead + body
             }
         }

@@ -23,6 +23,7 @@ struct ELFImage {
 
     static let magic: [UInt8] = [0x7F, 0x45, 0x4C, 0x46]
     private static let maximumHeaders = 128
+    /// Bytes of all notes together; kernels have some hundred.
     private static let maximumNotes: UInt64 = 1 << 20
 
     /// - Parameters: the file and its size; `name` for messages.
@@ -44,14 +45,19 @@ struct ELFImage {
         entry = header.u64(24)
         var segments: [Segment] = []
         var notes: [ELFNote] = []
+        var noteSize: UInt64 = 0
         for index in 0..<count {
             let program = ByteSlice(table.bytes, base: index * 56)
             let (type, offset, size) = (program.u32(0), program.u64(8), program.u64(32))
             if type == 1, program.u64(40) > 0 {
                 segments.append(try Self.segment(program, reader))
             } else if type == 4 {
-                guard size <= Self.maximumNotes else { throw reader.bad("notes of \(size) bytes") }
-                notes += try ELFNote.parse(reader.bytes(at: offset, count: Int(size), what: "notes").bytes, reader)
+                guard size <= Self.maximumNotes - noteSize else {
+                    throw reader.bad("notes of \(size) bytes and more")
+                }
+                noteSize += size
+                notes += try ELFNote.parse(
+                    reader.bytes(at: offset, count: Int(size), what: "notes").bytes, reader)
             }
         }
         segments.sort { $0.range.start < $1.range.start }
@@ -61,18 +67,34 @@ struct ELFImage {
         guard !segments.isEmpty else { throw reader.bad("nothing to load: no PT_LOAD segment") }
         self.segments = segments
         pvhEntry = notes.first { $0.name == "Xen" && $0.type == 18 }.flatMap { $0.integer() }
-        payloadVersion = notes.first { $0.name == "Mingle" && $0.type == 1 }.flatMap { $0.integer() }
+        payloadVersion = try notes.first { $0.name == "Mingle" && $0.type == 1 }.map {
+            note throws(HypervisorError) in
+            guard note.descriptor.count == 8, ByteSlice(note.descriptor).u32(4) == 0 else {
+                throw reader.bad("its Mingle note is not of 8 bytes with flags 0")
+            }
+            return ByteSlice(note.descriptor).u32(0)
+        }
     }
 
-    private static func segment(_ program: ByteSlice, _ reader: borrowing ImageReader) throws(HypervisorError) -> Segment {
+    private static func segment(_ program: ByteSlice, _ reader: borrowing ImageReader) throws(HypervisorError)
+        -> Segment
+    {
         let (offset, address) = (program.u64(8), program.u64(24))
         let (sizeInFile, sizeInMemory) = (program.u64(32), program.u64(40))
-        guard sizeInFile <= sizeInMemory, let range = GuestRange(start: GuestAddress(address), sizeInBytes: sizeInMemory)
+        guard sizeInFile <= sizeInMemory,
+            let range = GuestRange(start: GuestAddress(address), sizeInBytes: sizeInMemory)
         else { throw reader.bad("a segment of \(sizeInFile) bytes in \(sizeInMemory) at 0x\(hex(address))") }
         guard offset <= reader.size, sizeInFile <= reader.size - offset else {
-            throw reader.bad("truncated: a segment needs bytes up to \(offset) + \(sizeInFile), the file has \(reader.size)")
+            throw reader.bad(
+                "truncated: a segment needs bytes up to \(offset) + \(sizeInFile), the file has \(reader.size)"
+            )
         }
         return Segment(fileOffset: offset, sizeInFile: sizeInFile, range: range)
+    }
+
+    /// Whether an address that a vCPU is to start at was loaded.
+    func contains(_ address: UInt64) -> Bool {
+        segments.contains { $0.range.start.value <= address && address < $0.range.end.value }
     }
 
     /// Reads all segments into guest memory, each straight from the file.
@@ -86,7 +108,8 @@ struct ELFImage {
                         + " above 1 MiB: give it more --memory")
             }
             try memoryAccess { () throws(GuestMemoryError) in
-                try memory.readFile(file, at: segment.fileOffset, count: segment.sizeInFile, to: segment.range.start)
+                try memory.readFile(
+                    file, at: segment.fileOffset, count: segment.sizeInFile, to: segment.range.start)
             }
         }
     }
@@ -101,7 +124,8 @@ struct ELFNote: Equatable {
     /// The descriptor's first 32 bits, little endian.
     func integer() -> UInt32? { descriptor.count >= 4 ? ByteSlice(descriptor).u32(0) : nil }
 
-    static func parse(_ bytes: [UInt8], _ reader: borrowing ImageReader) throws(HypervisorError) -> [ELFNote] {
+    static func parse(_ bytes: [UInt8], _ reader: borrowing ImageReader) throws(HypervisorError) -> [ELFNote]
+    {
         var notes: [ELFNote] = []
         var position = 0
         while bytes.count - position >= 12 {
@@ -114,7 +138,9 @@ struct ELFNote: Equatable {
             }
             let name = bytes[nameStart..<nameStart + nameSize].prefix { $0 != 0 }
             notes.append(
-                ELFNote(name: String(decoding: name, as: UTF8.self), type: type, descriptor: Array(bytes[start..<start + size])))
+                ELFNote(
+                    name: String(decoding: name, as: UTF8.self), type: type,
+                    descriptor: Array(bytes[start..<start + size])))
             position = start + (size + 3) & ~3
         }
         return notes

@@ -12,7 +12,9 @@ struct GuestLoader {
         let path = configuration.kernelPath
         let file = try openImage(path)
         let reader = try ImageReader(file, name: path)
-        let isELF = reader.size >= 4 ? try reader.bytes(at: 0, count: 4, what: "magic").bytes == ELFImage.magic : false
+        let isELF =
+            reader.size >= 4
+            ? try reader.bytes(at: 0, count: 4, what: "magic").bytes == ELFImage.magic : false
         let entry: EntryPoint
         switch configuration.bootProtocol {
         case .payload: entry = try loadPayload(file)
@@ -35,7 +37,8 @@ struct GuestLoader {
         // Below this no kernel unpacks itself; the message beats a guest that dies without a word.
         guard memory.sizeInBytes >= 16 << 20 else {
             throw .invalidConfiguration(
-                "\(memory.sizeInBytes >> 20) MiB of memory are too few for a Linux guest: give it at least 32")
+                "\(memory.sizeInBytes >> 20) MiB of memory are too few for a Linux guest: give it at least 32"
+            )
         }
         return try LinuxBoot(
             memory: memory, commandLine: configuration.commandLine, initrdPaths: configuration.initrdPaths)
@@ -65,10 +68,13 @@ struct GuestLoader {
             processorCount: configuration.processorCount,
             devices: [
                 ACPIDevice(
-                    name: "COM1", hardwareID: "PNP0501", ports: [(Layout.serial, 8)], interrupt: Layout.serialInterrupt),
+                    name: "COM1", hardwareID: "PNP0501", ports: [(Layout.serial, 8)],
+                    interrupt: Layout.serialInterrupt),
                 ACPIDevice(name: "RTC_", hardwareID: "PNP0B00", ports: [(Layout.cmos, 2)], interrupt: 8),
                 ACPIDevice(name: "PEVT", hardwareID: "QEMU0001", ports: [(Layout.panic, 1)]),
             ])
-        try memoryAccess { () throws(GuestMemoryError) in try memory.write(tables.bytes, at: Layout.acpiTables) }
+        try memoryAccess { () throws(GuestMemoryError) in
+            try memory.write(tables.bytes, at: Layout.acpiTables)
+        }
     }
 }

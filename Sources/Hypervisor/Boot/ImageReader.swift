@@ -16,7 +16,8 @@ struct ImageReader: ~Copyable {
     /// - Throws: `badImage` when the file has not that many bytes there.
     func bytes(at offset: UInt64, count: Int, what: String) throws(HypervisorError) -> ByteSlice {
         guard offset <= size, UInt64(count) <= size - offset else {
-            throw bad("truncated: its \(what) should be \(count) bytes at \(offset), but the file has \(size)")
+            throw bad(
+                "truncated: its \(what) should be \(count) bytes at \(offset), but the file has \(size)")
         }
         let bytes = try hypervisorSystem { () throws(LinuxError) in
             try OwnedDescriptor.readBytes(of: number, count: count, at: offset)
@@ -38,7 +39,9 @@ struct ByteSlice {
     }
     var count: Int { bytes.count - base }
     subscript(offset: Int) -> UInt8 { bytes[base + offset] }
-    subscript(range: Range<Int>) -> ArraySlice<UInt8> { bytes[base + range.lowerBound..<base + range.upperBound] }
+    subscript(range: Range<Int>) -> ArraySlice<UInt8> {
+        bytes[base + range.lowerBound..<base + range.upperBound]
+    }
     func u16(_ offset: Int) -> UInt16 { UInt16(self[offset]) | UInt16(self[offset + 1]) << 8 }
     func u32(_ offset: Int) -> UInt32 { UInt32(u16(offset)) | UInt32(u16(offset + 2)) << 16 }
     func u64(_ offset: Int) -> UInt64 { UInt64(u32(offset)) | UInt64(u32(offset + 4)) << 32 }
@@ -60,6 +63,8 @@ struct ByteWriter {
     }
     /// Overwrites bytes that are there already.
     mutating func set<T: FixedWidthInteger>(_ value: T, at offset: Int) {
-        for index in 0..<T.bitWidth / 8 { bytes[offset + index] = UInt8(truncatingIfNeeded: value >> T(index * 8)) }
+        for index in 0..<T.bitWidth / 8 {
+            bytes[offset + index] = UInt8(truncatingIfNeeded: value >> T(index * 8))
+        }
     }
 }

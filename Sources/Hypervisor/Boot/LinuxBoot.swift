@@ -29,7 +29,8 @@ struct LinuxBoot {
         map = MemoryMap(of: memory)
         guard commandLine.utf8.count <= Layout.commandLineLimit, !commandLine.utf8.contains(0) else {
             throw .invalidConfiguration(
-                "the kernel command line has \(commandLine.utf8.count) bytes; x86 Linux takes \(Layout.commandLineLimit), without NUL")
+                "the kernel command line has \(commandLine.utf8.count) bytes; x86 Linux takes \(Layout.commandLineLimit), without NUL"
+            )
         }
     }
 
@@ -38,16 +39,22 @@ struct LinuxBoot {
         _ file: borrowing OwnedDescriptor, name: String, allowPVH: Bool, requirePVH: Bool
     ) throws(HypervisorError) -> EntryPoint {
         let image = try ELFImage(file, name: name)
-        if requirePVH, image.pvhEntry == nil { throw .badImage("\(name): has no PVH note: boot it with --boot linux64") }
+        if requirePVH, image.pvhEntry == nil {
+            throw .badImage("\(name): has no PVH note: boot it with --boot linux64")
+        }
+        let start = (allowPVH ? image.pvhEntry.map(UInt64.init) : nil) ?? image.entry
+        guard image.contains(start) else {
+            throw .badImage("\(name): its entry point 0x\(hex(start)) is in no segment")
+        }
         try image.load(file, name: name, into: memory)
         let initrd = try loadInitrd(above: image.end, limit: GuestAddress(0x7FFF_FFFF))
         try writeCommandLine()
-        if allowPVH, let entry = image.pvhEntry {
+        if allowPVH, image.pvhEntry != nil {
             try writeStartInfo(initrd: initrd)
-            return EntryPoint(address: UInt64(entry), mode: .pvh(startInfo: Layout.startInfo))
+            return EntryPoint(address: start, mode: .pvh(startInfo: Layout.startInfo))
         }
         try writeBootParameters(setupHeader: nil, initrd: initrd)
-        return try linux64(entry: image.entry)
+        return try linux64(entry: start)
     }
 
     /// A bzImage by its 64-bit entry (Linux's Documentation/arch/x86/boot.rst).
@@ -85,7 +92,9 @@ struct LinuxBoot {
     // MARK: initrd
 
     /// Reads all initrds, one behind the other, as high as they may be; Linux takes concatenated archives.
-    private func loadInitrd(above kernelEnd: GuestAddress, limit: GuestAddress) throws(HypervisorError) -> GuestRange? {
+    private func loadInitrd(above kernelEnd: GuestAddress, limit: GuestAddress) throws(HypervisorError)
+        -> GuestRange?
+    {
         if initrdPaths.isEmpty { return nil }
         var sizes: [UInt64] = []
         var total: UInt64 = 0
@@ -94,7 +103,9 @@ struct LinuxBoot {
             let size = try hypervisorSystem { () throws(LinuxError) in try file.fileSize() }
             // Archives begin at multiples of four.
             let (sum, overflow) = total.addingReportingOverflow((size &+ 3) & ~3)
-            guard size > 0, !overflow else { throw .badImage("\(path): an empty or absurd initrd of \(size) bytes") }
+            guard size > 0, !overflow else {
+                throw .badImage("\(path): an empty or absurd initrd of \(size) bytes")
+            }
             total = sum
             sizes.append(size)
         }
@@ -172,7 +183,9 @@ struct LinuxBoot {
             page.set(entry.range.sizeInBytes, at: offset + 8)
             page.set(entry.kind.rawValue, at: offset + 16)
         }
-        try memoryAccess { () throws(GuestMemoryError) in try memory.write(page.bytes, at: Layout.bootParameters) }
+        try memoryAccess { () throws(GuestMemoryError) in
+            try memory.write(page.bytes, at: Layout.bootParameters)
+        }
     }
 }
 
@@ -199,14 +212,20 @@ struct BzImageHeader {
         let version = header.u16(0x206)
         guard version >= 0x20C, header[0x211] & 1 != 0, header.u16(0x236) & 1 != 0 else {
             throw reader.bad(
-                "a bzImage of protocol \(version >> 8).\(version & 0xff) without a 64-bit entry: Linux 3.8 or later is needed")
+                "a bzImage of protocol \(version >> 8).\(version & 0xff) without a 64-bit entry: Linux 3.8 or later is needed"
+            )
         }
         let sectors = header[0x1F1] == 0 ? 4 : UInt64(header[0x1F1])
         kernelOffset = (sectors + 1) * 512
-        guard kernelOffset < reader.size else { throw reader.bad("truncated: ends before its kernel part") }
+        // The 64-bit entry is 0x200 bytes into the kernel part.
+        guard reader.size > kernelOffset + 0x200 else {
+            throw reader.bad("truncated: ends before its kernel's entry")
+        }
         kernelSize = reader.size - kernelOffset
         let preferred = header.u64(0x258)
-        guard preferred >= Layout.highMemoryBase.value, preferred < Layout.holeStart.value, Page.isAligned(preferred) else {
+        guard preferred >= Layout.highMemoryBase.value, preferred < Layout.holeStart.value,
+            Page.isAligned(preferred)
+        else {
             throw reader.bad("wants to be loaded at 0x\(hex(preferred))")
         }
         loadAddress = GuestAddress(preferred)
@@ -218,9 +237,11 @@ struct BzImageHeader {
     }
 }
 
-/// Opens a kernel or initrd that the user named.
+/// Opens a kernel or initrd that the user named. Without O_NONBLOCK a FIFO would hold us until somebody writes to it.
 func openImage(_ path: String) throws(HypervisorError) -> OwnedDescriptor {
-    do throws(LinuxError) { return try OwnedDescriptor.open(path, flags: O_RDONLY) } catch {
-        throw .badImage("\(path): \(LinuxError.message(error.code))")
-    }
+    do throws(LinuxError) {
+        let file = try OwnedDescriptor.open(path, flags: O_RDONLY | O_NONBLOCK | O_NOCTTY)
+        if try file.isRegularFile() { return file }
+    } catch { throw .badImage("\(path): \(LinuxError.message(error.code))") }
+    throw .badImage("\(path): not a regular file")
 }

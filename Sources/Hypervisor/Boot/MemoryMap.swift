@@ -16,7 +16,8 @@ struct MemoryMap: Equatable {
     init(of memory: GuestMemory) {
         var entries: [Entry] = []
         func add(_ start: GuestAddress, _ end: GuestAddress, _ kind: Kind) {
-            guard start < end, let range = GuestRange(start: start, sizeInBytes: end.value - start.value) else { return }
+            guard start < end, let range = GuestRange(start: start, sizeInBytes: end.value - start.value)
+            else { return }
             entries.append(Entry(range: range, kind: kind))
         }
         let lowEnd = memory.regions[0].range.end

@@ -16,16 +16,18 @@ struct PageTables {
     /// Root, for CR3.
     let root = Layout.pageTables
 
-    /// Maps the low 4 GiB (RAM and device space), and all RAM above.
+    /// Maps the low 4 GiB (RAM and device space), and for user mode all RAM above; kernels map that themselves.
     /// - Parameter forUserMode: reachable from ring 3, accessed and dirty bits preset, page 0 left out.
     /// - Throws: `invalidConfiguration` when the tables do not fit under 640 KiB.
     init(in memory: GuestMemory, forUserMode: Bool) throws(HypervisorError) {
-        let top = max(memory.regions.last?.range.end.value ?? 0, Layout.fourGiB.value)
+        let end = forUserMode ? memory.regions.last?.range.end.value ?? 0 : 0
+        let top = max(end, Layout.fourGiB.value)
         let gibCount = (top + Self.gib - 1) / Self.gib
         let firstDirectory = root.value + 2 * Page.size
         let firstTable = firstDirectory + gibCount * Page.size
         guard gibCount <= 512, firstTable + Page.size <= Layout.lowMemoryEnd.value else {
-            throw .invalidConfiguration("a payload can have at most 128 GiB of memory")
+            throw .invalidConfiguration(
+                "\(memory.sizeInBytes >> 30) GiB of memory: a payload can have at most 140")
         }
         let access = Entry.present | Entry.writable | (forUserMode ? Entry.user : 0)
         let used = forUserMode ? Entry.accessed | Entry.dirty : 0

@@ -19,11 +19,13 @@ struct PayloadBoot {
             throw .badImage("\(name): not a payload: it has no Mingle note (see guests/README.md)")
         }
         guard version == Self.abiVersion else {
-            throw .badImage("\(name): a payload of ABI \(version); this version of mingle runs ABI \(Self.abiVersion)")
+            throw .badImage(
+                "\(name): a payload of ABI \(version); this version of mingle runs ABI \(Self.abiVersion)")
         }
         try image.load(file, name: name, into: memory)
-        guard image.segments.contains(where: { $0.range.start.value <= image.entry && image.entry < $0.range.end.value })
-        else { throw .badImage("\(name): its entry point 0x\(hex(image.entry)) is in no segment") }
+        guard image.contains(image.entry) else {
+            throw .badImage("\(name): its entry point 0x\(hex(image.entry)) is in no segment")
+        }
         let arguments = Array(options.arguments.utf8)
         guard arguments.count <= Self.argumentsLimit, !arguments.contains(0) else {
             throw .invalidConfiguration(
@@ -31,19 +33,24 @@ struct PayloadBoot {
         }
         let low = memory.regions[0].range
         guard let stacks = Page.roundUp(image.end.value),
-            let free = GuestAddress(stacks).advanced(by: UInt64(processorCount) * Self.stackSize), free < low.end
+            let free = GuestAddress(stacks).advanced(by: UInt64(processorCount) * Self.stackSize),
+            free < low.end
         else {
-            throw .badImage("\(name): no room for stacks behind it in \(memory.sizeInBytes >> 20) MiB: give it more --memory")
+            throw .badImage(
+                "\(name): no room for stacks behind it in \(memory.sizeInBytes >> 20) MiB: give it more --memory"
+            )
         }
         let tables = try PageTables(in: memory, forUserMode: true)
         try memoryAccess { () throws(GuestMemoryError) in
-            try memory.write(information(freeStart: free, argumentCount: arguments.count), at: Layout.payloadInformation)
+            try memory.write(
+                information(freeStart: free, argumentCount: arguments.count), at: Layout.payloadInformation)
             try memory.write(arguments + [0], at: Layout.payloadArguments)
         }
         return EntryPoint(
             address: image.entry,
             mode: .payload(
-                information: Layout.payloadInformation, stacks: GuestAddress(stacks), pageTables: tables.root))
+                information: Layout.payloadInformation, stacks: GuestAddress(stacks), pageTables: tables.root)
+        )
     }
 
     /// Initial stack pointer of a vCPU: as after a call whose return address is 0.

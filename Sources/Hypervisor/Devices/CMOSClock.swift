@@ -10,13 +10,13 @@ final class CMOSClock: PortDevice {
     }
     private let state = Monitor(State())
 
-    func read(offset: UInt16, size: Int, by vcpu: VirtualCPU) -> UInt32 {
+    func read(offset: UInt16, size: Int, by vcpu: any ProcessorContext) -> UInt32 {
         guard size == 1, offset == 1 else { return UInt32.max }
         let now = Int(time(nil))
         return state.withLock { UInt32(Self.value($0.index, $0.memory, secondsSince1970: now)) }
     }
 
-    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: VirtualCPU) {
+    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: any ProcessorContext) {
         guard size == 1 else { return }
         state.withLock { state in
             let byte = UInt8(truncatingIfNeeded: value)

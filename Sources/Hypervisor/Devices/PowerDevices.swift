@@ -34,7 +34,7 @@ final class ACPIPowerDevice: PortDevice {
     /// Whether the guest's ACPI driver listens to the button.
     var powerButtonIsHandled: Bool { state.withLock { $0.enable & Event.powerButton != 0 } }
 
-    func read(offset: UInt16, size: Int, by vcpu: VirtualCPU) -> UInt32 {
+    func read(offset: UInt16, size: Int, by vcpu: any ProcessorContext) -> UInt32 {
         if offset >= 8 {
             let ticks = timerTicks() >> (UInt64(offset - 8) * 8)
             return UInt32(truncatingIfNeeded: ticks)
@@ -45,7 +45,7 @@ final class ACPIPowerDevice: PortDevice {
         }
     }
 
-    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: VirtualCPU) {
+    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: any ProcessorContext) {
         var off = false
         state.withLock { state in
             for byte in 0..<UInt16(size) {
@@ -76,22 +76,23 @@ final class ACPIPowerDevice: PortDevice {
 
     private func timerTicks() -> UInt64 {
         let now = monotonicNanoseconds()
-        return now / 1_000_000_000 &* Self.timerFrequency &+ now % 1_000_000_000 &* Self.timerFrequency / 1_000_000_000
+        return now / 1_000_000_000 &* Self.timerFrequency &+ now % 1_000_000_000 &* Self.timerFrequency
+            / 1_000_000_000
     }
 }
 
 /// The part of the i8042 that PCs reset by: pulse command 0xFE on port 0x64. Its status says: nothing there.
 final class KeyboardController: PortDevice {
-    func read(offset: UInt16, size: Int, by vcpu: VirtualCPU) -> UInt32 { 0 }
-    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: VirtualCPU) {
+    func read(offset: UInt16, size: Int, by vcpu: any ProcessorContext) -> UInt32 { 0 }
+    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: any ProcessorContext) {
         if value & 0xff == 0xFE { vcpu.end(.rebooted) }
     }
 }
 
 /// The reset control register at port 0xCF9: bit 2 resets.
 final class ResetControl: PortDevice {
-    func read(offset: UInt16, size: Int, by vcpu: VirtualCPU) -> UInt32 { 0 }
-    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: VirtualCPU) {
+    func read(offset: UInt16, size: Int, by vcpu: any ProcessorContext) -> UInt32 { 0 }
+    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: any ProcessorContext) {
         if value & 4 != 0 { vcpu.end(.rebooted) }
     }
 }
@@ -99,8 +100,8 @@ final class ResetControl: PortDevice {
 /// The pvpanic device (QEMU's docs/specs/pvpanic): a read gives the events it takes, a write reports one.
 final class PanicDevice: PortDevice {
     private static let panicked: UInt32 = 1
-    func read(offset: UInt16, size: Int, by vcpu: VirtualCPU) -> UInt32 { Self.panicked }
-    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: VirtualCPU) {
+    func read(offset: UInt16, size: Int, by vcpu: any ProcessorContext) -> UInt32 { Self.panicked }
+    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: any ProcessorContext) {
         if value & Self.panicked != 0 { vcpu.end(.panicked) }
     }
 }

@@ -30,7 +30,9 @@ public final class Serial16550: PortDevice {
         /// Whether the guest ever said how it wants the modem lines.
         var controlsModem = false
         var overrun = false
-        var lostBytes: UInt64 = 0
+
+        var isLoopback: Bool { modemControl & 0x10 != 0 }
+        var hasRoom: Bool { output.count < Serial16550.capacity }
     }
 
     private enum LineStatus {
@@ -84,12 +86,12 @@ public final class Serial16550: PortDevice {
 
     // MARK: the guest's side
 
-    func read(offset: UInt16, size: Int, by vcpu: VirtualCPU) -> UInt32 {
+    func read(offset: UInt16, size: Int, by vcpu: any ProcessorContext) -> UInt32 {
         guard size == 1 else { return UInt32.max }
         return state.withLock { UInt32(register(offset, &$0)) }
     }
 
-    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: VirtualCPU) {
+    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: any ProcessorContext) {
         guard size == 1 else { return }
         let begun = state.withLock { state in
             let waiting = state.output.count
@@ -127,11 +129,12 @@ public final class Serial16550: PortDevice {
         case 0: transmit(value, &state)
         case 1:
             // Enabling the transmitter interrupt while the transmitter is empty raises it (PC16550D, 8.6.3).
-            if value & 2 != 0, state.interruptEnable & 2 == 0 { state.transmitInterrupt = true }
+            if value & 2 != 0, state.interruptEnable & 2 == 0 { state.transmitInterrupt = state.hasRoom }
             state.interruptEnable = value & 0x0f
         case 2:
-            state.fifoControl = value
-            if value & 2 != 0 { state.received.removeAll() }
+            // Bit 0 gates the others; changing it empties the FIFOs as well (PC16550D, 8.4). What was sent is sent.
+            if (value ^ state.fifoControl) & 1 != 0 || value & 3 == 3 { state.received.removeAll() }
+            state.fifoControl = value & 1 != 0 ? value : 0
             fillReceiver(&state)
         case 3: state.lineControl = value
         case 4:
@@ -145,46 +148,51 @@ public final class Serial16550: PortDevice {
     }
 
     private func transmit(_ byte: UInt8, _ state: inout State) {
-        if state.modemControl & 0x10 != 0 {
-            // Loopback: the transmitter feeds the receiver.
-            if state.received.count < Self.fifoSize { state.received.append([byte]) } else { state.overrun = true }
-        } else if state.output.count < Self.capacity {
+        if state.isLoopback {
+            // The transmitter feeds the receiver.
+            if state.received.count < Self.fifoSize {
+                state.received.append([byte])
+            } else {
+                state.overrun = true
+            }
+        } else if state.hasRoom {
             state.output.append([byte])
-        } else {
-            state.lostBytes += 1
         }
-        // Sent at once: empty again as long as the ring has room.
-        state.transmitInterrupt = state.output.count < Self.capacity
+        // Sent at once: empty again as long as the ring has room. A byte written in spite of a full ring is lost.
+        state.transmitInterrupt = state.hasRoom
     }
 
     /// Moves bytes from the line into the receiver, if the guest lets them come.
     private func fillReceiver(_ state: inout State) {
-        let isLoop = state.modemControl & 0x10 != 0
         let isHeld = state.controlsModem && state.modemControl & 0x02 == 0
-        if isLoop || isHeld || state.received.count >= Self.fifoSize || state.input.isEmpty { return }
+        if state.isLoopback || isHeld || state.received.count >= Self.fifoSize || state.input.isEmpty {
+            return
+        }
         state.received.append(state.input.take(Self.fifoSize - state.received.count))
     }
 
     private func lineStatus(_ state: inout State) -> UInt8 {
         var status: UInt8 = 0
         if !state.received.isEmpty { status |= LineStatus.dataReady }
-        if state.output.count < Self.capacity { status |= LineStatus.transmitterEmpty }
+        if state.hasRoom { status |= LineStatus.transmitterEmpty }
         if state.overrun {
             status |= LineStatus.overrun
             state.overrun = false
+            updateInterrupt(&state)
         }
         return status
     }
 
     private func modemStatus(_ state: State) -> UInt8 {
         // In loopback the outputs appear as inputs: DTR as DSR, RTS as CTS, OUT1 as RI, OUT2 as DCD.
-        guard state.modemControl & 0x10 != 0 else { return 0xB0 }
+        guard state.isLoopback else { return 0xB0 }
         let control = state.modemControl
         return (control & 1) << 5 | (control & 2) << 3 | (control & 4) << 4 | (control & 8) << 4
     }
 
     private func interruptIdentification(_ state: inout State) -> UInt8 {
         let fifos: UInt8 = state.fifoControl & 1 != 0 ? 0xC0 : 0
+        if state.interruptEnable & 4 != 0, state.overrun { return fifos | 0x06 }
         if state.interruptEnable & 1 != 0, !state.received.isEmpty { return fifos | 0x04 }
         if state.interruptEnable & 2 != 0, state.transmitInterrupt {
             state.transmitInterrupt = false
@@ -196,7 +204,8 @@ public final class Serial16550: PortDevice {
 
     private func updateInterrupt(_ state: inout State) {
         let wanted =
-            state.interruptEnable & 1 != 0 && !state.received.isEmpty
+            state.interruptEnable & 4 != 0 && state.overrun
+            || state.interruptEnable & 1 != 0 && !state.received.isEmpty
             || state.interruptEnable & 2 != 0 && state.transmitInterrupt
         guard wanted != state.level else { return }
         state.level = wanted

@@ -20,7 +20,8 @@ public struct KVMCapability: Hashable, Sendable {
     public static let processorState = KVMCapability("KVM_CAP_MP_STATE", KVM_CAP_MP_STATE)
     public static let pit2 = KVMCapability("KVM_CAP_PIT2", KVM_CAP_PIT2)
     public static let immediateExit = KVMCapability("KVM_CAP_IMMEDIATE_EXIT", KVM_CAP_IMMEDIATE_EXIT)
-    public static let tscDeadlineTimer = KVMCapability("KVM_CAP_TSC_DEADLINE_TIMER", KVM_CAP_TSC_DEADLINE_TIMER)
+    public static let tscDeadlineTimer = KVMCapability(
+        "KVM_CAP_TSC_DEADLINE_TIMER", KVM_CAP_TSC_DEADLINE_TIMER)
     public static let adjustClock = KVMCapability("KVM_CAP_ADJUST_CLOCK", KVM_CAP_ADJUST_CLOCK)
     public static let recommendedProcessors = KVMCapability("KVM_CAP_NR_VCPUS", KVM_CAP_NR_VCPUS)
     public static let maximumProcessors = KVMCapability("KVM_CAP_MAX_VCPUS", KVM_CAP_MAX_VCPUS)
@@ -43,6 +44,7 @@ public struct KVMCapability: Hashable, Sendable {
     public static let all: [KVMCapability] =
         required + [
             .tscDeadlineTimer, .adjustClock, .recommendedProcessors, .maximumProcessors, .memorySlots,
-            .readOnlyMemory, .manualDirtyLog, .dirtyRing, .exitOnEmulationFailure, .irqEventDescriptor, .ioEventDescriptor,
+            .readOnlyMemory, .manualDirtyLog, .dirtyRing, .exitOnEmulationFailure, .irqEventDescriptor,
+            .ioEventDescriptor,
         ]
 }

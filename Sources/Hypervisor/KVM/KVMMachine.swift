@@ -28,7 +28,8 @@ final class KVMMachine: Sendable {
 
     /// KVM_SET_TSS_ADDR: three pages in the hole that Intel's real mode needs.
     func setTSSAddress(_ address: GuestAddress) throws(LinuxError) {
-        try checked(mingle_ioctl(descriptor.number, MINGLE_KVM_SET_TSS_ADDR, UInt(address.value)), "KVM_SET_TSS_ADDR")
+        try checked(
+            mingle_ioctl(descriptor.number, MINGLE_KVM_SET_TSS_ADDR, UInt(address.value)), "KVM_SET_TSS_ADDR")
     }
 
     /// KVM_SET_IDENTITY_MAP_ADDR: one page in the hole; before the first vCPU.
@@ -73,7 +74,9 @@ final class KVMMachine: Sendable {
             var request = unsafe kvm_dirty_log()
             unsafe request.slot = slot
             unsafe request.dirty_bitmap = buffer.baseAddress
-            do throws(LinuxError) { unsafe try call("KVM_GET_DIRTY_LOG", MINGLE_KVM_GET_DIRTY_LOG, &request) } catch {
+            do throws(LinuxError) {
+                unsafe try call("KVM_GET_DIRTY_LOG", MINGLE_KVM_GET_DIRTY_LOG, &request)
+            } catch {
                 failure = error
             }
         }
@@ -86,7 +89,8 @@ final class KVMMachine: Sendable {
     func clearDirtyLog(
         slot: UInt32, firstPage: UInt64, pageCount: Int, bitmap: ArraySlice<UInt64>
     ) throws(LinuxError) {
-        precondition(bitmap.count >= (pageCount + 63) / 64 && firstPage % 64 == 0, "the bitmap covers the pages")
+        precondition(
+            bitmap.count >= (pageCount + 63) / 64 && firstPage % 64 == 0, "the bitmap covers the pages")
         var words = Array(bitmap)
         var failure: LinuxError?
         unsafe words.withUnsafeMutableBytes { buffer in
@@ -95,7 +99,9 @@ final class KVMMachine: Sendable {
             unsafe request.first_page = firstPage
             unsafe request.num_pages = UInt32(pageCount)
             unsafe request.dirty_bitmap = buffer.baseAddress
-            do throws(LinuxError) { unsafe try call("KVM_CLEAR_DIRTY_LOG", MINGLE_KVM_CLEAR_DIRTY_LOG, &request) } catch {
+            do throws(LinuxError) {
+                unsafe try call("KVM_CLEAR_DIRTY_LOG", MINGLE_KVM_CLEAR_DIRTY_LOG, &request)
+            } catch {
                 failure = error
             }
         }
@@ -105,7 +111,8 @@ final class KVMMachine: Sendable {
     /// KVM_CREATE_VCPU, with the page that it shares mapped.
     func createProcessor(_ index: Int) throws(LinuxError) -> KVMProcessor {
         let fd = try checked(
-            mingle_ioctl(descriptor.number, MINGLE_KVM_CREATE_VCPU, UInt(index)), "KVM_CREATE_VCPU", "vCPU \(index)")
+            mingle_ioctl(descriptor.number, MINGLE_KVM_CREATE_VCPU, UInt(index)), "KVM_CREATE_VCPU",
+            "vCPU \(index)")
         return try KVMProcessor(OwnedDescriptor(adopting: fd), mappingSize: processorMappingSize)
     }
 

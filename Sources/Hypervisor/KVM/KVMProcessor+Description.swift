@@ -13,7 +13,8 @@ extension KVMProcessor {
             ("r8", registers.r8), ("r9", registers.r9), ("r10", registers.r10), ("r11", registers.r11),
             ("r12", registers.r12), ("r13", registers.r13), ("r14", registers.r14), ("r15", registers.r15),
             ("rip", registers.rip), ("flags", registers.rflags), ("cr0", special.cr0), ("cr2", special.cr2),
-            ("cr3", special.cr3), ("cr4", special.cr4), ("efer", special.efer), ("cs", UInt64(special.cs.selector)),
+            ("cr3", special.cr3), ("cr4", special.cr4), ("efer", special.efer),
+            ("cs", UInt64(special.cs.selector)),
         ]
         var lines = ["  vCPU \(index):"]
         for row in stride(from: 0, to: general.count, by: 4) {
@@ -30,7 +31,6 @@ extension KVMProcessor {
         }
         return lines.joined(separator: "\n")
     }
-
 
     /// Bytes at an address, up to the longest instruction.
     private func codeBytes(_ address: GuestAddress, _ memory: GuestMemory) -> [UInt8]? {

@@ -93,7 +93,9 @@ final class KVMProcessor: @unchecked Sendable {
         var value: UInt32 = 0
         for byte in (0..<access.size).reversed() {
             // SAFETY: `portExit` checked that size * count bytes at the offset lie in the shared page.
-            value = value << 8 | UInt32(unsafe mingle_load8(shared.base + access.dataOffset + index * access.size + byte))
+            value =
+                value << 8
+                | UInt32(unsafe mingle_load8(shared.base + access.dataOffset + index * access.size + byte))
         }
         return value
     }

@@ -33,7 +33,8 @@ public final class KVMSystem: Sendable {
 
     /// KVM_GET_VCPU_MMAP_SIZE: bytes that a vCPU shares with us.
     func processorMappingSize() throws(LinuxError) -> Int32 {
-        try checked(mingle_ioctl(descriptor.number, MINGLE_KVM_GET_VCPU_MMAP_SIZE, 0), "KVM_GET_VCPU_MMAP_SIZE")
+        try checked(
+            mingle_ioctl(descriptor.number, MINGLE_KVM_GET_VCPU_MMAP_SIZE, 0), "KVM_GET_VCPU_MMAP_SIZE")
     }
 
     /// KVM_GET_SUPPORTED_CPUID: what KVM can offer a guest.

@@ -1,10 +1,21 @@
 internal import GuestMemory
 
+/// The vCPU that a device serves: what a device may know of it and ask of it.
+protocol ProcessorContext: AnyObject, Sendable {
+    var index: Int { get }
+    /// High half of the clock as the guest last latched it on this vCPU.
+    var latchedClock: UInt32 { get set }
+    /// Ends the guest.
+    func end(_ reason: GuestEnd)
+    /// Lets the vCPU rest; a pause or the end interrupts it.
+    func sleep(microseconds: UInt32)
+}
+
 /// A device on the port bus. Called on vCPU threads, several at a time: each device guards its own state.
 protocol PortDevice: AnyObject, Sendable {
     /// - Parameters: offset from the device's first port; size 1, 2 or 4 bytes.
-    func read(offset: UInt16, size: Int, by vcpu: VirtualCPU) -> UInt32
-    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: VirtualCPU)
+    func read(offset: UInt16, size: Int, by vcpu: any ProcessorContext) -> UInt32
+    func write(offset: UInt16, size: Int, value: UInt32, by vcpu: any ProcessorContext)
 }
 
 /// A device in a window of guest-physical addresses.
@@ -36,19 +47,27 @@ final class Bus: Sendable {
         for (left, right) in zip(sorted, sorted.dropFirst()) {
             precondition(Int(left.first) + left.count <= Int(right.first), "port windows do not overlap")
         }
-        portWindows = sorted.map { PortWindow(ports: Int($0.first)..<Int($0.first) + $0.count, device: $0.device) }
+        portWindows = sorted.map {
+            PortWindow(ports: Int($0.first)..<Int($0.first) + $0.count, device: $0.device)
+        }
+        let byAddress = memory.sorted { $0.range.start < $1.range.start }
+        for (left, right) in zip(byAddress, byAddress.dropFirst()) {
+            precondition(!left.range.overlaps(right.range), "memory windows do not overlap")
+        }
         memoryWindows = memory.map { MemoryWindow(range: $0.range, device: $0.device) }
     }
 
-    func read(port: UInt16, size: Int, by vcpu: VirtualCPU) -> UInt32 {
+    func read(port: UInt16, size: Int, by vcpu: any ProcessorContext) -> UInt32 {
         let allOnes = UInt32.max >> UInt32(32 - size * 8)
         guard let window = window(port) else { return allOnes }
-        return window.device.read(offset: port - UInt16(window.ports.lowerBound), size: size, by: vcpu) & allOnes
+        return window.device.read(offset: port - UInt16(window.ports.lowerBound), size: size, by: vcpu)
+            & allOnes
     }
 
-    func write(port: UInt16, size: Int, value: UInt32, by vcpu: VirtualCPU) {
+    func write(port: UInt16, size: Int, value: UInt32, by vcpu: any ProcessorContext) {
         guard let window = window(port) else { return }
-        window.device.write(offset: port - UInt16(window.ports.lowerBound), size: size, value: value, by: vcpu)
+        window.device.write(
+            offset: port - UInt16(window.ports.lowerBound), size: size, value: value, by: vcpu)
     }
 
     func read(_ address: GuestAddress, size: Int) -> UInt64 {

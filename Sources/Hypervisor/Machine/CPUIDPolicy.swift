@@ -22,6 +22,7 @@ enum CPUIDPolicy {
     ) -> [kvm_cpuid_entry2] {
         // One socket, one thread a core. APIC ids are vCPU indices.
         let idBits = UInt32(max(0, Int.bitWidth - (processorCount - 1).leadingZeroBitCount))
+        let isAMD = vendorIsAMD(supported)
         var kept: [kvm_cpuid_entry2] = []
         for var entry in supported {
             switch entry.function {
@@ -36,7 +37,7 @@ enum CPUIDPolicy {
                 // No performance counters: a guest that half sees them warns at boot.
                 (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0)
             case Leaf.topology, Leaf.topologyV2: continue
-            case Leaf.amdCores:
+            case Leaf.amdCores where isAMD:
                 entry.ecx = entry.ecx & ~0xF0FF | UInt32(processorCount - 1) | idBits << 12
             case Leaf.amdTopology:
                 entry.eax = UInt32(index)
@@ -52,17 +53,28 @@ enum CPUIDPolicy {
         return kept
     }
 
+    /// "AuthenticAMD" and "HygonGenuine", by their first letters.
+    private static func vendorIsAMD(_ supported: [kvm_cpuid_entry2]) -> Bool {
+        supported.contains { $0.function == 0 && ($0.ebx == 0x6874_7541 || $0.ebx == 0x6F67_7948) }
+    }
+
     /// Leaf 4 (Intel) and 0x8000001D (AMD): first and second level caches belong to a core, the third to all.
     private static func setSharing(_ entry: inout kvm_cpuid_entry2, _ processorCount: Int) {
+        // Type 0 ends the list.
+        guard entry.eax & 0x1F != 0 else { return }
         let level = entry.eax >> 5 & 7
         let sharing = level >= 3 ? UInt32(processorCount - 1) : 0
         entry.eax = entry.eax & ~0x03FF_C000 | sharing << 14
-        if entry.function == Leaf.cache { entry.eax = entry.eax & ~0xFC00_0000 | UInt32(processorCount - 1) << 26 }
+        if entry.function == Leaf.cache {
+            entry.eax = entry.eax & ~0xFC00_0000 | UInt32(processorCount - 1) << 26
+        }
     }
 
     /// Under a software emulator, "fast" string instructions take a step a byte: do not recommend them there.
-    private static func dropSlowStringHints(_ entry: inout kvm_cpuid_entry2, _ supported: [kvm_cpuid_entry2]) {
-        guard let leaf = supported.first(where: { $0.function == 0x8000_0002 }), leaf.eax == 0x554D_4551 else { return }
+    private static func dropSlowStringHints(_ entry: inout kvm_cpuid_entry2, _ supported: [kvm_cpuid_entry2])
+    {
+        guard let leaf = supported.first(where: { $0.function == 0x8000_0002 }), leaf.eax == 0x554D_4551
+        else { return }
         entry.ebx &= ~(1 << 9)  // ERMS
         entry.edx &= ~(1 << 4)  // FSRM
     }

@@ -26,7 +26,8 @@ public enum HostProbe {
     /// Nanoseconds from entry to the HLT, the better of three runs.
     private static func timeLoop(_ system: KVMSystem, count: UInt32) throws(HypervisorError) -> UInt64 {
         let memory = try memoryAccess { () throws(GuestMemoryError) in
-            try GuestMemory(sizeInBytes: 64 << 10, lowLimit: Layout.holeStart, highStart: Layout.fourGiB, name: "probe")
+            try GuestMemory(
+                sizeInBytes: 64 << 10, lowLimit: Layout.holeStart, highStart: Layout.fourGiB, name: "probe")
         }
         var code = ByteWriter()
         code.put(UInt8(0xB9))
@@ -66,7 +67,9 @@ public enum HostProbe {
     }
 
     /// What KVM says of a capability: its number, 0 if absent.
-    public static func capabilities(kvmPath: String = "/dev/kvm") throws(HypervisorError) -> [(KVMCapability, Int32)] {
+    public static func capabilities(kvmPath: String = "/dev/kvm") throws(HypervisorError) -> [(
+        KVMCapability, Int32
+    )] {
         let system = try KVMSystem(path: kvmPath)
         return KVMCapability.all.map { ($0, system.checkExtension($0)) }
     }

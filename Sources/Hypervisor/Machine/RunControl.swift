@@ -20,7 +20,9 @@ final class RunControl: Sendable {
         var command = Command.pause
         /// Callers of `pause` that have not resumed. The machine starts paused, held once by its owner.
         var pauseDepth = 1
-        /// By vCPU: the last generation that it obeyed while outside the guest.
+        /// The generation since which nobody may run: that of the pause or of the end, whichever came first.
+        var stoppedSince: UInt64 = 1
+        /// By vCPU: the last generation that it obeyed while outside the guest. All are outside before they begin.
         var acknowledged: [UInt64]
         /// vCPU threads that have ended.
         var finished = 0
@@ -37,7 +39,7 @@ final class RunControl: Sendable {
     init(processorCount: Int, ended: @escaping @Sendable () -> Void) {
         self.processorCount = processorCount
         self.ended = ended
-        state = Monitor(State(acknowledged: [UInt64](repeating: 0, count: processorCount)))
+        state = Monitor(State(acknowledged: [UInt64](repeating: 1, count: processorCount)))
     }
 
     /// The end of the guest, once it has come.
@@ -46,24 +48,25 @@ final class RunControl: Sendable {
 
     // MARK: controllers
 
-    /// Stops all vCPUs outside the guest and returns when they are. Nests.
+    /// Stops all vCPUs outside the guest and returns when they are, also when the guest ends meanwhile or has ended.
+    /// Nests.
     func pause(kick: (Int) -> Void) {
         let generation: UInt64 = state.update { state in
             state.pauseDepth += 1
             if state.command == .run { change(&state, to: .pause) }
-            return state.generation
+            return state.stoppedSince
         }
         // A thread that is about to enter the guest sees immediate_exit or the signal; if a signal is lost on a thread
         // that is in a system call of its own, the next one comes within 2 ms.
         while true {
             let late = state.withLock { state in
-                state.command == .end ? [] : (0..<processorCount).filter { state.acknowledged[$0] < generation }
+                (0..<processorCount).filter { state.acknowledged[$0] < generation }
             }
             if late.isEmpty { return }
             late.forEach(kick)
             let deadline = monotonicNanoseconds() + 2_000_000
             _ = state.wait(until: deadline) { state in
-                state.command == .end || !state.acknowledged.contains { $0 < generation } ? true : nil
+                state.acknowledged.contains { $0 < generation } ? nil : true
             }
         }
     }
@@ -106,6 +109,7 @@ final class RunControl: Sendable {
 
     private func change(_ state: inout State, to command: Command) {
         state.generation += 1
+        if state.command == .run { state.stoppedSince = state.generation }
         state.command = command
         request.store(state.generation, ordering: .sequentiallyConsistent)
     }
@@ -120,17 +124,18 @@ final class RunControl: Sendable {
     /// Obeys the current command: acknowledges it, waits while paused.
     /// - Returns: false when the thread must end.
     func checkIn(_ index: Int, seen: inout UInt64) -> Bool {
-        let generation: UInt64? = state.wait { state -> UInt64?? in
-            if state.acknowledged[index] != state.generation {
-                state.acknowledged[index] = state.generation
-                wake()
-            }
-            switch state.command {
-            case .run: return .some(state.generation)
-            case .pause: return nil
-            case .end: return .some(nil)
-            }
-        } ?? nil
+        let generation: UInt64? =
+            state.wait { state -> UInt64?? in
+                if state.acknowledged[index] < state.generation {
+                    state.acknowledged[index] = state.generation
+                    wake()
+                }
+                switch state.command {
+                case .run: return .some(state.generation)
+                case .pause: return nil
+                case .end: return .some(nil)
+                }
+            } ?? nil
         guard let generation else { return false }
         seen = generation
         return true
@@ -141,8 +146,13 @@ final class RunControl: Sendable {
         _ = state.wait(until: deadline) { state in state.generation != seen ? true : nil }
     }
 
-    /// A vCPU thread's last word.
-    func finish() { state.update { $0.finished += 1 } }
+    /// A vCPU thread's last word, or that of its owner when it never began: it will not enter the guest again.
+    func finish(_ index: Int) {
+        state.update { state in
+            state.finished += 1
+            state.acknowledged[index] = UInt64.max
+        }
+    }
 
     private func wake() { state.wakeAll() }
 }

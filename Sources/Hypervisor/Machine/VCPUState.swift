@@ -36,7 +36,9 @@ enum VCPUState {
         case .linux64(let parameters, let tables):
             registers.rsi = parameters.value
             registers.rsp = Layout.bootParameters.value
-            setSegments(&special, code: segment(0x10, type: 0xB, long: true), data: segment(0x18, type: 0x3, big: true))
+            setSegments(
+                &special, code: segment(0x10, type: 0xB, long: true),
+                data: segment(0x18, type: 0x3, big: true))
             setLongMode(&special, tables, sse: false)
         case .payload(let information, let stacks, let tables):
             registers.rdi = information.value
@@ -61,7 +63,8 @@ enum VCPUState {
     /// 32-bit protected mode, flat segments, no paging.
     static func flatProtectedMode(_ current: kvm_sregs) -> kvm_sregs {
         var special = current
-        setSegments(&special, code: segment(0x08, type: 0xB, big: true), data: segment(0x10, type: 0x3, big: true))
+        setSegments(
+            &special, code: segment(0x08, type: 0xB, big: true), data: segment(0x10, type: 0x3, big: true))
         special.cr0 = Control.protection | 0x10
         return special
     }
@@ -160,6 +163,8 @@ enum VCPUState {
             // SAFETY: the register page is 1024 bytes long; both offsets lie within.
             unsafe registers[0x351] = 0x07
             unsafe registers[0x361] = 0x04
+            unsafe registers[0x352] = 0
+            unsafe registers[0x362] = 0
         }
         try processor.setLocalAPIC(state)
     }

@@ -8,12 +8,10 @@ internal import Synchronization
 ///      ^                                                          |
 ///      +---------------- the request has changed -----------------+
 /// ```
-final class VirtualCPU: Sendable {
+final class VirtualCPU: ProcessorContext {
     let index: Int
     let processor: KVMProcessor
-    /// High half of the clock as the guest last latched it.
-    let clockLatch = Mutex<UInt32>(0)
-
+    private let clockLatch = Atomic<UInt32>(0)
     private let control: RunControl
     private let bus: Bus
     private let memory: GuestMemory
@@ -54,10 +52,13 @@ final class VirtualCPU: Sendable {
 
     // MARK: what devices ask of the vCPU that they serve
 
-    /// Ends the guest.
+    var latchedClock: UInt32 {
+        get { clockLatch.load(ordering: .relaxed) }
+        set { clockLatch.store(newValue, ordering: .relaxed) }
+    }
+
     func end(_ reason: GuestEnd) { control.endFromProcessor(reason) }
 
-    /// Lets the guest's vCPU rest; a pause or the end interrupts it.
     func sleep(microseconds: UInt32) {
         sleepDeadline.store(monotonicNanoseconds() + UInt64(microseconds) * 1000, ordering: .relaxed)
     }
@@ -65,7 +66,7 @@ final class VirtualCPU: Sendable {
     // MARK: the thread
 
     private func threadMain() {
-        defer { control.finish() }
+        defer { control.finish(index) }
         do throws(LinuxError) {
             var seen: UInt64 = 0
             guard control.checkIn(index, seen: &seen) else { return }
@@ -137,7 +138,8 @@ final class VirtualCPU: Sendable {
             let words = data.map { "0x" + hex($0) }.joined(separator: " ")
             let text = "KVM_EXIT_INTERNAL_ERROR, \(Self.suberrorName(suberror)), data \(words)"
             end(.failed("\(text)\n\(describeState())"))
-        case .unsupported(let reason): end(.failed("unexpected KVM exit reason \(reason)\n\(describeState())"))
+        case .unsupported(let reason):
+            end(.failed("unexpected KVM exit reason \(reason)\n\(describeState())"))
         }
         return false
     }

@@ -46,7 +46,8 @@ public final class VirtualMachine: Sendable {
         let system = try KVMSystem(path: configuration.kvmPath)
         let memory = try memoryAccess { () throws(GuestMemoryError) in
             try GuestMemory(
-                sizeInBytes: configuration.memorySizeInBytes, lowLimit: Layout.holeStart, highStart: Layout.fourGiB,
+                sizeInBytes: configuration.memorySizeInBytes, lowLimit: Layout.holeStart,
+                highStart: Layout.fourGiB,
                 name: configuration.name)
         }
         self.memory = memory
@@ -80,7 +81,8 @@ public final class VirtualMachine: Sendable {
         }
         let entry = try GuestLoader(
             configuration: configuration, memory: memory,
-            timestampFrequency: UInt64(max(0, (try? processors[0].processor.timestampFrequency()) ?? 0)) * 1000
+            timestampFrequency: UInt64(max(0, (try? processors[0].processor.timestampFrequency()) ?? 0))
+                * 1000
         ).load()
         for processor in processors {
             try hypervisorSystem { () throws(LinuxError) in
@@ -102,7 +104,7 @@ public final class VirtualMachine: Sendable {
             do throws(LinuxError) { try processor.startThread() } catch {
                 // Those that did start must not run a guest that is not whole.
                 control.end(.stopped, kick: kick)
-                for _ in processor.index..<processors.count { control.finish() }
+                for index in processor.index..<processors.count { control.finish(index) }
                 shutDown()
                 throw .system(error)
             }
@@ -189,7 +191,8 @@ public final class VirtualMachine: Sendable {
             for index in 0..<count {
                 let processor = try machine.createProcessor(index)
                 try processor.setCPUID(
-                    CPUIDPolicy.entries(supported, index: index, processorCount: count, hasDeadlineTimer: deadline))
+                    CPUIDPolicy.entries(
+                        supported, index: index, processorCount: count, hasDeadlineTimer: deadline))
                 processors.append(processor)
             }
             return processors

@@ -60,7 +60,8 @@ public struct VirtualMachineConfiguration: Sendable {
     /// - Throws: `invalidConfiguration`, with what to do.
     func validate() throws(HypervisorError) {
         guard (1...Self.maximumProcessorCount).contains(processorCount) else {
-            throw .invalidConfiguration("\(processorCount) vCPUs: a guest can have 1 to \(Self.maximumProcessorCount)")
+            throw .invalidConfiguration(
+                "\(processorCount) vCPUs: a guest can have 1 to \(Self.maximumProcessorCount)")
         }
         guard memorySizeInBytes >= Self.minimumMemorySizeInBytes else {
             throw .invalidConfiguration("\(memorySizeInBytes) bytes of memory: a guest needs at least 2 MiB")

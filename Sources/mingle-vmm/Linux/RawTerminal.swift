@@ -12,11 +12,15 @@ final class RawTerminal {
     static func takeOver(stateDirectory: String?) throws(LinuxError) -> RawTerminal? {
         var settings = termios()
         // SAFETY: live locals throughout.
-        guard isatty(0) == 1, tcgetpgrp(0) == getpgrp(), unsafe tcgetattr(0, &settings) == 0 else { return nil }
+        guard isatty(0) == 1, tcgetpgrp(0) == getpgrp(), unsafe tcgetattr(0, &settings) == 0 else {
+            return nil
+        }
         let saved = unsafe withUnsafeBytes(of: &settings) { bytes in unsafe bytes.map { $0 } }
         let terminal = RawTerminal(saved, try claim(stateDirectory, saved))
         unsafe cfmakeraw(&settings)
-        guard unsafe tcsetattr(0, TCSADRAIN, &settings) == 0 else { throw .current("tcsetattr", "standard input") }
+        guard unsafe tcsetattr(0, TCSADRAIN, &settings) == 0 else {
+            throw .current("tcsetattr", "standard input")
+        }
         return terminal
     }
 
@@ -25,7 +29,9 @@ final class RawTerminal {
         self.record = record
     }
 
-    private static func claim(_ stateDirectory: String?, _ saved: [UInt8]) throws(LinuxError) -> RegisteredFile? {
+    private static func claim(_ stateDirectory: String?, _ saved: [UInt8]) throws(LinuxError)
+        -> RegisteredFile?
+    {
         guard let stateDirectory, let device = device() else { return nil }
         let name = device.split(separator: "/").joined(separator: "-")
         guard let record = try RegisteredFile.claim("\(stateDirectory)/terminal/\(name)") else { return nil }

@@ -23,7 +23,9 @@ struct RegisteredFile: ~Copyable {
                 }
                 throw .current("flock", path)
             }
-            if isStill(descriptor.number, at: path) { return RegisteredFile(descriptor: descriptor, path: path) }
+            if isStill(descriptor.number, at: path) {
+                return RegisteredFile(descriptor: descriptor, path: path)
+            }
         }
         throw LinuxError(operation: "flock", code: EBUSY, subject: path)
     }
