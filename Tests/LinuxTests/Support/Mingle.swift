@@ -47,7 +47,8 @@ final class Mingle {
     func wait(within seconds: Double = 60) throws -> Result {
         do {
             let status = try child.wait(within: seconds)
-            return Result(status: status, output: String(output.unicodeScalars.filter { $0 != "\r" }), errors: errors)
+            return Result(
+                status: status, output: String(output.unicodeScalars.filter { $0 != "\r" }), errors: errors)
         } catch { throw Failure("\(error)\noutput: \(output)\nerrors: \(errors)") }
     }
 
