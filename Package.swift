@@ -69,7 +69,7 @@ let package = Package(
             swiftSettings: tests),
         .testTarget(
             name: "IntegrationTests",
-            dependencies: ["Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
+            dependencies: ["mingle-vmm", "Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
             swiftSettings: tests),
         .testTarget(
             name: "LinuxTests",

@@ -20,7 +20,7 @@ public enum HypervisorError: Error, Equatable, Sendable, CustomStringConvertible
     public var description: String {
         switch self {
         case .kvmUnavailable(let error):
-            "cannot use /dev/kvm: \(LinuxError.message(error.code)). "
+            "cannot use \(error.subject.isEmpty ? "/dev/kvm" : error.subject): \(LinuxError.message(error.code)). "
                 + (error.code == 13
                     ? "Join the group that owns it (sudo usermod -aG kvm $USER, then log in again)."
                     : "Load kvm_intel or kvm_amd, enable virtualisation in the firmware, or pass --device /dev/kvm to the container.")

@@ -60,7 +60,9 @@ struct Console {
     }
 
     /// Whether the guest could take more input.
-    var wantsInput: Bool { inputDescriptor != nil && mayRead && serial.inputSpace >= 2 * Self.chunk + 16 }
+    var wantsInput: Bool {
+        inputDescriptor != nil && mayRead && serial.inputSpace >= Serial16550.inputChunk
+    }
 
     /// Writes once; the descriptor was ready.
     mutating func writeOutput() {
@@ -76,7 +78,7 @@ struct Console {
     /// Reads once; the descriptor was ready.
     mutating func readInput() -> Request? {
         guard let descriptor = inputDescriptor else { return nil }
-        switch HostIO.read(descriptor, limit: Self.chunk) {
+        switch HostIO.read(descriptor, limit: Serial16550.inputChunk) {
         case .nothing: return nil
         case .endOfFile:
             inputDescriptor = nil

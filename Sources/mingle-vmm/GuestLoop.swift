@@ -95,10 +95,9 @@ struct GuestLoop: ~Copyable {
         stopping = Stopping(
             signal: signal, deadline: now + UInt64(options.grace * 1e9), nextPress: now + 500_000_000)
         record?.update(state: "stopping")
-        let isPayload = options.configuration.bootProtocol == .payload
+        guard machine.hasPowerButton else { return stop(after: signal) }
         machine.requestStop()
-        // A payload has no power button.
-        return isPayload ? stop(after: signal) : nil
+        return nil
     }
 
     private mutating func checkTime() -> Outcome? {

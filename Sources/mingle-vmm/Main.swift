@@ -34,6 +34,7 @@ struct VMM {
             if number <= 2 { wake.signal() }
         }
         observer.serialOutput = { wake.signal() }
+        observer.serialInput = { wake.signal() }
         observer.ended = { wake.signal() }
         observer.entered = { timeline.enter() }
 

@@ -13,6 +13,8 @@ public final class Serial16550: PortDevice {
     public static let capacity = 64 << 10
     /// Depth of the receiver's FIFO.
     private static let fifoSize = 16
+    /// The room for input that is worth telling the host about, in bytes: what one read of its may become when encoded.
+    public static let inputChunk = 2 * 4096 + 16
 
     private struct State {
         var interruptEnable: UInt8 = 0
@@ -44,13 +46,19 @@ public final class Serial16550: PortDevice {
     private let state = Monitor(State())
     private let setInterrupt: @Sendable (Bool) -> Void
     private let outputReady: @Sendable () -> Void
+    private let inputReady: @Sendable () -> Void
 
     /// - Parameters:
     ///   - setInterrupt: sets the level of its interrupt line; called under the device's lock.
     ///   - outputReady: called when bytes begin to wait for the host; must not block.
-    init(setInterrupt: @escaping @Sendable (Bool) -> Void, outputReady: @escaping @Sendable () -> Void) {
+    ///   - inputReady: called when the guest has made room for ``inputChunk`` bytes again; must not block.
+    init(
+        setInterrupt: @escaping @Sendable (Bool) -> Void, outputReady: @escaping @Sendable () -> Void,
+        inputReady: @escaping @Sendable () -> Void = {}
+    ) {
         self.setInterrupt = setInterrupt
         self.outputReady = outputReady
+        self.inputReady = inputReady
     }
 
     // MARK: the host's side
@@ -88,18 +96,28 @@ public final class Serial16550: PortDevice {
 
     func read(offset: UInt16, size: Int, by vcpu: any ProcessorContext) -> UInt32 {
         guard size == 1 else { return UInt32.max }
-        return state.withLock { UInt32(register(offset, &$0)) }
+        let (value, roomMade) = state.withLock { state in
+            let wasFull = Self.isFull(state.input)
+            let value = UInt32(register(offset, &state))
+            return (value, wasFull && !Self.isFull(state.input))
+        }
+        if roomMade { inputReady() }
+        return value
     }
 
     func write(offset: UInt16, size: Int, value: UInt32, by vcpu: any ProcessorContext) {
         guard size == 1 else { return }
-        let begun = state.withLock { state in
+        let (begun, roomMade) = state.withLock { state in
             let waiting = state.output.count
+            let wasFull = Self.isFull(state.input)
             set(offset, UInt8(truncatingIfNeeded: value), &state)
-            return waiting == 0 && state.output.count > 0
+            return (waiting == 0 && state.output.count > 0, wasFull && !Self.isFull(state.input))
         }
         if begun { outputReady() }
+        if roomMade { inputReady() }
     }
+
+    private static func isFull(_ queue: ByteQueue) -> Bool { capacity - queue.count < inputChunk }
 
     private func register(_ offset: UInt16, _ state: inout State) -> UInt8 {
         let latch = state.lineControl & 0x80 != 0

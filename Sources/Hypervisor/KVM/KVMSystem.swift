@@ -11,7 +11,11 @@ public final class KVMSystem: Sendable {
         do throws(LinuxError) {
             descriptor = try .open(path, flags: O_RDWR)
         } catch { throw .kvmUnavailable(error) }
-        let version = try hypervisorSystem { () throws(LinuxError) in try apiVersion() }
+        let version: Int32
+        do throws(LinuxError) { version = try apiVersion() } catch {
+            // Some other file.
+            throw .kvmUnavailable(LinuxError(operation: error.operation, code: error.code, subject: path))
+        }
         guard version == 12 else { throw .unsupportedVersion(version) }
         for capability in KVMCapability.required where checkExtension(capability) == 0 {
             throw .missingCapability(capability.name)

@@ -39,6 +39,7 @@ final class RunControl: Sendable {
     init(processorCount: Int, ended: @escaping @Sendable () -> Void) {
         self.processorCount = processorCount
         self.ended = ended
+        // A vCPU whose thread has not started has obeyed: the first generation is a pause.
         state = Monitor(State(acknowledged: [UInt64](repeating: 1, count: processorCount)))
     }
 

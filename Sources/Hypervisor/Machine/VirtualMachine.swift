@@ -9,6 +9,8 @@ public struct GuestObserver: Sendable {
     public var doorbell: @Sendable (_ number: UInt32, _ processor: Int) -> Void = { _, _ in }
     /// Bytes began to wait in the serial line (`serial.takeOutput`).
     public var serialOutput: @Sendable () -> Void = {}
+    /// The serial line was full of input and has room again (`Serial16550.inputChunk` bytes).
+    public var serialInput: @Sendable () -> Void = {}
     /// The guest has come to its end; `VirtualMachine.end` tells how.
     public var ended: @Sendable () -> Void = {}
     /// The first vCPU is about to execute the guest's first instruction.
@@ -29,6 +31,8 @@ public final class VirtualMachine: Sendable {
     public let memory: GuestMemory
     /// The first serial line (COM1).
     public let serial: Serial16550
+    /// Whether the guest could hear ``requestStop()``: a payload has no power button, however it was recognised.
+    public let hasPowerButton: Bool
 
     private let machine: KVMMachine
     private let control: RunControl
@@ -38,8 +42,15 @@ public final class VirtualMachine: Sendable {
 
     /// Builds a guest up to, not including, its first instruction. In order: KVM, memory, slots, interrupt controllers,
     /// devices, kernel, tables, vCPUs, threads.
-    public init(
+    public convenience init(
         _ configuration: VirtualMachineConfiguration, observer: GuestObserver = GuestObserver()
+    ) throws(HypervisorError) {
+        try self.init(configuration, observer: observer, devices: AddedDevices())
+    }
+
+    /// As the public one, with devices of the caller's beside the standard ones.
+    init(
+        _ configuration: VirtualMachineConfiguration, observer: GuestObserver, devices: AddedDevices
     ) throws(HypervisorError) {
         try configuration.validate()
         self.configuration = configuration
@@ -59,16 +70,18 @@ public final class VirtualMachine: Sendable {
             { level in try? machine.setInterruptLine(gsi, level: level) }
         }
         let serial = Serial16550(
-            setInterrupt: interrupt(Layout.serialInterrupt), outputReady: observer.serialOutput)
+            setInterrupt: interrupt(Layout.serialInterrupt), outputReady: observer.serialOutput,
+            inputReady: observer.serialInput)
         let power = ACPIPowerDevice(setInterrupt: interrupt(Layout.acpiInterrupt))
         self.serial = serial
         self.power = power
-        let bus = Bus(ports: [
+        let standardPorts: [(first: UInt16, count: Int, device: any PortDevice)] = [
             (Layout.serial, 8, serial), (Layout.cmos, 2, CMOSClock()),
             (Layout.keyboardController, 1, KeyboardController()), (Layout.panic, 1, PanicDevice()),
             (Layout.powerEvent, 12, power), (Layout.reset, 1, ResetControl()),
             (Layout.guestPorts, 0x20, GuestPorts(doorbell: observer.doorbell)),
-        ])
+        ]
+        let bus = Bus(ports: standardPorts + devices.ports, memory: devices.memory)
 
         let count = configuration.processorCount
         let control = RunControl(processorCount: count, ended: observer.ended)
@@ -84,6 +97,7 @@ public final class VirtualMachine: Sendable {
             timestampFrequency: UInt64(max(0, (try? processors[0].processor.timestampFrequency()) ?? 0))
                 * 1000
         ).load()
+        if case .payload = entry.mode { hasPowerButton = false } else { hasPowerButton = true }
         for processor in processors {
             try hypervisorSystem { () throws(LinuxError) in
                 try VCPUState.apply(entry, to: processor.processor, index: processor.index)
@@ -227,6 +241,12 @@ extension VirtualMachine: DirtyPageLog {
                 bitmap: bitmap[first..<first + (pageCount + 63) / 64])
         }
     }
+}
+
+/// Devices that a machine has beside the standard ones.
+struct AddedDevices {
+    var ports: [(first: UInt16, count: Int, device: any PortDevice)] = []
+    var memory: [(range: GuestRange, device: any MemoryDevice)] = []
 }
 
 /// Reports the first entry of any vCPU, once.

@@ -1,0 +1,61 @@
+import Foundation
+import Hypervisor
+import Testing
+
+/// What a test needs of its host. `MINGLE_REQUIRE=kvm,payloads,linux` makes a lack a failure instead of a skip.
+enum Requirement: String, CaseIterable, Sendable {
+    case kvm, payloads, linux
+
+    /// The words of `MINGLE_REQUIRE`.
+    static let demandedWords = (ProcessInfo.processInfo.environment["MINGLE_REQUIRE"] ?? "")
+        .split { $0 == "," || $0 == " " }.map(String.init)
+
+    private static let problems: [Requirement: String] = {
+        var problems: [Requirement: String] = [:]
+        for requirement in allCases { problems[requirement] = requirement.findProblem() }
+        return problems
+    }()
+
+    /// Why it is not met, and what to do; nil when it is.
+    var problem: String? { Self.problems[self] }
+    var isDemanded: Bool { Self.demandedWords.contains(rawValue) }
+
+    private func findProblem() -> String? {
+        switch self {
+        case .kvm:
+            do { _ = try KVMSystem() } catch { return "\(error)" }
+        case .payloads:
+            if Locations.payloads == nil { return "the payloads are not built: run `make guests`" }
+        case .linux:
+            do {
+                guard try HostProbe.ring0().runsNatively else {
+                    return "this host's KVM emulates kernel-mode code: no Linux guest runs on it"
+                }
+            } catch { return "\(error)" }
+        }
+        return nil
+    }
+}
+
+extension Trait where Self == ConditionTrait {
+    /// Skips, with the reason, where the requirement is not met and not demanded.
+    static func needs(_ requirement: Requirement) -> Self {
+        .enabled(
+            if: requirement.problem == nil || requirement.isDemanded,
+            Comment(rawValue: requirement.problem ?? "\(requirement.rawValue): there"))
+    }
+}
+
+@Suite("What MINGLE_REQUIRE demands")
+struct DemandTests {
+    @Test("is known and there", arguments: Requirement.demandedWords)
+    func demanded(word: String) {
+        let requirement = Requirement(rawValue: word)
+        #expect(requirement != nil, "MINGLE_REQUIRE knows kvm, payloads and linux")
+        #expect(requirement?.problem == nil)
+    }
+}
+
+/// The root of everything that runs guests: one at a time, since two of them on two cores only disturb each other.
+@Suite("Guests on this host's KVM", .serialized, .needs(.kvm), .needs(.payloads))
+enum HostKVM {}
