@@ -34,13 +34,13 @@ enum GuestsBenchmark {
             table.add(
                 guest.name, milliseconds(times.entered), times.ready.map { seconds($0) } ?? "-",
                 memory(use.anonymous),
-                memory(use.files), memory(use.pageTables), memory(use.sharedMemory),
+                memory(use.files), memory(use.pageTables), memory(use.guestMemory),
                 isPayload ? "stopped" : "powered off")
         }
         let sum = uses.reduce(MemoryUse(), +)
         table.add(
             "mean of \(count)", "", "", memory(sum.anonymous / count), memory(sum.files / count),
-            memory(sum.pageTables / count), memory(sum.sharedMemory / count), "")
+            memory(sum.pageTables / count), memory(sum.guestMemory / count), "")
         table.show()
         print(
             "  kernel, for each guest: slab \(memory((after.slab - before.slab) / count)), page tables of processes "

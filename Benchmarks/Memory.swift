@@ -7,8 +7,8 @@ struct MemoryUse {
     var anonymous = 0
     /// Its share of program code and other files in the page cache.
     var files = 0
-    /// Guest RAM that was touched (a memfd).
-    var sharedMemory = 0
+    /// Guest RAM that was touched.
+    var guestMemory = 0
     var pageTables = 0
 
     init() {}
@@ -17,16 +17,32 @@ struct MemoryUse {
         let rollup = try fields("/proc/\(process)/smaps_rollup")
         let status = try fields("/proc/\(process)/status")
         anonymous = rollup["Pss_Anon"] ?? 0
-        files = rollup["Pss_File"] ?? 0
-        sharedMemory = rollup["Pss_Shmem"] ?? 0
+        guestMemory = try Self.guestMemory(of: process)
+        // Programs that lie in a tmpfs count as shared memory, as does the memfd of the guest.
+        files = (rollup["Pss_File"] ?? 0) + (rollup["Pss_Shmem"] ?? 0) - guestMemory
         pageTables = status["VmPTE"] ?? 0
+    }
+
+    /// The memfd's share of memory.
+    private static func guestMemory(of process: pid_t) throws -> Int {
+        var sum = 0
+        var isGuest = false
+        for line in String(decoding: try contents("/proc/\(process)/smaps"), as: UTF8.self).split(
+            separator: "\n")
+        {
+            let words = line.split(separator: " ", omittingEmptySubsequences: true)
+            // Headings begin with a range of addresses, the others with a name.
+            if words.count >= 5, words[0].contains("-") { isGuest = line.contains("/memfd:") }
+            if isGuest, words.count >= 2, words[0] == "Pss:" { sum += Int(words[1]) ?? 0 }
+        }
+        return sum
     }
 
     static func + (a: MemoryUse, b: MemoryUse) -> MemoryUse {
         var sum = MemoryUse()
         sum.anonymous = a.anonymous + b.anonymous
         sum.files = a.files + b.files
-        sum.sharedMemory = a.sharedMemory + b.sharedMemory
+        sum.guestMemory = a.guestMemory + b.guestMemory
         sum.pageTables = a.pageTables + b.pageTables
         return sum
     }

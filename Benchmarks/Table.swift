@@ -32,7 +32,7 @@ private func seconds(_ value: Double, unit: String) -> String {
 /// KiB, or MiB from 10 MiB on.
 func memory(_ kibibytes: Int) -> String {
     guard kibibytes >= 10 << 10 else { return "\(kibibytes) KiB" }
-    let tenths = kibibytes * 10 >> 10
+    let tenths = (kibibytes * 10) >> 10
     return "\(tenths / 10).\(tenths % 10) MiB"
 }
 

@@ -116,7 +116,7 @@ extension LinuxGuests {
             let extra = try folder.write(
                 Archive.file("etc/from-the-test", Array("right\n".utf8)), "extra.cpio")
             let result = try Mingle.run([
-                "run", "--timeout", "60", "--initrd", try Mingle.image("initramfs"), "--initrd", extra, "--",
+                "run", "--timeout", "150", "--initrd", try Mingle.image("initramfs"), "--initrd", extra, "--",
                 "cat",
                 "/etc/from-the-test",
             ])

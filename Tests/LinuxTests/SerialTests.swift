@@ -12,9 +12,9 @@ extension LinuxGuests {
             #expect(values.count >= 100_000)
             let path = try folder.write(values, "input")
             let guest = try Mingle(
-                ["run", "--timeout", "60", "--cmdline", "loglevel=1", "--", "cat"],
+                ["run", "--timeout", "150", "--cmdline", "loglevel=1", "--", "cat"],
                 input: .file(path, O_RDONLY))
-            #expect(try guest.wait(within: 70).status == 0)
+            #expect(try guest.wait(within: 160).status == 0)
             // Before the command runs, the line carries messages of the kernel and of init.
             let output = guest.folder.bytes("output")
             #expect(output.count >= values.count)
@@ -27,8 +27,8 @@ extension LinuxGuests {
         func commands() throws {
             let folder = try TemporaryFolder()
             let path = try folder.write(Array("echo sum $((40 + 2))\nexit 3\necho never\n".utf8), "input")
-            let guest = try Mingle(["run", "--timeout", "60"], input: .file(path, O_RDONLY))
-            let result = try guest.wait(within: 70)
+            let guest = try Mingle(["run", "--timeout", "150"], input: .file(path, O_RDONLY))
+            let result = try guest.wait(within: 160)
             #expect(result.status == 3)
             #expect(result.lines == ["sum 42"])
         }
@@ -40,7 +40,7 @@ extension LinuxGuests {
             chmod(folder.path, 0o700)
             let before = terminal.settings
             let child = try Child(
-                Mingle.programs + "/mingle", ["run", "--timeout", "60"],
+                Mingle.programs + "/mingle", ["run", "--timeout", "150"],
                 environment: ["XDG_RUNTIME_DIR": folder.path, "TERM": "vt100"],
                 streams: Array(repeating: .file(terminal.path, O_RDWR), count: 3), ownSession: true)
             try terminal.wait(for: "# ")
@@ -56,7 +56,7 @@ extension LinuxGuests {
             terminal.type("echo still $((1 + 1))\r")
             try terminal.wait(for: "still 2")
             terminal.type("\u{1}x")
-            #expect(try child.wait(within: 20) == 130)
+            #expect(try child.wait(within: 60) == 130)
             #expect(terminal.settings == before)
         }
     }
@@ -103,7 +103,7 @@ final class Terminal {
     }
 
     /// Waits until the screen shows this, behind what was waited for before.
-    func wait(for text: String, within seconds: Double = 60) throws {
+    func wait(for text: String, within seconds: Double = 120) throws {
         var buffer = [UInt8](repeating: 0, count: 4096)
         let found = eventually(within: seconds) {
             while case let count = read(master, &buffer, buffer.count), count > 0 {

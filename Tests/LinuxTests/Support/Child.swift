@@ -93,7 +93,7 @@ final class Child: Sendable {
     }
 
     /// Waits for its end; kills it when that does not come.
-    func wait(within seconds: Double = 60) throws -> Int32 {
+    func wait(within seconds: Double = 160) throws -> Int32 {
         if eventually(within: seconds, { finish() != nil }), let status = finish() { return status }
         signal(SIGKILL)
         _ = finish(blocking: true)

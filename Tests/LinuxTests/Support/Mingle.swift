@@ -44,7 +44,7 @@ final class Mingle {
         }
     }
 
-    func wait(within seconds: Double = 60) throws -> Result {
+    func wait(within seconds: Double = 160) throws -> Result {
         do {
             let status = try child.wait(within: seconds)
             return Result(
@@ -53,7 +53,7 @@ final class Mingle {
     }
 
     /// Waits until it has said this.
-    func waitFor(_ text: String, within seconds: Double = 60) throws {
+    func waitFor(_ text: String, within seconds: Double = 120) throws {
         let said = eventually(within: seconds) { output.contains(text) || child.finish() != nil }
         guard said, output.contains(text) else {
             throw Failure("it did not say '\(text)', but: \(output)\nerrors: \(errors)")
@@ -69,7 +69,7 @@ final class Mingle {
 
     /// A guest that runs a line of shell.
     static func shell(_ line: String, _ options: [String] = []) throws -> Result {
-        let result = try run(["run", "--timeout", "60"] + options + ["--", "sh", "-c", line])
+        let result = try run(["run", "--timeout", "150"] + options + ["--", "sh", "-c", line])
         guard result.status == 0 else {
             throw Failure("status \(result.status)\noutput: \(result.output)\nerrors: \(result.errors)")
         }
