@@ -84,7 +84,7 @@ struct Console {
     /// Reads once; the descriptor was ready.
     mutating func readInput() -> Request? {
         guard let descriptor = inputDescriptor else { return nil }
-        switch HostIO.read(descriptor, limit: Serial16550.inputChunk) {
+        switch HostIO.read(descriptor, limit: Self.chunk) {
         case .nothing: return nil
         case .endOfFile:
             inputDescriptor = nil

@@ -13,7 +13,7 @@ public final class Serial16550: PortDevice {
     public static let capacity = 64 << 10
     /// Depth of the receiver's FIFO.
     private static let fifoSize = 16
-    /// The room for input that is worth telling the host about, in bytes: what one read of its may become when encoded.
+    /// The room for input that is worth telling the host about, in bytes: a page of which every byte is escaped.
     public static let inputChunk = 2 * 4096 + 16
 
     private struct State {
