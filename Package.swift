@@ -65,6 +65,7 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
+        .executableTarget(name: "mingle-bench", path: "Benchmarks", swiftSettings: tests),
         .target(name: "TestSupport", dependencies: [], path: "Tests/TestSupport", swiftSettings: tests),
         .testTarget(
             name: "GuestMemoryTests", dependencies: ["GuestMemory", "TestSupport"], swiftSettings: tests),
@@ -97,6 +98,10 @@ let package = Package(
             dependencies: [
                 "mingle", "mingle-vmm", "mingle-broker", "Hypervisor", "GuestMemory", "CLinux", "TestSupport",
             ],
+            swiftSettings: tests),
+        .testTarget(
+            name: "LinuxTests",
+            dependencies: ["Hypervisor", "mingle", "mingle-vmm"],
             swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]

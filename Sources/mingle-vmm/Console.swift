@@ -16,6 +16,7 @@ struct Console {
     private let terminal: RawTerminal?
     /// How an input that is no terminal is put on the guest's terminal line; nil passes bytes as they are.
     private var pipe: PipeEncoder?
+    private var paced = PacedInput()
     /// A piped input waits until the guest's terminal line takes any bytes.
     var mayRead: Bool
     private(set) var inputDescriptor: Int32?
@@ -62,7 +63,12 @@ struct Console {
     /// Whether the guest could take more input.
     var wantsInput: Bool {
         inputDescriptor != nil && mayRead && serial.inputSpace >= Serial16550.inputChunk
+            && paced.count < Serial16550.inputChunk
     }
+
+    /// Hands on piped input that waits for its turn.
+    /// - Returns: when to call again at the latest, in monotonic nanoseconds; nil: after the next event.
+    mutating func feedInput() -> UInt64? { paced.feed(serial) }
 
     /// Writes once; the descriptor was ready.
     mutating func writeOutput() {
@@ -82,11 +88,11 @@ struct Console {
         case .nothing: return nil
         case .endOfFile:
             inputDescriptor = nil
-            if let pipe, terminal == nil { serial.receive(pipe.end()) }
+            if let pipe, terminal == nil { paced.append(pipe.end()) }
             return nil
         case .bytes(let bytes):
             if terminal != nil { return type(bytes) }
-            serial.receive(pipe?.encode(bytes) ?? bytes)
+            if let encoded = pipe?.encode(bytes) { paced.append(encoded) } else { serial.receive(bytes) }
             return nil
         }
     }

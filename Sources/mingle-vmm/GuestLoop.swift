@@ -52,6 +52,8 @@ struct GuestLoop: ~Copyable {
         self.machine = machine
         self.timeline = timeline
         console = try Console(options, serial: machine.serial)
+        // A payload has no terminal line that would have to be set up.
+        if !machine.hasPowerButton { console.mayRead = true }
         timeLimit = options.timeout > 0 ? monotonicNanoseconds() + UInt64(options.timeout * 1e9) : nil
     }
 
@@ -68,12 +70,13 @@ struct GuestLoop: ~Copyable {
             }
             if !console.mayRead, timeline.acceptsInput { console.mayRead = true }
             let hasOutput = console.hasOutput()
+            let nextInput = console.feedInput()
             let ready = HostIO.poll(
                 [
                     (signals.number, .input), (wake.number, .input),
                     (console.wantsInput ? console.inputDescriptor ?? -1 : -1, .input),
                     (hasOutput ? console.outputDescriptor ?? -1 : -1, .output),
-                ] + (control?.descriptors ?? []).map { ($0, .input) }, timeout: timeout())
+                ] + (control?.descriptors ?? []).map { ($0, .input) }, timeout: timeout(nextInput))
             control?.serve(ready.dropFirst(4).map { !$0.isEmpty })
             if !ready[1].isEmpty { wake.drain() }
             if !ready[3].isEmpty { console.writeOutput() }
@@ -136,8 +139,8 @@ struct GuestLoop: ~Copyable {
     }
 
     /// Milliseconds until something is due; nil for ever.
-    private func timeout() -> Int32? {
-        let due = [timeLimit, stopping?.deadline, stopping?.nextPress].compactMap { $0 }.min()
+    private func timeout(_ nextInput: UInt64?) -> Int32? {
+        let due = [nextInput, timeLimit, stopping?.deadline, stopping?.nextPress].compactMap { $0 }.min()
         guard let due else { return nil }
         let now = monotonicNanoseconds()
         return due <= now ? 0 : Int32(clamping: (due - now) / 1_000_000 + 1)

@@ -130,11 +130,23 @@ static void mountAll(void) {
         say("\n");
     }
 }
+/// devtmpfs has the devices alone; programs expect these as well.
+static void linkStandardStreams(void) {
+    static const char *const links[][2] = {
+        {"/proc/self/fd", "/dev/fd"},
+        {"fd/0", "/dev/stdin"},
+        {"fd/1", "/dev/stdout"},
+        {"fd/2", "/dev/stderr"},
+    };
+    for (size_t at = 0; at < sizeof links / sizeof *links; at++)
+        call3(__NR_symlink, (long)links[at][0], (long)links[at][1], 0);
+}
 /// Mounts what every guest has, says when that was, and tells the host: three steps of init in one process.
 static void begin(void) {
     static const char before[] = "mingle: init after ", after[] = " s\n";
     char uptime[32], line[sizeof before + sizeof uptime + sizeof after];
     mountAll();
+    linkStandardStreams();
     long fd = call3(__NR_open, (long)"/proc/uptime", O_RDONLY | O_CLOEXEC, 0);
     long got = fd < 0 ? fd : call3(__NR_read, fd, (long)uptime, sizeof uptime);
     size_t digits = 0, end = sizeof before - 1;

@@ -58,9 +58,11 @@ extension GuestMemory {
         var failure: LinuxError?
         changing(offset, Int(count)) {
             while done < Int(count) {
-                // SAFETY: `offset` checked that `count` bytes lie in the mapping, and `done` is less.
-                let got = unsafe pread(
-                    fd, mapping.base + offset + done, Int(count) - done, Int(fileOffset) + done)
+                // No more at once, so that a file that is shorter than it says costs no memory.
+                let piece = min(Int(count) - done, 2 << 20)
+                mapping.allocate(offset + done, piece)
+                // SAFETY: `offset` checked that `count` bytes lie in the mapping, and `done + piece` is no more.
+                let got = unsafe pread(fd, mapping.base + offset + done, piece, Int(fileOffset) + done)
                 if got < 0, errno == EINTR { continue }
                 if got < 0 { failure = .current("pread") }
                 if got <= 0 { break }

@@ -51,7 +51,8 @@ public final class Serial16550: PortDevice {
     /// - Parameters:
     ///   - setInterrupt: sets the level of its interrupt line; called under the device's lock.
     ///   - outputReady: called when bytes begin to wait for the host; must not block.
-    ///   - inputReady: called when the guest has made room for ``inputChunk`` bytes again; must not block.
+    ///   - inputReady: called when the guest has made room for ``inputChunk`` bytes again, and when it has taken all
+    ///     that waited; must not block.
     init(
         setInterrupt: @escaping @Sendable (Bool) -> Void, outputReady: @escaping @Sendable () -> Void,
         inputReady: @escaping @Sendable () -> Void = {}
@@ -79,6 +80,9 @@ public final class Serial16550: PortDevice {
     /// Bytes that ``receive(_:)`` would take now.
     public var inputSpace: Int { state.withLock { Self.capacity - $0.input.count } }
 
+    /// Bytes that the guest has not taken yet.
+    public var waitingInput: Int { state.withLock { $0.input.count + $0.received.count } }
+
     /// Hands bytes to the guest; what does not fit is refused.
     /// - Returns: how many were taken.
     @discardableResult
@@ -98,8 +102,9 @@ public final class Serial16550: PortDevice {
         guard size == 1 else { return UInt32.max }
         let (value, roomMade) = state.withLock { state in
             let wasFull = Self.isFull(state.input)
+            let waiting = state.received.count
             let value = UInt32(register(offset, &state))
-            return (value, wasFull && !Self.isFull(state.input))
+            return (value, wasFull && !Self.isFull(state.input) || waiting > 0 && state.received.isEmpty)
         }
         if roomMade { inputReady() }
         return value

@@ -129,13 +129,17 @@ struct GuestPreparation {
     }
 
     private func addLinux(to result: inout VMMInvocation, kernel: Kernel) throws(SupportError) {
-        let words = command.command
+        var words = command.command
         let options = command.boot
         var image: [String] = []
         var usesOwnInitramfs = false
         if options.initrd.isEmpty && !options.noInitrd && (kernel.debian != nil || !words.isEmpty) {
             result.initrds.append(try images.initramfs(for: kernel.debian))
             usesOwnInitramfs = true
+        }
+        if usesOwnInitramfs && words.isEmpty && result.serial == .standardStreams && !Console.isTerminal(0) {
+            // Nobody sits there: what comes is a script, not keys for an interactive shell.
+            words = ["sh", "/dev/stdin"]
         }
         result.initrds += options.initrd
         var initrdBytes: UInt64 = 0

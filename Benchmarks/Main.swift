@@ -1,0 +1,47 @@
+import FoundationEssentials
+import Glibc
+
+/// Measures Mingle from outside, as its users see it. Prints tables; docs/benchmarks.md holds some.
+@main
+struct Bench {
+    static let usage = """
+        usage: mingle-bench guests [--count N] [--kernel KERNEL]    N guests at once: times and memory
+               mingle-bench start [--rounds N] [--kernel KERNEL]    from `mingle` to the guest's first instruction
+               mingle-bench boot [--rounds N]                       Debian's kernel to /init, against QEMU microvm
+        KERNEL is what `mingle run --kernel` takes: debian, payload:NAME, a file.
+        """
+
+    static func main() {
+        var words = CommandLine.arguments.dropFirst()
+        let verb = words.popFirst()
+        var numbers = ["--count": 4, "--rounds": 8]
+        var kernel = "debian"
+        while let option = words.popFirst(), let value = words.popFirst() {
+            if option == "--kernel" {
+                kernel = value
+            } else if numbers[option] != nil, let number = Int(value), (1...1000).contains(number) {
+                numbers[option] = number
+            } else {
+                fail(usage, 64)
+            }
+        }
+        let rounds = numbers["--rounds"] ?? 1
+        do {
+            let programs = try Programs()
+            defer { programs.remove() }
+            switch verb {
+            case "guests": try GuestsBenchmark.run(programs, count: numbers["--count"] ?? 1, kernel: kernel)
+            case "start": try StartBenchmark.run(programs, rounds: rounds, kernel: kernel)
+            case "boot": try BootBenchmark.run(programs, rounds: rounds)
+            default:
+                programs.remove()
+                fail(usage, 64)
+            }
+        } catch { fail("mingle-bench: \(error)", 1) }
+    }
+
+    private static func fail(_ text: String, _ status: Int32) -> Never {
+        _ = Array((text + "\n").utf8).withUnsafeBytes { write(2, $0.baseAddress, $0.count) }
+        exit(status)
+    }
+}

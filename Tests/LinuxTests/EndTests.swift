@@ -1,0 +1,99 @@
+import Foundation
+import Testing
+
+extension LinuxGuests {
+    @Suite("Ways to end")
+    struct EndTests {
+        @Test(
+            "has its exit code",
+            arguments: [("poweroff", 0), ("reboot", 120), ("panic", 121)] as [(String, Int32)])
+        func ends(how: String, status: Int32) throws {
+            let result = try Mingle.run(["run", "--timeout", "150", "--cmdline", "mingle.\(how)"])
+            #expect(result.status == status, "\(result.output)\(result.errors)")
+            #expect(result.output.contains("mingle: init after "))
+        }
+
+        @Test("The status of a command is that of mingle")
+        func commandStatus() throws {
+            let result = try Mingle.run(["run", "--timeout", "150", "--", "sh", "-c", "echo said; exit 42"])
+            #expect(result.status == 42)
+            #expect(result.lines == ["said"])
+            #expect(try Mingle.run(["run", "--timeout", "150", "--", "no-such-program"]).status == 127)
+        }
+
+        @Test("SIGTERM presses the power button; the guest powers off by itself")
+        func terminate() throws {
+            let guest = try Mingle(["run", "--grace", "60", "--cmdline", "mingle.hold"])
+            try guest.waitFor("mingle: init after ")
+            guest.child.signal(SIGTERM)
+            let result = try guest.wait(within: 70)
+            #expect(result.status == 0, "\(result.errors)")
+        }
+
+        @Test("A guest that does not listen is ended after the grace period: 143")
+        func force() throws {
+            // Without our init nobody waits for the power button.
+            let guest = try Mingle(["run", "--grace", "1", "--cmdline", "rdinit=/bin/sleep -- 1000"])
+            #expect(eventually(within: 120) { guest.output.contains("PCI") || guest.child.finish() != nil })
+            guest.child.signal(SIGTERM)
+            let result = try guest.wait(within: 60)
+            #expect(result.status == 143)
+            #expect(result.errors.contains("stopped by force after signal 15"))
+        }
+
+        @Test("The time limit ends with 124")
+        func timeLimit() throws {
+            let start = ContinuousClock.now
+            let result = try Mingle.run(["run", "--timeout", "2", "--cmdline", "mingle.hold"])
+            #expect(result.status == 124)
+            #expect(ContinuousClock.now - start < .seconds(30))
+        }
+    }
+
+    @Suite("Several guests")
+    struct ManyTests {
+        @Test("Four at once: all come up, ps lists them, stop powers them off")
+        func four() throws {
+            let runtime = try TemporaryFolder()
+            let names = (1...4).map { "guest\($0)" }
+            let guests = try names.map {
+                try Mingle(
+                    ["run", "--name", $0, "--grace", "60", "--cmdline", "mingle.hold"], runtime: runtime)
+            }
+            for guest in guests { try guest.waitFor("mingle: init after ", within: 150) }
+            func states() throws -> [String: String] {
+                let listing = try Mingle.run(["ps", "--json"], runtime: runtime)
+                let object = try JSONSerialization.jsonObject(with: Data(listing.output.utf8))
+                let records = try #require(object as? [[String: Any]], "\(listing.output)")
+                var found: [String: String] = [:]
+                for record in records { found[record["name"] as? String ?? "?"] = record["state"] as? String }
+                return found
+            }
+            #expect(
+                try eventually(within: 60) {
+                    try states() == Dictionary(uniqueKeysWithValues: names.map { ($0, "running") })
+                })
+            let taken = try Mingle.run(["run", "--name", "guest1"], runtime: runtime)
+            #expect(taken.status == 125)
+
+            let one = try Mingle.run(["stop", "guest1", "--timeout", "150"], runtime: runtime)
+            #expect(one.status == 0, "\(one.errors)")
+            #expect(try guests[0].wait().status == 0)
+            #expect(try states().keys.sorted() == Array(names.dropFirst()))
+
+            let rest = try Mingle.run(["stop", "--all", "--timeout", "150"], runtime: runtime)
+            #expect(rest.status == 0, "\(rest.errors)")
+            for guest in guests.dropFirst() { #expect(try guest.wait().status == 0, "\(guest.errors)") }
+            #expect(try states().isEmpty)
+            #expect(try Mingle.run(["stop", "guest1"], runtime: runtime).status == 1)
+        }
+
+        @Test("doctor says that Linux guests run here")
+        func doctor() throws {
+            let result = try Mingle.run(["doctor", "--json"])
+            #expect(result.status == 0)
+            let object = try JSONSerialization.jsonObject(with: Data(result.output.utf8)) as? [String: Any]
+            #expect(object?["verdict"] as? String == "linux")
+        }
+    }
+}

@@ -1,0 +1,136 @@
+import Foundation
+import Synchronization
+
+/// What went wrong in a test's own machinery.
+struct Failure: Error, CustomStringConvertible {
+    let description: String
+    init(_ description: String) { self.description = description }
+}
+
+/// A process of ours: killed and reaped when its owner goes, however the test ends.
+final class Child: Sendable {
+    enum Stream {
+        /// A descriptor of ours.
+        case descriptor(Int32)
+        /// A file, opened by the child.
+        case file(String, Int32)
+
+        static let nothing = file("/dev/null", O_RDWR)
+        static func into(_ path: String) -> Stream { file(path, O_WRONLY | O_CREAT | O_TRUNC) }
+    }
+
+    let identifier: pid_t
+    private let status = Mutex<Int32?>(nil)
+
+    /// - Parameters:
+    ///   - streams: standard input, output and errors.
+    ///   - ownSession: the child leads a session; the first terminal that it opens controls it.
+    init(
+        _ path: String, _ arguments: [String], environment: [String: String] = [:], streams: [Stream],
+        ownSession: Bool = false
+    ) throws {
+        var actions = posix_spawn_file_actions_t()
+        var attributes = posix_spawnattr_t()
+        posix_spawn_file_actions_init(&actions)
+        posix_spawnattr_init(&attributes)
+        defer {
+            posix_spawn_file_actions_destroy(&actions)
+            posix_spawnattr_destroy(&attributes)
+        }
+        for (number, stream) in streams.enumerated() {
+            switch stream {
+            case .descriptor(let descriptor):
+                posix_spawn_file_actions_adddup2(&actions, descriptor, Int32(number))
+            case .file(let file, let flags):
+                posix_spawn_file_actions_addopen(&actions, Int32(number), file, flags, 0o600)
+            }
+        }
+        var all = sigset_t()
+        var none = sigset_t()
+        sigfillset(&all)
+        sigemptyset(&none)
+        posix_spawnattr_setsigdefault(&attributes, &all)
+        posix_spawnattr_setsigmask(&attributes, &none)
+        // POSIX_SPAWN_SETSID (spawn.h, a GNU extension)
+        let session: Int32 = ownSession ? 0x80 : 0
+        posix_spawnattr_setflags(
+            &attributes, Int16(Int32(POSIX_SPAWN_SETSIGDEF) | Int32(POSIX_SPAWN_SETSIGMASK) | session))
+        let variables = ProcessInfo.processInfo.environment.merging(environment) { $1 }.map { "\($0)=\($1)" }
+        var words: [UnsafeMutablePointer<CChar>?] = ([path] + arguments).map { strdup($0) } + [nil]
+        var settings: [UnsafeMutablePointer<CChar>?] = variables.map { strdup($0) } + [nil]
+        defer { (words + settings).forEach { free($0) } }
+        var identifier: pid_t = 0
+        let result = posix_spawn(&identifier, path, &actions, &attributes, &words, &settings)
+        guard result == 0 else { throw Failure("posix_spawn \(path): \(String(cString: strerror(result)))") }
+        self.identifier = identifier
+    }
+
+    deinit {
+        signal(SIGKILL)
+        _ = finish(blocking: true)
+    }
+
+    /// Sends a signal, unless it has been reaped.
+    func signal(_ number: Int32) {
+        status.withLock { status in
+            if status == nil { _ = kill(identifier, number) }
+        }
+    }
+
+    /// The exit status, or minus the signal that killed it; nil while it runs.
+    func finish(blocking: Bool = false) -> Int32? {
+        status.withLock { status in
+            if let status { return status }
+            var word: Int32 = 0
+            var result: pid_t
+            repeat {
+                result = waitpid(identifier, &word, blocking ? 0 : WNOHANG)
+            } while result < 0 && errno == EINTR
+            guard result == identifier else { return nil }
+            status = word & 0x7f == 0 ? word >> 8 & 0xff : -(word & 0x7f)
+            return status
+        }
+    }
+
+    /// Waits for its end; kills it when that does not come.
+    func wait(within seconds: Double = 160) throws -> Int32 {
+        if eventually(within: seconds, { finish() != nil }), let status = finish() { return status }
+        signal(SIGKILL)
+        _ = finish(blocking: true)
+        throw Failure("process \(identifier) did not end within \(seconds) s")
+    }
+}
+
+/// A folder that goes with its owner.
+final class TemporaryFolder: Sendable {
+    let path: String
+
+    init() throws {
+        path = FileManager.default.temporaryDirectory.path + "/mingle-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+    }
+
+    deinit { try? FileManager.default.removeItem(atPath: path) }
+
+    func file(_ name: String) -> String { "\(path)/\(name)" }
+    /// The bytes of a file in it; none while it does not exist.
+    func bytes(_ name: String) -> [UInt8] {
+        FileManager.default.contents(atPath: file(name)).map(Array.init) ?? []
+    }
+    func text(_ name: String) -> String { String(decoding: bytes(name), as: UTF8.self) }
+    func write(_ bytes: [UInt8], _ name: String) throws -> String {
+        try Data(bytes).write(to: URL(fileURLWithPath: file(name)))
+        return file(name)
+    }
+}
+
+/// Looks every 5 ms until the condition holds.
+/// - Returns: false when it did not within `seconds`.
+func eventually(within seconds: Double = 60, _ condition: () throws -> Bool) rethrows -> Bool {
+    let start = ContinuousClock.now
+    while true {
+        if try condition() { return true }
+        if ContinuousClock.now - start > .seconds(seconds) { return false }
+        usleep(5000)
+    }
+}
