@@ -48,7 +48,7 @@ final class SharingSession: Sendable {
         self.broker = broker
         let startPolicy = policy
         let trace = try sharing.tracePath.map { try ShareTrace($0) }
-        let mappingBox = MappingBox()
+        let mappingBox = SharingThreadState()
         thread = try SharingThread(
             policy: startPolicy,
             make: {
@@ -65,11 +65,6 @@ final class SharingSession: Sendable {
                 Self.connect(engine, mapping, path, sharing.domain, broker)
             },
             failed: { reason in machine.stop(.failed(reason)) })
-    }
-
-    /// The mapping lives on the sharing thread, where both closures run.
-    private final class MappingBox: @unchecked Sendable {
-        var mapping: LinuxGuestMapping?
     }
 
     private static func connect(
@@ -139,21 +134,4 @@ final class SharingSession: Sendable {
 struct WindowUnavailable: Error, CustomStringConvertible {
     let description =
         "--window userfaultfd: this user may not use it: `mingle doctor` prints the rule that allows it; or use --window pause"
-}
-
-/// `--trace-share`: a line for each event of a page.
-final class ShareTrace: @unchecked Sendable {
-    private let file: OwnedDescriptor
-
-    init(_ path: String) throws(LinuxError) {
-        file = try .open(path, flags: 0o1101, mode: 0o644)  // O_WRONLY | O_CREAT | O_TRUNC
-    }
-
-    /// On the sharing thread, outside windows.
-    func write(_ events: [ShareEvent]) {
-        let now = monotonicNanoseconds()
-        var text = ""
-        for event in events { text += "\(now) \(event)\n" }
-        HostIO.writeAll(file.number, text)
-    }
 }

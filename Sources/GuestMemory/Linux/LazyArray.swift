@@ -15,7 +15,8 @@ public final class LazyArray<Element: BitwiseCopyable> {
             precondition(index >= 0 && index < count, "index within the array")
             // SAFETY: in bounds; the mapping is page aligned, holds `count` elements and lives as long as self; zero bytes
             // are a valid Element for the integers this is used with.
-            return unsafe mapping.base.load(fromByteOffset: index * MemoryLayout<Element>.stride, as: Element.self)
+            return unsafe mapping.base.load(
+                fromByteOffset: index * MemoryLayout<Element>.stride, as: Element.self)
         }
         set {
             precondition(index >= 0 && index < count, "index within the array")

@@ -11,12 +11,6 @@
 // learned of it have sent another batch. No call is long: what takes time (walking the pages of a client that left, punching retired frames) is done in slices
 // by `sweep`, which the owner calls while `hasWork`.
 
-/// Names a client of a store.
-public struct StoreClient: Hashable, Sendable {
-    public let value: UInt32
-    public init(_ value: UInt32) { self.value = value }
-}
-
 /// The logic of a domain's store, without sockets or files: index by content, frames, references by client and page.
 /// Not thread-safe: its owner calls it from one thread.
 public final class FrameStoreCore {
@@ -31,7 +25,7 @@ public final class FrameStoreCore {
     /// Promotions in one reply.
     public static let promotionLimit = 512
     /// Pages of a client that one look for lonely frames passes, and that it may find.
-    private static let lonelyLook = 1024
+    static let lonelyLook = 1024
     public static let lonelyLimit = 256
     /// Pages of retired frames that may wait for their memory to be freed; beyond it nothing new is published.
     public static let retiredLimit = 1 << 16
@@ -216,23 +210,6 @@ public final class FrameStoreCore {
         if batch.isEmpty, reply.promotions.isEmpty { reply.lonely = lonelyPages(client) }
         discardRetired(limit: Self.discardsPerBatch)
         return reply
-    }
-
-    /// Looks at some of a client's pages, from where the last look ended.
-    private func lonelyPages(_ client: Client) -> [ClientPage] {
-        var found: [ClientPage] = []
-        for _ in 0..<min(Self.lonelyLook, client.pages.count) {
-            let page = client.pages.firstPossible(from: client.lonelyCursor)
-            guard page < client.pages.count, found.count < Self.lonelyLimit else {
-                client.lonelyCursor = page < client.pages.count ? page : 0
-                break
-            }
-            client.lonelyCursor = page + 1
-            let tag = client.pages[page]
-            guard tag & Tag.leased != 0, tag & Tag.uniform == 0 else { continue }
-            if table[tag & Tag.index].references == 1 { found.append(ClientPage(page)) }
-        }
-        return found
     }
 
     private static func isLegal(_ batch: StoreBatch, pageCount: Int) -> Bool {
