@@ -85,6 +85,8 @@ import Testing
                 "auto", "--serial", "stdio", "--timeout", "9", "--grace", "5", "--log-level", "warning",
                 "--state-dir",
                 temporary.path + "/mingle", "--seed", "7", "--arguments", "a=1 b=2", "--image", "payload.elf",
+                "--control", temporary.path + "/mingle/control/p1", "--sharing", "builtin", "--window", "auto",
+                "--broker", temporary.path + "/mingle/broker.sock",
             ])
     }
 
