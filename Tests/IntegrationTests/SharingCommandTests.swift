@@ -81,18 +81,22 @@ extension HostKVM {
     struct SharingCommands {
         private static let fill = "zero=0.2 uniform=0.2 common=0.4 unique=0.2"
 
-        @Test("density saves what can be saved, loses nothing and leaves nothing", arguments: ["userfaultfd", "pause"])
+        @Test(
+            "density saves what can be saved, loses nothing and leaves nothing",
+            arguments: ["userfaultfd", "pause"])
         func density(window: String) throws {
             let tool = try CommandLineTool()
             let report = tool.folder.file("report.json")
             var arguments = [
-                "density", "--guests", "3", "--memory", "64M", "--image", "payload:fill", "--arguments", Self.fill,
+                "density", "--guests", "3", "--memory", "64M", "--image", "payload:fill", "--arguments",
+                Self.fill,
                 "--duration", "5", "--verify", "--json", report,
             ]
             if window == "pause" { arguments += ["--window", "pause"] }
             _ = try tool.run(arguments)
             let json = try #require(
-                try JSONSerialization.jsonObject(with: Data(tool.folder.bytes("report.json"))) as? [String: Any])
+                try JSONSerialization.jsonObject(with: Data(tool.folder.bytes("report.json")))
+                    as? [String: Any])
             let ideal = try json.number("memory", "ideal_saved_bytes")
             // Of 61 MiB that each guest writes, all but 20 % of each and one set of the rest.
             #expect(ideal > 100e6)
@@ -102,7 +106,9 @@ extension HostKVM {
             #expect(try json.number("engine", "mappings") > 0)
             #expect(try json.number("verification", "mismatches") == 0)
             // Each page is looked at by the payload and by its digest; pages of zeros by the payload alone.
-            #expect(try json.number("verification", "pages_checked") > 1.7 * 0.9 * json.number("memory", "touched_pages"))
+            #expect(
+                try json.number("verification", "pages_checked") > 1.7 * 0.9
+                    * json.number("memory", "touched_pages"))
             #expect((json["guests"] as? [[String: Any]])?.count == 3)
             #expect(tool.leftovers == [])
             #expect(tool.processes == [])
@@ -114,7 +120,8 @@ extension HostKVM {
             func run(_ name: String, _ options: [String], index: Int) throws -> ChildProcess {
                 try tool.start(
                     [
-                        "run", "--name", name, "--kernel", "payload:fill", "--memory", "32M", "--serial", "none",
+                        "run", "--name", name, "--kernel", "payload:fill", "--memory", "32M", "--serial",
+                        "none",
                         "--timeout", "100", "--guest-index", "\(index)", "--log-level", "info",
                     ] + options + ["--", "common=0.6", "unique=0.2"], output: name)
             }
@@ -125,7 +132,8 @@ extension HostKVM {
             // 60 % of the free pages of 32 MiB are the same in both.
             let wanted = 4000
             let isShared = try eventually(within: 60) {
-                let domains = try tool.json(["broker", "status", "--json"])["domains"] as? [[String: Any]] ?? []
+                let domains =
+                    try tool.json(["broker", "status", "--json"])["domains"] as? [[String: Any]] ?? []
                 let lab = domains.first { $0["name"] as? String == "lab" }
                 return (lab?["pages_sharing"] as? Int ?? 0) > wanted
             }
@@ -160,7 +168,8 @@ extension HostKVM {
         func killed() throws {
             let tool = try CommandLineTool()
             let density = try tool.start([
-                "density", "--guests", "2", "--memory", "32M", "--image", "payload:fill", "--arguments", "common=0.5",
+                "density", "--guests", "2", "--memory", "32M", "--image", "payload:fill", "--arguments",
+                "common=0.5",
                 "--duration", "60", "--no-baseline",
             ])
             #expect(eventually { tool.folder.text("output.errors").contains("2 of 2 guests are up") })
@@ -177,7 +186,8 @@ extension HostKVM {
         func interrupted(signal: Int32) throws {
             let tool = try CommandLineTool()
             let density = try tool.start([
-                "density", "--guests", "2", "--memory", "32M", "--image", "payload:fill", "--arguments", "common=0.5",
+                "density", "--guests", "2", "--memory", "32M", "--image", "payload:fill", "--arguments",
+                "common=0.5",
                 "--duration", "60", "--no-baseline",
             ])
             #expect(eventually { tool.folder.text("output.errors").contains("2 of 2 guests are up") })
@@ -191,11 +201,14 @@ extension HostKVM {
         func ended() throws {
             let tool = try CommandLineTool()
             let density = try tool.start([
-                "density", "--guests", "2", "--memory", "32M", "--image", "payload:fill", "--arguments", "bogus=1",
+                "density", "--guests", "2", "--memory", "32M", "--image", "payload:fill", "--arguments",
+                "bogus=1",
             ])
             #expect(try density.wait() == 1)
             let errors = tool.folder.text("output.errors")
-            #expect(errors.contains("it ended before its time (status 2)") && errors.contains("bogus"), "\(errors)")
+            #expect(
+                errors.contains("it ended before its time (status 2)") && errors.contains("bogus"),
+                "\(errors)")
             #expect(tool.processes == [])
             #expect(tool.leftovers == [])
         }

@@ -54,7 +54,8 @@ struct DensityArithmeticTests {
         #expect(series.seconds(toReach: 95) == 0.05)
     }
 
-    private func run(home: UInt64, store: UInt64 = 0, mappings: UInt64 = 0, tables: UInt64 = 0) -> RunFigures {
+    private func run(home: UInt64, store: UInt64 = 0, mappings: UInt64 = 0, tables: UInt64 = 0) -> RunFigures
+    {
         var figures = RunFigures()
         figures.memory.homeBytes = home
         figures.memory.storeBytes = store
@@ -102,7 +103,8 @@ struct DensityArithmeticTests {
         var memory = MemoryFigures()
         let status = "Name:\tx\nVmSwap:\t      4 kB\nRssAnon:\t    12 kB\nVmPTE:\t 8 kB\n"
         let process = ProcessFigures(status: status)
-        #expect(process?.anonymousBytes == 12288 && process?.swapBytes == 4096 && process?.pageTableBytes == 8192)
+        #expect(
+            process?.anonymousBytes == 12288 && process?.swapBytes == 4096 && process?.pageTableBytes == 8192)
         #expect(ProcessFigures(status: "Name:\tzombie\n") == nil)
         if let process {
             memory.add(vmm: process, homeBytes: 1 << 20, stagingBytes: 4096)
@@ -146,7 +148,8 @@ struct DensityArithmeticTests {
 
     @Test("understands what the payload says of its check")
     func selfCheck() {
-        let answers = SelfCheck.answers("fill: ready\r\nfill: check ok pages=12\r\nfill: check FAILED bad=3 first=40\n")
+        let answers = SelfCheck.answers(
+            "fill: ready\r\nfill: check ok pages=12\r\nfill: check FAILED bad=3 first=40\n")
         #expect(answers.count == 2)
         #expect(answers.first?.checked == 12 && answers.first?.mismatches == 0)
         #expect(answers.last?.mismatches == 3)
@@ -165,17 +168,22 @@ struct DensityArithmeticTests {
         #expect(SharingFigures.sum([]).windowMedian == 0)
     }
 
-    @Test("writes numbers with their digits", arguments: [
-        (0.9265, 3, "0.927"), (12, 0, "12"), (-0.001, 2, "0.00"), (-1.5, 1, "-1.5"), (0.05, 2, "0.05"),
-    ])
-    func decimals(number: Double, places: Int, text: String) { #expect(Decimals.text(number, places: places) == text) }
+    @Test(
+        "writes numbers with their digits",
+        arguments: [
+            (0.9265, 3, "0.927"), (12, 0, "12"), (-0.001, 2, "0.00"), (-1.5, 1, "-1.5"), (0.05, 2, "0.05"),
+        ])
+    func decimals(number: Double, places: Int, text: String) {
+        #expect(Decimals.text(number, places: places) == text)
+    }
 }
 
 @Suite("The report of density")
 struct DensityReportTests {
     private func report(_ mode: DensityPlan.Mode, baseline: Bool) -> DensityReport {
         var plan = DensityPlan(
-            template: VMMInvocation(name: "", memoryBytes: 64 << 20, cpuCount: 2, kernel: "/k"), image: "payload:fill")
+            template: VMMInvocation(name: "", memoryBytes: 64 << 20, cpuCount: 2, kernel: "/k"),
+            image: "payload:fill")
         plan.mode = mode
         plan.hostFacts = HostDescription.json(kernelMode: .emulated, window: "pause")
         var run = RunFigures()
@@ -194,12 +202,14 @@ struct DensityReportTests {
         let json = try #require(JSONValue(parsing: report(mode, baseline: baseline).json.text()))
         let promised = [
             "memory": [
-                "touched_pages", "resident_bytes_sharing_off", "resident_bytes", "pages_shared", "pages_sharing",
+                "touched_pages", "resident_bytes_sharing_off", "resident_bytes", "pages_shared",
+                "pages_sharing",
                 "pages_zero", "pages_unshared", "pages_volatile", "saved_bytes", "ideal_saved_bytes",
                 "general_profit_bytes",
             ],
             "engine": [
-                "passes", "pages_hashed", "pages_merged", "pages_unshared", "cpu_seconds", "window_microseconds",
+                "passes", "pages_hashed", "pages_merged", "pages_unshared", "cpu_seconds",
+                "window_microseconds",
                 "mappings", "metadata_bytes", "seconds_to_95_percent",
             ], "verification": ["pages_checked", "mismatches"],
             "host": ["kernel", "cpu", "memory_bytes", "ring0", "window"],
@@ -245,21 +255,29 @@ struct DensityReportTests {
 
 @Suite("Reading JSON")
 struct JSONParsingTests {
-    @Test("gives back what was written", arguments: [
-        JSONValue.null, .boolean(true), .integer(-12), .unsigned(.max), .decimal(0.25), .string("a\"\\\n\té€𝄞\u{1}"),
-        .array([]), .object([]), .array([.integer(1), .object([("k", .array([.null]))])]),
-    ])
+    @Test(
+        "gives back what was written",
+        arguments: [
+            JSONValue.null, .boolean(true), .integer(-12), .unsigned(.max), .decimal(0.25),
+            .string("a\"\\\n\té€𝄞\u{1}"),
+            .array([]), .object([]), .array([.integer(1), .object([("k", .array([.null]))])]),
+        ])
     func roundTrip(value: JSONValue) { #expect(JSONValue(parsing: value.text()) == value) }
 
-    @Test("understands escapes", arguments: [
-        (#""\u00e9""#, "é"), (#""\ud834\udd1e""#, "𝄞"), (#""\/\b""#, "/\u{8}"),
-    ])
+    @Test(
+        "understands escapes",
+        arguments: [
+            (#""\u00e9""#, "é"), (#""\ud834\udd1e""#, "𝄞"), (#""\/\b""#, "/\u{8}"),
+        ])
     func escapes(text: String, expected: String) { #expect(JSONValue(parsing: text)?.string == expected) }
 
-    @Test("refuses what is none", arguments: [
-        "", "{", "[1,]", "{\"a\" 1}", "tru", "1 2", "\"\\u12\"", "\"\\ud834\"", "\"a", "{\"a\":1,}", "+-", "nul",
-        String(repeating: "[", count: 100) + String(repeating: "]", count: 100),
-    ])
+    @Test(
+        "refuses what is none",
+        arguments: [
+            "", "{", "[1,]", "{\"a\" 1}", "tru", "1 2", "\"\\u12\"", "\"\\ud834\"", "\"a", "{\"a\":1,}", "+-",
+            "nul",
+            String(repeating: "[", count: 100) + String(repeating: "]", count: 100),
+        ])
     func refusal(text: String) { #expect(JSONValue(parsing: text) == nil) }
 }
 
@@ -293,7 +311,9 @@ struct GuestStatisticsTests {
     @Test("are put together by domain; a guest without one is alone")
     func overview() throws {
         let own = Self.sharing.replacingOccurrences(of: "\"lab\"", with: "\"(its own)\"")
-        let guests = try ["a", "b"].map { try #require(GuestStatistics(json: Self.answer($0, sharing: Self.sharing))) }
+        let guests = try ["a", "b"].map {
+            try #require(GuestStatistics(json: Self.answer($0, sharing: Self.sharing)))
+        }
         let alone = try ["c", "d"].map { try #require(GuestStatistics(json: Self.answer($0, sharing: own))) }
         let off = try #require(GuestStatistics(json: Self.answer("e", sharing: "null")))
         var store = BrokerReport.Domain()

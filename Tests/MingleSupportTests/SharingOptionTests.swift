@@ -16,7 +16,9 @@ struct SharingOptionTests {
     func percentages(text: String, value: Double) throws { #expect(try SharingChoice.percent(text) == value) }
 
     @Test("refuse other shares", arguments: ["", "0", "-1", "101", "nan", "5 %", "%"])
-    func badPercentages(text: String) { #expect(throws: SupportError.self) { try SharingChoice.percent(text) } }
+    func badPercentages(text: String) {
+        #expect(throws: SupportError.self) { try SharingChoice.percent(text) }
+    }
 
     @Test("keep to the length of a socket's path")
     func paths() throws {
