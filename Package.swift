@@ -84,7 +84,7 @@ let package = Package(
             dependencies: ["GuestImages", "TestSupport", "CLZ4", "CZstd", "CLZMA", "CZlib"],
             swiftSettings: tests),
         .testTarget(
-            name: "MingleSupportTests", dependencies: ["MingleSupport", "mingle", "TestSupport"],
+            name: "MingleSupportTests", dependencies: ["MingleSupport", "mingle", "mingle-broker", "TestSupport"],
             swiftSettings: tests),
         .testTarget(
             name: "FrameBrokerTests",

@@ -40,7 +40,10 @@ private final class CommandLineTool {
     }
 
     func json(_ arguments: [String]) throws -> [String: Any] {
-        let data = Data(try run(arguments).utf8)
+        let text = try run(arguments)
+        // There is nothing to tell of, yet.
+        if text == "null\n" { return [:] }
+        let data = Data(text.utf8)
         guard let object = try JSONSerialization.jsonObject(with: data) as? [String: Any] else {
             throw Failure("mingle \(arguments) printed no object")
         }
@@ -170,7 +173,8 @@ extension HostKVM {
                 "--duration", "60", "--no-baseline",
             ])
             #expect(eventually { tool.folder.text("output.errors").contains("2 of 2 guests are up") })
-            #expect(tool.processes.count >= 4)
+            // Two guests and the broker's supervisor.
+            #expect(tool.processes.count == 3)
             density.kill(SIGKILL)
             _ = try density.wait()
             #expect(eventually(within: 20) { tool.processes == [] })

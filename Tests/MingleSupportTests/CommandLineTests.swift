@@ -85,6 +85,9 @@ import Testing
                 "auto", "--serial", "stdio", "--timeout", "9", "--grace", "5", "--log-level", "warning",
                 "--state-dir",
                 temporary.path + "/mingle", "--seed", "7", "--arguments", "a=1 b=2", "--image", "payload.elf",
+                "--control", temporary.path + "/mingle/control/p1", "--sharing", "builtin", "--window",
+                "auto",
+                "--broker", temporary.path + "/mingle/broker.sock",
             ])
     }
 
@@ -124,6 +127,12 @@ import Testing
         ["run", "--kernel", "file", "--format", "vmlinux"], ["run", "--bogus"], ["stop"],
         ["stop", "--all", "x"],
         ["stop", "../x"], ["completions"], ["completions", "csh"], ["bogus"], ["images", "path"],
+        ["run", "--sharing", "ksm"], ["run", "--sharing", "off", "--domain", "lab"],
+        ["run", "--domain", "a/b"],
+        ["run", "--share-cpu", "0"], ["run", "--window", "wide"], ["run", "--dirty-log", "on"],
+        ["density", "--guests", "0"], ["density", "--sharing", "off", "--domain", "lab"],
+        ["density", "--sharing", "ksm", "--window", "pause"], ["density", "--cpus", "0"],
+        ["share", "cpu", "0", "a"], ["share", "on"], ["stats", "../x"], ["broker", "bogus"],
     ])
     func usageErrorsAreOneLine(_ words: [String]) throws {
         let result = try mingle(words)

@@ -30,7 +30,7 @@ struct SharingOptionTests {
     @Test("become arguments of the VMM")
     func arguments() {
         var invocation = VMMInvocation(name: "g", memoryBytes: 1, cpuCount: 1, kernel: "/k")
-        #expect(invocation.arguments.suffix(2) == ["--sharing", "off"])
+        #expect(!invocation.arguments.contains("--sharing"))
         invocation.sharing.mode = .builtin
         invocation.sharing.domain = "lab"
         invocation.sharing.cpuPercent = 5
@@ -115,7 +115,8 @@ struct KSMTests {
 struct WorkspaceTests {
     @Test("goes with all that is in it")
     func removal() throws {
-        let state = try TemporaryDirectory().state()
+        let folder = try TemporaryDirectory()
+        let state = try folder.state()
         let workspace = try Workspace(in: state)
         try SystemCall.replace(workspace.file("output"), with: "x")
         workspace.remove()

@@ -24,7 +24,7 @@ public struct SharingChoice: Equatable, Sendable {
 
     /// For `mingle-vmm`.
     var arguments: [String] {
-        guard mode == .builtin else { return ["--sharing", "off"] }
+        guard mode == .builtin else { return [] }
         var words = ["--sharing", "builtin", "--window", window.rawValue]
         if let domain { words += ["--domain", domain] }
         if let cpuPercent { words += ["--share-cpu", "\(cpuPercent)"] }
