@@ -74,7 +74,7 @@ import Testing
     func runBecomesTheVMM() throws {
         let result = try mingle(
             "run", "--kernel", payload, "--name", "p1", "--memory", "4M", "--seed", "7", "--timeout", "9",
-            "--", "a=1",
+            "--sharing", "builtin", "--", "a=1",
             "b=2")
         #expect(result.errors == [])
         #expect(result.status == 37)

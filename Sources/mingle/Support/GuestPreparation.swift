@@ -60,8 +60,8 @@ struct GuestPreparation {
 
     private func addSharing(to result: inout VMMInvocation, state: StateDirectory) throws(SupportError) {
         let options = command.sharing
-        result.sharing.mode = options.sharing
-        guard options.sharing == .builtin else { return }
+        result.sharing.mode = options.mode
+        guard options.mode == .builtin else { return }
         result.sharing.domain = options.domain
         result.sharing.cpuPercent = options.tuning.shareCpu
         result.sharing.window = options.tuning.window

@@ -134,11 +134,16 @@ struct SharingOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             """
-            Who merges equal pages of guests: builtin or off. (The kernel's own merging, ksm, can be compared by \
-            'mingle density'.)
+            Who merges equal pages of guests: builtin or off (default: builtin if a domain or another option of sharing \
+            is given, else off). The kernel's own merging, ksm, can be compared by 'mingle density'.
             """, valueName: "mode"),
         transform: Self.mode)
-    var sharing = SharingChoice.Mode.builtin
+    var sharing: SharingChoice.Mode?
+
+    /// What is asked for, all options taken together.
+    var mode: SharingChoice.Mode {
+        sharing ?? (domain != nil || traceShare != nil || !tuning.isDefault ? .builtin : .off)
+    }
 
     @Option(
         help: ArgumentHelp(
@@ -157,7 +162,7 @@ struct SharingOptions: ParsableArguments {
         if sharing == .off, domain != nil || traceShare != nil || !tuning.isDefault {
             throw ValidationError("--domain, --share-cpu, --window and --trace-share need --sharing builtin.")
         }
-        if sharing == .builtin, let dirtyLog, dirtyLog != .manual {
+        if mode == .builtin, let dirtyLog, dirtyLog != .manual {
             throw ValidationError("--dirty-log \(dirtyLog.rawValue) needs --sharing off.")
         }
     }
