@@ -84,7 +84,8 @@ let package = Package(
             dependencies: ["GuestImages", "TestSupport", "CLZ4", "CZstd", "CLZMA", "CZlib"],
             swiftSettings: tests),
         .testTarget(
-            name: "MingleSupportTests", dependencies: ["MingleSupport", "mingle", "mingle-broker", "TestSupport"],
+            name: "MingleSupportTests",
+            dependencies: ["MingleSupport", "mingle", "mingle-broker", "TestSupport"],
             swiftSettings: tests),
         .testTarget(
             name: "FrameBrokerTests",
