@@ -127,7 +127,8 @@ extension HostKVM {
             }
             let guests = [
                 try run("a", ["--domain", "lab"], index: 0), try run("b", ["--domain", "lab"], index: 1),
-                try run("c", [], index: 2), try run("d", [], index: 3),
+                try run("c", ["--sharing", "builtin"], index: 2),
+                try run("d", ["--sharing", "builtin"], index: 3),
             ]
             // 60 % of the free pages of 32 MiB are the same in both.
             let wanted = 4000
