@@ -13,9 +13,8 @@ public struct SharingPolicy: Equatable, Sendable {
     public var cpuShare = 0.25
     /// Mappings that guest memory may consist of. The kernel's limit for a process is 65530 by default.
     public var mappingLimit = 57_000
-    /// Pages in one window at most; scattered ones cost more each, so fewer of them.
+    /// Pages in one window at most.
     public var runLimit = 128
-    public var scatteredLimit = 16
     /// Pages in one pause at most.
     public var pauseLimit = 256
     /// Exponent of the longest wait of a volatile page, in passes.
