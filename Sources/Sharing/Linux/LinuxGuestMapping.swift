@@ -123,7 +123,18 @@ package final class LinuxGuestMapping: GuestMapping {
 
     package func protect(_ pages: Range<Int>) throws(LinuxError) {
         guard let userFault else { throw LinuxError(operation: "UFFDIO_WRITEPROTECT", code: EPERM) }
-        try userFault.protect(address(pages), pages.count * Self.pageSize, true)
+        do throws(LinuxError) { try userFault.protect(address(pages), pages.count * Self.pageSize, true) } catch {
+            // Before Linux 6.4, a request may not reach beyond one mapping.
+            guard error.code == ENOENT, pages.count > 1 else { throw error }
+            let (first, second) = halves(pages)
+            try protect(first)
+            try protect(second)
+        }
+    }
+
+    private func halves(_ pages: Range<Int>) -> (Range<Int>, Range<Int>) {
+        let middle = pages.lowerBound + pages.count / 2
+        return (pages.lowerBound..<middle, middle..<pages.upperBound)
     }
 
     package func release(_ pages: Range<Int>, replaced: Bool) {
@@ -132,8 +143,12 @@ package final class LinuxGuestMapping: GuestMapping {
         // A new mapping is neither registered nor protected, and lifting would fail on it; its writers sleep all the same.
         if replaced { return userFault.wake(start, size) }
         do throws(LinuxError) { try userFault.protect(start, size, false) } catch {
-            // Part of the range may be new: page by page then, and everybody is woken.
-            for page in pages { try? userFault.protect(address(page..<page + 1), Self.pageSize, false) }
+            // Part of the range may be new, or (before Linux 6.4) it is more than one mapping. Everybody is woken.
+            if pages.count > 1 {
+                let (first, second) = halves(pages)
+                release(first, replaced: false)
+                release(second, replaced: false)
+            }
             userFault.wake(start, size)
         }
     }

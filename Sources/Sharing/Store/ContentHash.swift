@@ -13,8 +13,8 @@ public struct ContentHash: Hashable, Sendable {
 
 /// Where a frame is: its page number in the domain's store file.
 ///
-/// The file is sparse and its address space costs nothing, so every donor has a segment of its own in which a frame
-/// keeps the donor's page number: what lies side by side in a guest lies side by side in the store.
+/// The file is sparse and its address space costs nothing, so it has segments as long as a guest can be, in which a frame
+/// keeps a guest's page number: what lies side by side in a guest lies side by side in the store (`SlotMap`).
 public struct FrameLocation: Hashable, Comparable, Sendable, CustomStringConvertible {
     /// Pages that a segment spans: the most a guest can have (256 GiB).
     public static let segmentSpan: UInt64 = 1 << 26

@@ -18,6 +18,10 @@ public final class FrameStoreCore {
     public static let chainLimit = 4
     /// Patterns of uniform pages that get runs of copies; more are treated like any content.
     public static let patternLimit = 64
+    /// Clients at a time, those that left and are being forgotten included.
+    public static let clientLimit = 8192
+    /// How far the look for a neighbour's place goes, in pages.
+    private static let placeReach = 16
     /// Elements of a batch, over all its lists.
     public static let batchLimit = 4096
     /// Publications in a batch, which are also the pages of a staging area.
@@ -41,7 +45,6 @@ public final class FrameStoreCore {
 
     final class Client {
         let name: StoreClient
-        let segment: UInt32
         /// For each page: 0, or the number of its entry, with `Tag`.
         var pages: PageWords
         /// Pages to be announced by later replies, each at most once: `queued` says which, `pending` which of them still
@@ -58,9 +61,8 @@ public final class FrameStoreCore {
         var isLeaving = false
         /// Where the look for frames with one mapper goes on.
         var lonelyCursor = 0
-        init(_ name: StoreClient, segment: UInt32, pageCount: Int, generation: UInt64) {
+        init(_ name: StoreClient, pageCount: Int, generation: UInt64) {
             self.name = name
-            self.segment = segment
             pages = PageWords(count: pageCount)
             queued = PageBitmap(count: pageCount)
             pending = PageBitmap(count: pageCount)
@@ -120,10 +122,9 @@ public final class FrameStoreCore {
     /// - Returns: false when the number of pages is not possible, or too many clients joined, or their frames are left.
     public func join(_ name: StoreClient, pageCount: Int) -> Bool {
         precondition(clients[name] == nil, "names of clients are not used twice")
-        guard pageCount > 0, pageCount <= Int(FrameLocation.segmentSpan),
-            let segment = slots.openSegment(pageCount: pageCount)
+        guard pageCount > 0, pageCount <= Int(FrameLocation.segmentSpan), clients.count < Self.clientLimit
         else { return false }
-        clients[name] = Client(name, segment: segment, pageCount: pageCount, generation: generation)
+        clients[name] = Client(name, pageCount: pageCount, generation: generation)
         statistics.clients = clients.count
         return true
     }
@@ -175,7 +176,6 @@ public final class FrameStoreCore {
             }
             current = page < client.pages.count ? (client, page) : nil
             if current == nil {
-                slots.closeSegment(client.segment)
                 clients[client.name] = nil
                 statistics.clients = clients.count
             }
@@ -293,16 +293,36 @@ public final class FrameStoreCore {
         return chain < Self.chainLimit ? record(client, page, hash) : .refused
     }
 
-    /// Turns a sighting into a frame, which gets the sighter's place if that is free: the guest that was here first gives
-    /// most frames their places, so its neighbours and theirs stay neighbours.
+    /// A place for a frame: such that it continues what its neighbours in one of the guests are mapped to; else that of
+    /// the sighter's page number.
+    private func takePlace(_ donor: Client, _ sighted: ClientPage, _ client: Client, _ page: ClientPage)
+        -> FrameLocation?
+    {
+        takePlace(besideThoseOf: donor, sighted) ?? takePlace(besideThoseOf: client, page)
+            ?? slots.take(page: sighted) ?? slots.takeOverflow()
+    }
+
+    private func takePlace(besideThoseOf client: Client, _ page: ClientPage) -> FrameLocation? {
+        for direction in [-1, 1] {
+            for distance in 1...Self.placeReach {
+                let neighbour = Int(page) + direction * distance
+                guard 0..<client.pages.count ~= neighbour else { break }
+                let tag = client.pages[neighbour]
+                guard tag & Tag.leased != 0, tag & Tag.uniform == 0 else { continue }
+                let location = FrameLocation(table[tag & Tag.index].place)
+                if let place = slots.take(beside: location, distance: -direction * distance) { return place }
+                break
+            }
+        }
+        return nil
+    }
+
+    /// Turns a sighting into a frame.
     private func makeFrame(_ client: Client, _ page: ClientPage, _ index: UInt32, _ bytes: [UInt8])
         -> StoreAnswer
     {
         let (donor, sighted) = sighter(of: index)
-        guard let donor,
-            let location = slots.take(segment: donor.segment, page: sighted)
-                ?? slots.take(segment: client.segment, page: page) ?? slots.takeOverflow()
-        else { return .refused }
+        guard let donor, let location = takePlace(donor, sighted, client, page) else { return .refused }
         do throws(FrameStoreError) { try backing.write(bytes, at: location) } catch {
             // Part of it may have been written.
             backing.discard(location, count: 1)

@@ -36,7 +36,7 @@ struct PageWords {
     }
 }
 
-/// A set of page numbers, a bit each. Memory is taken for 32768 numbers at a time.
+/// A set of page numbers, a bit each; any number may be entered. Memory is taken for 32768 numbers at a time.
 struct PageBitmap {
     private static let shift = 15
     private var chunks: [[UInt64]]
@@ -48,12 +48,14 @@ struct PageBitmap {
 
     func contains(_ page: Int) -> Bool {
         let chunk = page >> Self.shift
-        return !chunks[chunk].isEmpty && chunks[chunk][(page >> 6) & 511] & (1 << UInt64(page & 63)) != 0
+        return chunk < chunks.count && !chunks[chunk].isEmpty
+            && chunks[chunk][(page >> 6) & 511] & (1 << UInt64(page & 63)) != 0
     }
 
     mutating func insert(_ page: Int) {
         guard !contains(page) else { return }
         let chunk = page >> Self.shift
+        while chunks.count <= chunk { chunks.append([]) }
         if chunks[chunk].isEmpty { chunks[chunk] = [UInt64](repeating: 0, count: 512) }
         chunks[chunk][(page >> 6) & 511] |= 1 << UInt64(page & 63)
         population += 1

@@ -1,62 +1,47 @@
 /// Which places of the store's address space are taken.
 ///
-/// Segment 0 takes frames whose own places are taken; segment 1 the copies of uniform pages, in runs; each client gets a
-/// segment of its own. A segment is used again only when its owner is gone and its last frame was discarded.
+/// Segment 0 takes frames for which there is no place elsewhere; segment 1 the copies of uniform pages, in runs; the
+/// others are layers: in each, one frame may have the place of each guest page number. Guests of one kind hold equal
+/// memory at equal addresses, so most of what they share lies in one layer, whoever saw it first, and long stretches of a
+/// guest are one mapping of it. What guests of another kind hold at the same addresses lies in another layer.
 struct SlotMap {
-    /// Segments at a time, those of clients that are gone but whose frames are still used included.
-    static let segmentLimit = 8192
+    static let layerLimit = 256
     /// Pages of a run of copies.
     static let runLength = 128
     private static let overflowSegment: UInt32 = 0
     private static let runSegment: UInt32 = 1
+    private static let firstLayer: UInt32 = 2
     /// First page number after the last that is ever used.
-    static let end = UInt64(segmentLimit + 2) * FrameLocation.segmentSpan
+    static let end = UInt64(layerLimit + 2) * FrameLocation.segmentSpan
 
-    private struct Segment {
-        var taken: PageBitmap
-        var pageCount: Int
-        var hasOwner = true
-    }
-    private var segments: [UInt32: Segment] = [:]
-    private var freeSegments: [UInt32] = []
-    private var nextSegment: UInt32 = 2
+    private var layers: [PageBitmap] = []
     private var overflowNext: UInt64 = 0
     private var overflowFree: [UInt64] = []
     private var runNext: UInt64 = 0
     private var runFree: [FrameLocation] = []
 
-    /// A segment for a client; nil when too many are in use.
-    mutating func openSegment(pageCount: Int) -> UInt32? {
-        guard segments.count < Self.segmentLimit else { return nil }
-        let number = freeSegments.popLast() ?? nextSegment
-        if number == nextSegment { nextSegment += 1 }
-        segments[number] = Segment(taken: PageBitmap(count: pageCount), pageCount: pageCount)
-        return number
+    /// The place of a page number in the first layer in which it is free.
+    mutating func take(page: ClientPage) -> FrameLocation? {
+        let free = layers.indices.first { !layers[$0].contains(Int(page)) } ?? layers.count
+        guard free < Self.layerLimit else { return nil }
+        if free == layers.count { layers.append(PageBitmap(count: 0)) }
+        layers[free].insert(Int(page))
+        return FrameLocation(segment: Self.firstLayer + UInt32(free), page: UInt64(page))
     }
 
-    /// The segment's owner is gone.
-    mutating func closeSegment(_ number: UInt32) {
-        segments[number]?.hasOwner = false
-        recycle(number)
+    /// The place so many pages beside another, in the same layer, if it is free.
+    mutating func take(beside location: FrameLocation, distance: Int) -> FrameLocation? {
+        let page = Int(location.value % FrameLocation.segmentSpan) + distance
+        guard location.segment >= Self.firstLayer, 0..<Int(FrameLocation.segmentSpan) ~= page else {
+            return nil
+        }
+        let layer = Int(location.segment - Self.firstLayer)
+        guard layer < layers.count, !layers[layer].contains(page) else { return nil }
+        layers[layer].insert(page)
+        return FrameLocation(segment: location.segment, page: UInt64(page))
     }
 
-    private mutating func recycle(_ number: UInt32) {
-        guard segments[number]?.hasOwner == false, segments[number]?.taken.population == 0 else { return }
-        segments[number] = nil
-        freeSegments.append(number)
-    }
-
-    /// The place of a page in a segment, if it is free.
-    mutating func take(segment number: UInt32, page: ClientPage) -> FrameLocation? {
-        // No copy of the segment may be alive when its set is changed: it would be copied whole.
-        guard let pageCount = segments[number]?.pageCount, page < pageCount,
-            segments[number]?.taken.contains(Int(page)) == false
-        else { return nil }
-        segments[number]?.taken.insert(Int(page))
-        return FrameLocation(segment: number, page: UInt64(page))
-    }
-
-    /// Any free place outside the clients' segments.
+    /// Any free place outside the layers.
     mutating func takeOverflow() -> FrameLocation? {
         if let free = overflowFree.popLast() {
             return FrameLocation(segment: Self.overflowSegment, page: free)
@@ -80,9 +65,7 @@ struct SlotMap {
         switch location.segment {
         case Self.overflowSegment: overflowFree.append(page)
         case Self.runSegment: runFree.append(location)
-        default:
-            segments[location.segment]?.taken.remove(Int(page))
-            recycle(location.segment)
+        case let segment: layers[Int(segment - Self.firstLayer)].remove(Int(page))
         }
     }
 }
