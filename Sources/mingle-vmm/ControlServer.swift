@@ -132,7 +132,15 @@ final class ControlServer {
     private func sendDigests(_ client: Client, everyPage: Bool) -> Bool {
         let digests: [UInt8]
         do throws(LinuxError) {
-            digests = try ContentDigest.pages(of: machine.memory, everyPage: everyPage)
+            func compute() throws(LinuxError) -> [UInt8] {
+                try ContentDigest.pages(of: machine.memory, everyPage: everyPage)
+            }
+            // The engine would not know that somebody reads, and a pause is nothing to this thread.
+            if let sharing {
+                digests = try sharing.withMappingsHeld(compute)
+            } else {
+                digests = try compute()
+            }
         } catch {
             return say("error: \(error)", client)
         }

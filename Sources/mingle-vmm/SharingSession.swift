@@ -100,6 +100,12 @@ final class SharingSession: Sendable {
     func waitUntilHome(seconds: Double) -> Bool {
         thread.wait(until: monotonicNanoseconds() + UInt64(seconds * 1e9)) { $0.isHome }
     }
+    /// Runs `body` while no mapping of guest memory is replaced.
+    func withMappingsHeld<Result, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure)
+        -> Result
+    {
+        try thread.withMappingsHeld(body)
+    }
     func stop() { thread.stop() }
 
     /// One JSON object in a line.

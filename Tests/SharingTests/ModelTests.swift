@@ -53,6 +53,12 @@ import Testing
         try Self.search(setup, "model, \(guests) guests", runs: Self.runs, length: 100)
     }
 
+    @Test func sharingIsGivenUpForFewerMappings() throws {
+        var setup = ModelRun.Setup()
+        setup.arrangementAllowance = 2
+        try Self.search(setup, "model, arranged at a price", runs: Self.runs, length: 100)
+    }
+
     @Test func constantHash() throws {
         var setup = ModelRun.Setup()
         setup.options.constantHash = true

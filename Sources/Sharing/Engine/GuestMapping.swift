@@ -51,12 +51,27 @@ public protocol GuestMapping: AnyObject {
     /// Replaces private mappings by the home file's with the same bytes. Nobody may read or write meanwhile: all vCPUs
     /// and device threads are paused.
     func mapHome(_ pages: Range<Int>) throws(MappingFailure)
+    /// Replaces the mapping of a range by one of frames or of zeros, while nobody reads or writes, as for `mapHome`.
+    /// - Parameters:
+    ///   - target: what the first page is backed by then; not home.
+    ///   - keeping: for each page, whether it becomes a private copy of what it holds; of the others, those that are private
+    ///     already are added: they were written since.
+    /// - Returns: false when too many have to be kept; nothing was changed then.
+    func rearrange(_ pages: Range<Int>, _ target: PageBacking, keeping: inout [Bool]) throws(MappingFailure)
+        -> Bool
     /// Frees home pages that a mapping hides.
     func punchHome(_ pages: Range<Int>)
     /// Whether each page of a mapping that is not home's has a private copy (invariant 7).
     func arePrivate(_ pages: Range<Int>) -> [Bool]
     /// Mappings of this process, counted by the kernel.
     func countMappings() -> Int
+}
+
+/// What a page's part of a guest's mapping is backed by, whoever has a private copy over it.
+public enum PageBacking: Equatable, Sendable {
+    case home
+    case zero
+    case frame(FrameLocation)
 }
 
 /// A mapping could not be replaced.

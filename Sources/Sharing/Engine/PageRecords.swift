@@ -18,12 +18,7 @@ struct PageRecords {
         case unshared
     }
 
-    /// What a page's part of the mapping is backed by, whoever has a private copy over it.
-    enum Backing: Equatable {
-        case home
-        case zero
-        case frame(FrameLocation)
-    }
+    typealias Backing = PageBacking
 
     let count: Int
     private let places: LazyArray<UInt64>

@@ -10,6 +10,7 @@
 //  5. Merge, in windows: no writer can change the pages; compare all bytes; replace the mapping; let writers go on.
 //     Then punch the home pages that nobody can see any more.
 //  6. News: pages that this guest sighted first and somebody else published.
+//  7. Arrange: when the guest rests, stretches that were merged bit by bit become few mappings (`Arrangement`).
 //
 // Order matters in three places. Harvest, clear, *then* look: a write after the clear is reported again. The reference is
 // counted *before* the mapping is made, and given back *after* it is gone. Home is punched *after* the mapping that hides
@@ -67,6 +68,10 @@ public final class SharingEngine {
     var orphanPasses = 0
     var hasOrphans = false
     var auditCursor = 0
+    /// Where arranging goes on; how many seams were left the last time, and the pass before which it does not begin again.
+    var arrangeCursor = 0
+    var arrangedSeams = 0
+    var nextArrangement = 0
     private var lookCursor = 0
     private let clock: () -> UInt64
 
@@ -160,6 +165,7 @@ public final class SharingEngine {
         if busySince == nil { result.isUnfinished = look(&result.activity, until: started + budget) }
         result.activity += takeNews()
         settleOrphans()
+        if busySince == nil, !result.isUnfinished, arrange(result.activity) { result.activity += 1 }
         sendForgotten()
         countMappings()
         flushTrace()

@@ -25,6 +25,15 @@ public struct SharingPolicy: Equatable, Sendable {
     public var lonelyRounds = 3
     /// Pages of mapped memory that are proved again in a pass, though nothing was reported.
     public var auditPages = 1024
+    /// Mappings are arranged anew when there are so many more (or fewer) than after the last time, and not below; 0: never.
+    public var arrangementGain = 12
+    /// Only after a pass that did not more than this, and so many passes after the last time.
+    public var arrangementCalm = 256
+    public var arrangementInterval = 8
+    /// What a mapping is worth, in 64ths of a page's memory: the first price at which no more than one in
+    /// ``arrangementAllowance`` of the shared pages is given up for it; at the last, none is.
+    public var mappingPrices = [128, 64, 32, 64]
+    public var arrangementAllowance = 100
     /// A page must have stayed clean for so long, nanoseconds, before it is looked at.
     public var quietTime: UInt64 = 0
     /// For so long, nanoseconds, a guest that writes page after page (it boots, say) is left alone: what it holds now, it

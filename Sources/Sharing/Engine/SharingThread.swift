@@ -27,6 +27,9 @@ public final class SharingThread: Sendable {
         var mustStop = false
         /// Counts requests, so that the thread notices each.
         var requests = 0
+        /// Who wants mappings to stay as they are, and whether a pass is under way.
+        var holds = 0
+        var isInPass = false
     }
 
     private static let connectInterval: UInt64 = 500_000_000
@@ -75,6 +78,21 @@ public final class SharingThread: Sendable {
         state.wait(until: deadline) { body($0.snapshot) ? true : nil } ?? false
     }
 
+    /// Runs `body` while the engine changes no mapping, for whoever reads guest memory without being stopped by a pause.
+    public func withMappingsHeld<Result, Failure: Error>(
+        _ body: () throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        state.update { $0.holds += 1 }
+        defer {
+            state.update {
+                $0.holds -= 1
+                $0.requests += 1
+            }
+        }
+        _ = state.wait { $0.isInPass ? nil : true }
+        return try body()
+    }
+
     /// Ends the thread; mappings stay as they are.
     public func stop() {
         state.update {
@@ -93,7 +111,17 @@ public final class SharingThread: Sendable {
         var pace = SharingPace(wall: monotonicNanoseconds(), cpu: threadCPUNanoseconds())
         var nextConnect: UInt64 = 0
         var quiet = 0
+        defer { state.update { $0.isInPass = false } }
         while true {
+            // The store must hear from us also while somebody holds the mappings.
+            while state.wait(
+                until: monotonicNanoseconds() + silenceLimit,
+                { state -> Bool? in
+                    guard state.holds == 0 || state.mustStop else { return nil }
+                    state.isInPass = true
+                    return true
+                }) == nil
+            { engine.keepInTouch() }
             let (policy, requests, mustStop) = state.withLock {
                 ($0.snapshot.policy, $0.requests, $0.mustStop)
             }
@@ -132,6 +160,7 @@ public final class SharingThread: Sendable {
             let rest = pace.rest(after: activity, wall: now, cpu: threadCPUNanoseconds(), policy: policy)
             let isHome = !policy.isEnabled && activity == 0
             if isHome { pace.hurry() }
+            state.update { $0.isInPass = false }
             wait(state, until: isHome ? nil : now + rest, for: requests, engine)
         }
     }

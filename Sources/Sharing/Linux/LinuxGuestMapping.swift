@@ -123,7 +123,9 @@ package final class LinuxGuestMapping: GuestMapping {
 
     package func protect(_ pages: Range<Int>) throws(LinuxError) {
         guard let userFault else { throw LinuxError(operation: "UFFDIO_WRITEPROTECT", code: EPERM) }
-        do throws(LinuxError) { try userFault.protect(address(pages), pages.count * Self.pageSize, true) } catch {
+        do throws(LinuxError) {
+            try userFault.protect(address(pages), pages.count * Self.pageSize, true)
+        } catch {
             // Before Linux 6.4, a request may not reach beyond one mapping.
             guard error.code == ENOENT, pages.count > 1 else { throw error }
             let (first, second) = halves(pages)
@@ -180,6 +182,34 @@ package final class LinuxGuestMapping: GuestMapping {
         where unsafe !isEmpty || mingle_page_is_uniform(fetched(index), 0) == 0 {
             unsafe mingle_copy(pointer(page), fetched(index), Self.pageSize)
         }
+    }
+
+    package func rearrange(
+        _ pages: Range<Int>, _ target: PageBacking, keeping: inout [Bool]
+    ) throws(MappingFailure) -> Bool {
+        precondition(keeping.count == pages.count && target != .home, "pages and what to keep of them")
+        guard pageMap.addPrivate(address(pages), to: &keeping),
+            keeping.count(where: { $0 }) <= bufferedFrames
+        else { return false }
+        var next = 0
+        for (offset, page) in pages.enumerated() where keeping[offset] {
+            unsafe mingle_copy(fetched(next), pointer(page), Self.pageSize)
+            next += 1
+        }
+        if case .frame(let location) = target { try mapFrames(pages, location) } else { try mapZero(pages) }
+        // Registered before it has private pages, it is joined with its left neighbour.
+        if userFault?.ability == .protect {
+            try? userFault?.register(address(pages), pages.count * Self.pageSize, .writeProtect)
+        }
+        next = 0
+        for (offset, page) in pages.enumerated() where keeping[offset] {
+            // Zeros need no page over zeros.
+            if unsafe target != .zero || mingle_page_is_uniform(fetched(next), 0) == 0 {
+                unsafe mingle_copy(pointer(page), fetched(next), Self.pageSize)
+            }
+            next += 1
+        }
+        return true
     }
 
     /// One mmap over a range. If the kernel took the old mapping away before it failed (before Linux 6.12 it may), the new

@@ -29,6 +29,34 @@ final class PageMap {
         }
     }
 
+    /// Adds to `found` the pages that are private; allocates nothing.
+    /// - Returns: false when the map could not be read.
+    func addPrivate(_ start: UInt, to found: inout [Bool]) -> Bool {
+        var entries: (UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64) = (
+            0, 0, 0, 0, 0, 0, 0, 0
+        )
+        var index = 0
+        while index < found.count {
+            let some = min(8, found.count - index)
+            // SAFETY: reads at most the 64 bytes of a live local.
+            let got = unsafe withUnsafeMutableBytes(of: &entries) { bytes in
+                unsafe pread(
+                    descriptor.number, bytes.baseAddress, some * 8,
+                    Int(UInt64(start) >> Page.shift * 8) + index * 8)
+            }
+            guard got == some * 8 else { return false }
+            // SAFETY: as many entries as were read.
+            unsafe withUnsafeBytes(of: &entries) { bytes in
+                for entry in 0..<some
+                where unsafe Self.isPrivate(bytes.load(fromByteOffset: entry * 8, as: UInt64.self)) {
+                    found[index + entry] = true
+                }
+            }
+            index += some
+        }
+        return true
+    }
+
     static func isPrivate(_ entry: UInt64) -> Bool {
         if entry & Bit.file != 0 { return false }
         if entry & Bit.present != 0 { return entry & Bit.exclusive != 0 }

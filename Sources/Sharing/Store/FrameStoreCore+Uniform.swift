@@ -1,5 +1,5 @@
 // Uniform pages: many guests fill whole regions with one pattern. Its copies lie side by side, so that a run of such
-// pages is one mapping: page p gets copy p mod 128. They are found by their pattern alone, not by content.
+// pages is one mapping: page p gets copy p mod 256. They are found by their pattern alone, not by content.
 
 extension FrameStoreCore {
     func shareUniform(_ client: Client, _ page: ClientPage, _ word: UInt64) -> StoreAnswer {

@@ -7,7 +7,7 @@
 struct SlotMap {
     static let layerLimit = 256
     /// Pages of a run of copies.
-    static let runLength = 128
+    static let runLength = 256
     private static let overflowSegment: UInt32 = 0
     private static let runSegment: UInt32 = 1
     private static let firstLayer: UInt32 = 2

@@ -166,3 +166,27 @@ extension FakeGuest {
         }
     }
 }
+
+// Arranging mappings anew.
+extension FakeGuest {
+    func rearrange(
+        _ pages: Range<Int>, _ target: PageBacking, keeping: inout [Bool]
+    ) throws(MappingFailure) -> Bool {
+        step("rearrange", allowedInWindow: true)
+        if pauses == 0 { world.violated("\(name): pages are rearranged while writers run") }
+        for (offset, page) in pages.enumerated() {
+            if sabotage != .writtenPagesAreDropped, copies[page] != nil { keeping[offset] = true }
+            if inFlight.count(page) > 0 { world.violated("\(name): page \(page) moved under a transfer") }
+        }
+        if keeping.count(where: { $0 }) > bufferedFrames { return false }
+        try fail(pages)
+        let kept = Set(zip(pages, keeping).filter { $0.1 }.map { $0.0 })
+        if case .frame(let location) = target {
+            replace(pages, { frame($0, pages, location) }, keeping: kept)
+        } else {
+            replace(pages, { _ in .zero }, keeping: kept)
+            for page in kept where copies[page]?.content.isZero == true { copies[page] = nil }
+        }
+        return true
+    }
+}

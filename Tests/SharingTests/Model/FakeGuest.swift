@@ -26,7 +26,8 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
     enum MapFault { case none, unchanged, destroyed }
     /// Steps that are left out, to see whether anybody notices.
     enum Sabotage: String, CaseIterable {
-        case none, noProtection, noCompare, clearAfterLook, keptFromOldRecords, keepInTwoSteps, noWake
+        case none, noProtection, noCompare, clearAfterLook, keptFromOldRecords, keepInTwoSteps, noWake,
+            writtenPagesAreDropped
     }
 
     let name: String

@@ -11,6 +11,8 @@ final class ModelRun {
         var options = FakeGuest.Options()
         var sabotage = FakeGuest.Sabotage.none
         var mappingLimit = 1000
+        /// One in so many shared pages may be given up for fewer mappings.
+        var arrangementAllowance = 1000
     }
     /// A device's work on its way.
     private struct Device {
@@ -42,6 +44,9 @@ final class ModelRun {
         policy.pauseLimit = 8
         policy.auditPages = 7
         policy.mappingLimit = setup.mappingLimit
+        policy.arrangementGain = 1
+        policy.arrangementInterval = 3
+        policy.arrangementAllowance = setup.arrangementAllowance
         // The last guest is alone in the second domain, or with the one before.
         let domain = world.domains[setup.guests > 2 && index >= 2 ? 1 : 0]
         let member = try Member(
@@ -194,7 +199,9 @@ final class ModelRun {
         }
         for _ in 0..<150 { for member in members { try member?.pass(world) } }
         for member in world.members { checkSettled(member) }
-        if !setup.options.constantHash, setup.mappingLimit >= 1000, !setup.options.readsAreReported {
+        if !setup.options.constantHash, setup.mappingLimit >= 1000, setup.arrangementAllowance >= 1000,
+            !setup.options.readsAreReported
+        {
             checkRate()
         }
         try goHome()

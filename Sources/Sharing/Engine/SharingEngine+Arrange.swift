@@ -1,0 +1,139 @@
+internal import GuestMemory
+
+// What was merged bit by bit is put together again, in pauses, once the guest rests: fewer mappings.
+extension SharingEngine {
+    /// Pages that are arranged at a time, and in one pause.
+    private static let sliceLength = 1 << 15
+    private static let chunkLength = 1024
+    /// Pauses in a pass at most.
+    private static let pausesPerPass = 16
+
+    /// Arranges a slice of memory if that is due.
+    /// - Returns: whether there was something to do.
+    func arrange(_ activity: Int) -> Bool {
+        guard fatal == nil, policy.arrangementGain > 0, !hasOrphans else { return false }
+        if arrangeCursor == 0 {
+            let gained = abs(records.seams - arrangedSeams)
+            guard activity <= policy.arrangementCalm, statistics.fullScans >= nextArrangement,
+                gained >= policy.arrangementGain, gained >= arrangedSeams / 16
+            else { return false }
+        }
+        let slice = arrangeCursor..<min(arrangeCursor + Self.sliceLength, records.count)
+        let isDone = arrange(slice)
+        if isDone { arrangeCursor = slice.upperBound == records.count ? 0 : slice.upperBound }
+        if isDone, arrangeCursor == 0 {
+            arrangedSeams = records.seams
+            nextArrangement = statistics.fullScans + policy.arrangementInterval
+        }
+        return true
+    }
+
+    /// - Returns: whether the slice is as it should be, or cannot be better now.
+    private func arrange(_ slice: Range<Int>) -> Bool {
+        let shared = slice.count { records.kind($0) == .mapped || records.kind($0) == .zero }
+        let plan = Arrangement.best(
+            records, slice, prices: policy.mappingPrices, allowance: shared / policy.arrangementAllowance
+        ) { inFlight.count($0) > 0 }
+        guard plan.seamsBefore - plan.seamsAfter >= max(1, plan.seamsBefore / 16) else { return true }
+        var pauses = 0
+        for stretch in plan.stretches {
+            for chunk in chunks(of: stretch) {
+                if pauses == Self.pausesPerPass { return false }
+                pauses += 1
+                if !move(chunk, to: stretch.territory) || fatal != nil { return true }
+            }
+        }
+        return true
+    }
+
+    /// The parts of a stretch that are not yet as they should be, as long as a pause and the buffer allow. Of a stretch of
+    /// private mappings, what follows comes along: the kernel joins a new mapping with its left neighbour, but two that
+    /// have private pages already it does not.
+    private func chunks(of stretch: Arrangement.Stretch) -> [Range<Int>] {
+        var chunks: [Range<Int>] = []
+        var start: Int?
+        var ownPages = 0
+        for page in stretch.pages {
+            let isRight = Territory(records.backing(page), page: page) == stretch.territory
+            if let first = start {
+                let isOwn = records.kind(page) == .home || records.kind(page) == .unshared
+                let isFull =
+                    page - first == Self.chunkLength
+                    || ownPages + (isOwn ? 1 : 0) > mapping.bufferedFrames / 2
+                if isFull || (isRight && stretch.territory == .home) {
+                    chunks.append(first..<page)
+                    start = isRight && stretch.territory == .home ? nil : page
+                    ownPages = isOwn ? 1 : 0
+                } else {
+                    ownPages += isOwn ? 1 : 0
+                }
+            } else if !isRight {
+                start = page
+                ownPages = 1
+            }
+        }
+        if let first = start { chunks.append(first..<stretch.pages.upperBound) }
+        return chunks
+    }
+
+    /// Replaces the backing of a range in a pause.
+    /// - Returns: whether it was done, or will be by itself.
+    private func move(_ pages: Range<Int>, to territory: Territory) -> Bool {
+        if territory == .home {
+            // What the store knew of them is forgotten on the way. Shared ones are given up.
+            let own = pages.filter { records.kind($0) == .unshared }
+            let taken = rehome(Array(pages))
+            own.forEach(watch)
+            return taken == pages.count
+        }
+        let target = territory.backing(of: pages.lowerBound)
+        // Allocated before the pause.
+        var kept = pages.map { page in
+            switch records.kind(page) {
+            case .home, .unshared, .untouched: true
+            case .mapped, .zero: Territory(records.backing(page), page: page) != territory
+            }
+        }
+        var moved = false
+        writers.pauseWriters()
+        let opened = monotonicNanoseconds()
+        if pages.allSatisfy({ inFlight.count($0) == 0 }) {
+            do throws(MappingFailure) { moved = try mapping.rearrange(pages, target, keeping: &kept) } catch {
+                note(error)
+            }
+        }
+        let length = monotonicNanoseconds() - opened
+        writers.resumeWriters()
+        count { $0.windows.record(length) }
+        if moved { recordMove(pages, target, territory) }
+        return moved
+    }
+
+    private func recordMove(_ pages: Range<Int>, _ target: PageRecords.Backing, _ territory: Territory) {
+        var punch: [Range<Int>] = []
+        for page in pages {
+            let was = Territory(records.backing(page), page: page)
+            if was == .home {
+                if let last = punch.last, last.upperBound == page {
+                    punch[punch.count - 1] = last.lowerBound..<page + 1
+                } else {
+                    punch.append(page..<page + 1)
+                }
+            }
+            records.setUnregistered(page, true)
+            if was == territory { continue }
+            switch records.kind(page) {
+            case .home, .unshared: break
+            case .untouched: if territory == .zero { watch(page) }
+            // Given up: its content is the guest's own from now on, and looked at again when it was written.
+            case .mapped, .zero:
+                forget(page)
+                unwatch(page)
+            }
+            records.setKind(page, .unshared)
+            note(.absorbed, page)
+        }
+        records.setBacking(pages, target)
+        punch.forEach(mapping.punchHome)
+    }
+}
