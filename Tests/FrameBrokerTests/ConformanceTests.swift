@@ -74,7 +74,7 @@ import TestSupport
         for case .frame(let location) in answers { locations.append(location) }
         #expect(locations.count == 4 && answers.last == .refused)
         #expect(locations[1] == locations[0].advanced(by: 1))
-        #expect(locations[0] == locations[2].advanced(by: 126))
+        #expect(locations[0] == locations[2].advanced(by: SlotMap.runLength - 2))
         for location in locations { #expect(stand.frame(location) == [UInt8](repeating: 0xCC, count: 4096)) }
     }
 

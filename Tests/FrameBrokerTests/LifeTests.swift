@@ -56,6 +56,29 @@ import TestSupport
         }
     }
 
+    @Test func whoMovedOverHoldsNothingTwice() throws {
+        let stand = try BrokerStand()
+        let keeper = try stand.join("move", pages: 8)
+        let earlier = try stand.join("move", pages: 8)
+        let hasher = try #require(PageHasher(secret: earlier.secret))
+        _ = try earlier.sight([(0, page(1)), (1, page(2))], hasher)
+        _ = try keeper.publish([(0, page(1)), (1, page(2))])
+        #expect(try stand.figures().total.references == 4)
+        earlier.disconnect()
+        try eventually("it is silent") { try stand.figures().clients.contains { $0.isSilent } }
+        let later = try stand.join("move", pages: 8)
+        // Another domain's connections of the same process say nothing about this one's.
+        let other = try stand.join("elsewhere", pages: 8)
+        var batch = StoreBatch()
+        batch.hasMovedOver = true
+        _ = try other.exchange(batch)
+        #expect(try stand.figures().total.references == 4)
+        _ = try later.exchange(batch)
+        try eventually("the earlier references are gone") { try stand.figures().total.references == 2 }
+        // Those of connections that are open stay.
+        #expect(try stand.figures().clients.filter { !$0.isSilent }.count == 3)
+    }
+
     @Test func aKilledWorkerIsReplaced() throws {
         let stand = try BrokerStand()
         let client = try stand.join("worker")

@@ -15,7 +15,7 @@ public enum BrokerLauncher {
     ///   - pageCount: pages of the guest.
     public static func connectOrStart(
         stateDirectory: String, executable: String, domain: String?, pageCount: Int,
-        deadlineMilliseconds: Int = 2000
+        deadlineMilliseconds: Int = 10_000
     ) throws(BrokerError) -> BrokerStore {
         try connectOrStart(
             stateDirectory: stateDirectory, executable: executable, options: [], domain: domain,
@@ -25,7 +25,7 @@ public enum BrokerLauncher {
     /// - Parameter options: changes of ``BrokerLimits``, `name=number`, for a broker that this call starts.
     package static func connectOrStart(
         stateDirectory: String, executable: String, options: [String], domain: String?, pageCount: Int,
-        deadlineMilliseconds: Int = 2000
+        deadlineMilliseconds: Int = 10_000
     ) throws(BrokerError) -> BrokerStore {
         let files = BrokerFiles(directory: stateDirectory)
         try files.check()

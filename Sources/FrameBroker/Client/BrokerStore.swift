@@ -34,7 +34,7 @@ public final class BrokerStore: FrameStore {
     ///   - pageCount: pages of the guest.
     ///   - deadlineMilliseconds: how long any answer may take.
     public static func connect(
-        path: String, domain: String?, pageCount: Int, deadlineMilliseconds: Int = 2000
+        path: String, domain: String?, pageCount: Int, deadlineMilliseconds: Int = 10_000
     ) throws(BrokerError) -> BrokerStore {
         guard pageCount > 0, pageCount <= Int(FrameLocation.segmentSpan) else {
             throw .refused(.pages, "a guest has between 1 page and 256 GiB")

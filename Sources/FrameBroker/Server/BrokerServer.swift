@@ -121,6 +121,7 @@ package final class BrokerServer {
             guard let (number, batch) = BatchCoding.decode(&reader), let domain = session.domain,
                 let reply = domain.core.exchange(session.name, batch, staging: { session.stagedPage($0) })
             else { return false }
+            if batch.hasMovedOver { endEarlierConnections(of: session) }
             return session.answer(ReplyCoding.encode(reply, number: number))
         case (.statistics, .joined), (.statistics, .observing):
             guard let domain = reader.take(UInt32.self), let client = reader.take(UInt32.self),
@@ -131,6 +132,17 @@ package final class BrokerServer {
             session.end()
             return true
         default: return false
+        }
+    }
+
+    /// The process maps nothing any more of what it learned over connections that are closed. Should that be a lie, its own
+    /// guest sees other content of its domain, which the process can read in any case.
+    private func endEarlierConnections(of session: Session) {
+        for earlier in sessions
+        where earlier.state == .silent && earlier.process == session.process
+            && earlier.domain === session.domain
+        {
+            earlier.end()
         }
     }
 

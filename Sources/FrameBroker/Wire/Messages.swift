@@ -65,12 +65,15 @@ struct Welcome: Equatable {
 }
 
 enum BatchCoding {
+    private static let movedOver: UInt32 = 1
+
     static func encode(_ batch: StoreBatch, number: UInt32) -> [UInt8] {
         var writer = WireWriter(
             .batch,
             capacity: 32 + batch.forgotten.count * 4 + batch.sightings.count * 20 + batch.uniform.count * 12
                 + batch.publications.count * 8)
         writer.put(number)
+        writer.put(batch.hasMovedOver ? movedOver : 0)
         for count in [
             batch.forgotten.count, batch.sightings.count, batch.uniform.count, batch.publications.count,
         ] {
@@ -95,7 +98,8 @@ enum BatchCoding {
 
     /// After the kind.
     static func decode(_ reader: inout WireReader) -> (number: UInt32, batch: StoreBatch)? {
-        guard let number = reader.take(UInt32.self), let forgotten = reader.take(UInt32.self),
+        guard let number = reader.take(UInt32.self), let flags = reader.take(UInt32.self),
+            flags & ~movedOver == 0, let forgotten = reader.take(UInt32.self),
             let sightings = reader.take(UInt32.self), let uniform = reader.take(UInt32.self),
             let publications = reader.take(UInt32.self)
         else { return nil }
@@ -116,6 +120,7 @@ enum BatchCoding {
                 }),
             reader.left == 0
         else { return nil }
+        batch.hasMovedOver = flags & movedOver != 0
         batch.forgotten = pages
         batch.sightings = seen
         batch.uniform = patterns

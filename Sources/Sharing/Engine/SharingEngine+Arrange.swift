@@ -7,6 +7,8 @@ extension SharingEngine {
     private static let chunkLength = 1024
     /// Pauses in a pass at most.
     private static let pausesPerPass = 16
+    /// Wall time, nanoseconds, after which the rest waits for the next pass: the store must hear from us in between.
+    private static let patience: UInt64 = 200_000_000
 
     /// Arranges a slice of memory if that is due.
     /// - Returns: whether there was something to do.
@@ -36,9 +38,12 @@ extension SharingEngine {
         ) { inFlight.count($0) > 0 }
         guard plan.seamsBefore - plan.seamsAfter >= max(1, plan.seamsBefore / 16) else { return true }
         var pauses = 0
+        let started = monotonicNanoseconds()
         for stretch in plan.stretches {
             for chunk in chunks(of: stretch) {
-                if pauses == Self.pausesPerPass { return false }
+                if pauses == Self.pausesPerPass || monotonicNanoseconds() - started > Self.patience {
+                    return false
+                }
                 pauses += 1
                 if !move(chunk, to: stretch.territory) || fatal != nil { return true }
             }

@@ -132,10 +132,20 @@ extension SharingEngine {
         forget(page)
     }
 
+    private func tellMovedOver() {
+        guard countsEarlier else { return }
+        countsEarlier = false
+        var batch = StoreBatch()
+        batch.hasMovedOver = true
+        guard let reply = ask(batch) else { return }
+        news += reply.promotions
+    }
+
     /// Pages that still map a lost store: most move to the new one as they are found there. What is left after a while
     /// goes home, a few pages a pass, so that the lost store's memory comes back.
     func settleOrphans() {
-        guard store != nil, hasOrphans else { return }
+        guard store != nil else { return }
+        if !hasOrphans { return tellMovedOver() }
         orphanPasses += 1
         if orphanPasses < 20 { return }
         var pages: [Int] = []

@@ -67,6 +67,8 @@ public final class SharingEngine {
     var rechecks: [Int] = []
     var orphanPasses = 0
     var hasOrphans = false
+    /// An earlier connection's references may still be counted.
+    var countsEarlier = false
     var auditCursor = 0
     /// Where arranging goes on; how many seams were left the last time, and the pass before which it does not begin again.
     var arrangeCursor = 0
@@ -126,6 +128,7 @@ public final class SharingEngine {
         store = nil
         statistics.hasStore = false
         forgotten = []
+        countsEarlier = true
         lonelyRounds = [:]
         news = []
         for page in 0..<records.count {

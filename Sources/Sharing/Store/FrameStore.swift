@@ -13,6 +13,8 @@ public struct StoreBatch: Equatable, Sendable {
     public var uniform: [UniformPage] = []
     /// Pages whose bytes lie in the staging area, asked for by an earlier answer `.publish`.
     public var publications: [Publication] = []
+    /// This process maps no frame that it learned of over an earlier connection: what is still counted for those goes.
+    public var hasMovedOver = false
 
     public struct Sighting: Equatable, Sendable {
         public var page: ClientPage

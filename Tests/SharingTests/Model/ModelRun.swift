@@ -267,7 +267,6 @@ final class ModelRun {
             for page in 0..<setup.pages where guest.backing[page] != .home {
                 world.violated("\(guest.name): page \(page) did not go home")
             }
-            for store in member.stores.dropLast() { store.end() }
         }
         for domain in world.domains {
             for member in world.members where member.domain === domain { member.engine.keepInTouch() }

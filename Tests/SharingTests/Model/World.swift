@@ -64,6 +64,10 @@ final class FakeStore: FrameStore {
             guest.world.violated("\(guest.name): the store found the batch illegal")
             throw lose()
         }
+        if batch.hasMovedOver {
+            let member = guest.world.members.first { $0.guest === guest }
+            for earlier in member?.stores ?? [] where earlier !== self { earlier.end() }
+        }
         if fate == .lostAfter { throw lose() }
         // Others may act before the answer is here.
         guest.hook("answer")
