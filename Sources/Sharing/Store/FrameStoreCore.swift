@@ -20,8 +20,6 @@ public final class FrameStoreCore {
     public static let patternLimit = 64
     /// Clients at a time, those that left and are being forgotten included.
     public static let clientLimit = 8192
-    /// How far the look for a neighbour's place goes, in pages.
-    private static let placeReach = 16
     /// Elements of a batch, over all its lists.
     public static let batchLimit = 4096
     /// Publications in a batch, which are also the pages of a staging area.
@@ -291,30 +289,6 @@ public final class FrameStoreCore {
         }
         // Nobody else has it (any more), and a frame with one mapper would save nothing.
         return chain < Self.chainLimit ? record(client, page, hash) : .refused
-    }
-
-    /// A place for a frame: such that it continues what its neighbours in one of the guests are mapped to; else that of
-    /// the sighter's page number.
-    private func takePlace(_ donor: Client, _ sighted: ClientPage, _ client: Client, _ page: ClientPage)
-        -> FrameLocation?
-    {
-        takePlace(besideThoseOf: donor, sighted) ?? takePlace(besideThoseOf: client, page)
-            ?? slots.take(page: sighted) ?? slots.takeOverflow()
-    }
-
-    private func takePlace(besideThoseOf client: Client, _ page: ClientPage) -> FrameLocation? {
-        for direction in [-1, 1] {
-            for distance in 1...Self.placeReach {
-                let neighbour = Int(page) + direction * distance
-                guard 0..<client.pages.count ~= neighbour else { break }
-                let tag = client.pages[neighbour]
-                guard tag & Tag.leased != 0, tag & Tag.uniform == 0 else { continue }
-                let location = FrameLocation(table[tag & Tag.index].place)
-                if let place = slots.take(beside: location, distance: -direction * distance) { return place }
-                break
-            }
-        }
-        return nil
     }
 
     /// Turns a sighting into a frame.
