@@ -157,8 +157,10 @@ enum ReplyCoding {
             writer.put(promotion.page)
             writer.put(promotion.location.value)
         }
-        writer.put(UInt32(reply.lonely.count))
-        reply.lonely.forEach { writer.put($0) }
+        for list in [reply.lonely, reply.misplaced] {
+            writer.put(UInt32(list.count))
+            list.forEach { writer.put($0) }
+        }
         return writer.bytes
     }
 
@@ -211,6 +213,8 @@ enum ReplyCoding {
                 }),
             let lonelyCount = reader.take(UInt32.self),
             let lonely = reader.list(count: lonelyCount, elementSize: 4, { $0.take(ClientPage.self) }),
+            let misplacedCount = reader.take(UInt32.self),
+            let misplaced = reader.list(count: misplacedCount, elementSize: 4, { $0.take(ClientPage.self) }),
             reader.left == 0
         else { return nil }
         var reply = StoreReply()
@@ -218,6 +222,7 @@ enum ReplyCoding {
         reply.promotions = promotions
         reply.hasMore = more == 1
         reply.lonely = lonely
+        reply.misplaced = misplaced
         return (number, reply)
     }
 }

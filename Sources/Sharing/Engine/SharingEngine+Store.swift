@@ -59,6 +59,7 @@ extension SharingEngine {
             taken += hits.count
             merge(hits)
             takeHome(reply.lonely)
+            moveOn(reply.misplaced)
             if !reply.hasMore { break }
         }
         return taken
@@ -78,6 +79,16 @@ extension SharingEngine {
         }
         if due.isEmpty { return }
         due.forEach { lonelyRounds[$0] = nil }
+        rehome(due)
+        due.forEach(watch)
+    }
+
+    /// Pages whose frames are in a bad place go home at once, unless the guest is busy; they are seen again and get new ones.
+    private func moveOn(_ misplaced: [ClientPage]) {
+        let due = misplaced.map(Int.init).filter {
+            $0 < records.count && records.kind($0) == .mapped && records.isKnown($0)
+        }
+        if due.isEmpty || busySince != nil { return }
         rehome(due)
         due.forEach(watch)
     }

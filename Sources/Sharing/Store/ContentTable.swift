@@ -81,7 +81,23 @@ struct ContentTable {
         return index
     }
 
+    /// Gives an entry another hash: it is found by that alone.
+    mutating func rekey(_ index: UInt32, _ hash: ContentHash) {
+        unlink(index)
+        let bucket = bucket(hash)
+        chunks[Int(index >> Self.chunkShift)][Int(index & Self.chunkMask)].hash = hash
+        setNext(head(bucket), of: index)
+        setHead(index, of: bucket)
+    }
+
     mutating func remove(_ index: UInt32) {
+        unlink(index)
+        count -= 1
+        self[index] = Entry(hash: ContentHash(low: 0, high: 0), place: 0, references: 0, next: free)
+        free = index
+    }
+
+    private mutating func unlink(_ index: UInt32) {
         let entry = self[index]
         let bucket = bucket(entry.hash)
         if head(bucket) == index {
@@ -91,9 +107,6 @@ struct ContentTable {
             while self[before].next != index { before = self[before].next }
             setNext(entry.next, of: before)
         }
-        count -= 1
-        self[index] = Entry(hash: ContentHash(low: 0, high: 0), place: 0, references: 0, next: free)
-        free = index
     }
 
     private mutating func allocate() -> UInt32? {

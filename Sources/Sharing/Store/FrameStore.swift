@@ -77,6 +77,9 @@ public struct StoreReply: Equatable, Sendable {
     /// Pages of this client whose frames nobody else maps, as far as a short look at some of its pages showed: a frame for
     /// one saves nothing. Only in answers to batches that ask for nothing.
     public var lonely: [ClientPage] = []
+    /// Pages of this client whose frames cost a mapping where they are, and would not elsewhere: taken home and seen again,
+    /// they get a new one. Found by the same look.
+    public var misplaced: [ClientPage] = []
 
     public struct Promotion: Equatable, Sendable {
         public var page: ClientPage

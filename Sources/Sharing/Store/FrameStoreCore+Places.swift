@@ -2,7 +2,7 @@
 
 extension FrameStoreCore {
     /// How far the look for a neighbour's place goes, in pages.
-    private static let placeReach = 16
+    static let placeReach = 16
 
     /// A place for a frame: such that it continues what its neighbours in one of the guests are mapped to; else that of
     /// the sighter's page number.

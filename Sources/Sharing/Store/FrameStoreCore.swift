@@ -93,6 +93,8 @@ public final class FrameStoreCore {
     var slots = SlotMap()
     var patterns = [Pattern?](repeating: nil, count: FrameStoreCore.patternLimit)
     var patternNumbers: [UInt64: Int] = [:]
+    /// Frames whose mappers are asked to leave them for a better place.
+    var moving: Set<UInt32> = []
     private(set) var clients: [StoreClient: Client] = [:]
     private var leaving = FIFO<(client: Client, next: Int)>()
     private var current: (client: Client, next: Int)?
@@ -205,7 +207,7 @@ public final class FrameStoreCore {
             return publish(client, publication.page, bytes)
         }
         takePromotions(client, &reply)
-        if batch.isEmpty, reply.promotions.isEmpty { reply.lonely = lonelyPages(client) }
+        if batch.isEmpty, reply.promotions.isEmpty { lookAtPlaces(of: client, &reply) }
         discardRetired(limit: Self.discardsPerBatch)
         return reply
     }
@@ -349,6 +351,7 @@ public final class FrameStoreCore {
         let entry = table[index]
         if entry.references > 1 { return table.setReferences(entry.references - 1, of: index) }
         table.remove(index)
+        moving.remove(index)
         retire(FrameLocation(entry.place), places: 1, frames: 1)
     }
 

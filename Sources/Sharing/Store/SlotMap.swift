@@ -41,6 +41,14 @@ struct SlotMap {
         return FrameLocation(segment: location.segment, page: UInt64(page))
     }
 
+    /// Whether a frame could have just this place.
+    func isFree(_ location: FrameLocation) -> Bool {
+        guard location.segment >= Self.firstLayer, Int(location.segment - Self.firstLayer) < layers.count
+        else { return false }
+        return !layers[Int(location.segment - Self.firstLayer)].contains(
+            Int(location.value % FrameLocation.segmentSpan))
+    }
+
     /// Any free place outside the layers.
     mutating func takeOverflow() -> FrameLocation? {
         if let free = overflowFree.popLast() {
