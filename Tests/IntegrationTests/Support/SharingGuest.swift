@@ -1,0 +1,197 @@
+import Foundation
+import MingleSupport
+import Testing
+
+/// A payload guest that `mingle run` started, with sharing on.
+final class SharingGuest {
+    struct Setting {
+        var payload = "fill"
+        var arguments: String
+        /// nil: the default, of the guest alone.
+        var domain: String? = "lab"
+        var window = "auto"
+        var megabytes = 32
+        var processors = 1
+        var index = 0
+        /// What is to go wrong; see FaultInjection.
+        var faults: String?
+    }
+
+    let name: String
+    let pages: Int
+    private let tool: CommandLineTool
+    private let child: ChildProcess
+    private var connection: ControlClient?
+    /// The VMM: `mingle run` becomes it.
+    var process: Int32 { child.identifier }
+
+    init(_ tool: CommandLineTool, _ name: String, _ setting: Setting) throws {
+        self.name = name
+        self.tool = tool
+        pages = setting.megabytes << 8
+        var options = ["--window", setting.window, "--share-cpu", "100"]
+        options += setting.domain.map { ["--domain", $0] } ?? ["--sharing", "builtin"]
+        var variables: [String: String] = [:]
+        if let faults = setting.faults {
+            let script = "#!/bin/sh\nexec '\(Locations.vmm)' \"$@\" --inject '\(faults)'\n"
+            let path = try tool.folder.write(Array(script.utf8), "vmm-\(name)")
+            try FileManager.default.setAttributes([.posixPermissions: 0o700], ofItemAtPath: path)
+            variables["MINGLE_VMM"] = path
+        }
+        child = try tool.start(
+            [
+                "run", "--name", name, "--kernel", "payload:\(setting.payload)",
+                "--memory", "\(setting.megabytes)M", "--cpus", "\(setting.processors)",
+                // Ends by itself even if the tests are killed.
+                "--guest-index", "\(setting.index)", "--timeout", "180",
+            ] + options + ["--"] + setting.arguments.split(separator: " ").map(String.init),
+            output: name, variables: variables)
+    }
+
+    var output: String { tool.folder.text(name) }
+    /// The last line of its output that begins so.
+    func line(_ start: String) -> String? {
+        output.split(whereSeparator: \.isNewline).last { $0.hasPrefix(start) }.map(String.init)
+    }
+
+    /// The number that such a line gives to a word: `word=number`.
+    func number(_ word: String, in start: String) throws -> Int {
+        for field in (line(start) ?? "").split(separator: " ") where field.hasPrefix(word + "=") {
+            if let number = Int(field.dropFirst(word.count + 1)) { return number }
+        }
+        throw Failure("guest \(name) said no \(word) in a line '\(start)': \(output)")
+    }
+
+    // MARK: its control socket
+
+    @discardableResult
+    func ask(_ command: String) throws -> String { try control().ask(command) }
+
+    func control() throws -> ControlClient {
+        if let connection { return connection }
+        let path = tool.stateDirectory + "/control/" + name
+        var client: ControlClient?
+        try wait("its control socket answers") {
+            client = try? ControlClient(guest: name, path: path, seconds: 30)
+            return client != nil
+        }
+        guard let client else { throw Failure("guest \(name) has no control socket") }
+        connection = client
+        return client
+    }
+
+    /// What `stats` says of the guest, and of its sharing.
+    func statistics() throws -> (guest: [String: Any], sharing: [String: Any]) {
+        let text = try ask("stats")
+        guard let guest = try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any],
+            let sharing = guest["sharing"] as? [String: Any]
+        else { throw Failure("guest \(name) has no statistics of sharing: \(text)") }
+        return (guest, sharing)
+    }
+
+    /// A number of its sharing statistics.
+    func count(_ key: String) throws -> Int {
+        guard let number = try statistics().sharing[key] as? NSNumber else {
+            throw Failure("no number \(key)")
+        }
+        return number.intValue
+    }
+    func flag(_ key: String) throws -> Bool { try count(key) != 0 }
+
+    var homeBytes: Int {
+        get throws { (try statistics().guest["home_bytes"] as? NSNumber)?.intValue ?? -1 }
+    }
+
+    /// Says a line to the guest and waits for a new one that begins so.
+    @discardableResult
+    func say(_ command: String, answer: String) throws -> String {
+        func lines() -> [String] {
+            output.split(separator: "\n", omittingEmptySubsequences: false).dropLast().map(String.init)
+                .filter { $0.hasPrefix(answer) }
+        }
+        let before = lines().count
+        try ask("type \(command)")
+        try wait("it answers '\(answer)' to '\(command)'") { lines().count > before }
+        return lines().last ?? ""
+    }
+
+    /// Has the guest compare all that it wrote with what is there.
+    func check() throws {
+        let answer = try say("check", answer: "fill: check ")
+        #expect(answer.hasPrefix("fill: check ok"), "guest \(name): \(answer)")
+    }
+
+    /// `sharing off`, until every page is home.
+    func goHome() throws {
+        try ask("sharing off")
+        try wait("it is home") { try flag("home") }
+    }
+
+    /// The passes that began after this moment found nothing to do.
+    func settle() throws {
+        let scans = try count("full_scans")
+        try wait("it settles") { try count("full_scans") > scans + 3 && flag("settled") }
+    }
+
+    /// Digests of every page while the guest stands still.
+    func digests() throws -> [PageDigest] {
+        try ask("pause")
+        defer { _ = try? ask("resume") }
+        return try control().digests(everyPage: true)
+    }
+
+    /// The frame behind every page.
+    func frames() throws -> [UInt64?] { try FrameNumbers.ofGuest(name, process: process, pages: pages) }
+
+    // MARK: waiting, ending
+
+    func waitUntilFilled() throws { try wait("it is filled") { line("fill: ready") != nil } }
+
+    /// Waits for what must come.
+    func wait(_ what: String, within seconds: Double = 60, _ condition: () throws -> Bool) throws {
+        let start = ContinuousClock.now
+        while try !condition() {
+            if let status = child.finish() {
+                throw Failure(
+                    "guest \(name) ended with \(status) before \(what): \(output)\n"
+                        + tool.folder.text(name + ".errors"))
+            }
+            if ContinuousClock.now - start > .seconds(seconds) {
+                let known = connection.flatMap { try? $0.ask("stats") } ?? ""
+                throw Failure("guest \(name), \(seconds) s later, not yet: \(what). \(known)\n\(output)")
+            }
+            usleep(10_000)
+        }
+    }
+
+    /// The status of its VMM; minus the signal that killed it.
+    func end(within seconds: Double = 60) throws -> Int32 {
+        let status = try child.wait(within: seconds)
+        connection = nil
+        return status
+    }
+
+    /// Whether its VMM has ended.
+    var hasEnded: Bool { child.finish() != nil }
+
+    func exit() throws {
+        try ask("type exit")
+        #expect(try end() == 0, "guest \(name): \(output)")
+    }
+}
+
+extension CommandLineTool {
+    /// The broker as it is now, which must answer.
+    func broker() throws -> BrokerReport {
+        guard let report = try BrokerReport.read(socket: brokerSocket) else {
+            throw Failure("no broker answers: \(folder.text("mingle/broker.log"))")
+        }
+        return report
+    }
+
+    /// All guests ended, the broker follows, and nothing is left.
+    func expectNothingLeft() throws {
+        _ = try run(["ps"])
+        #expect(eventually(within: 20) { processes == [] && leftovers == [] }, "\(processes) \(leftovers)")
+    }
+}
