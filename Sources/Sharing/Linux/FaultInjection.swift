@@ -16,6 +16,7 @@
 
         /// - Returns: nil when the words are none of the above.
         public init?(_ words: String) {
+            if words.isEmpty { return nil }
             for word in words.split(separator: ",") {
                 let parts = word.split(separator: "=", maxSplits: 1).map(String.init)
                 switch (parts[0], parts.dropFirst().first) {
