@@ -75,25 +75,26 @@ extension HostKVM {
         @Test("the same without the pause loses writes", .needs(.faults))
         func pauseControl() throws { try isNoticed(window: "pause") }
 
-        /// The control: two pairs that differ in the protection alone. In both, 20 ms pass between the comparison and the
-        /// new mapping, so that a few seconds are enough to show it.
+        /// The control: two pairs that differ in the protection alone. In both, so much time passes between the comparison
+        /// and the new mapping that a few seconds are enough to show it.
         private func isNoticed(window: String) throws {
             let tool = try CommandLineTool()
-            let wide = "widen=20000"
+            // A pause holds several stretches of pages, each of which is widened.
+            let wide = window == "pause" ? "widen=20000" : "widen=50000"
             let right = try Pair(tool, window: window, domain: "protected", faults: wide)
             var lost = 0
             for attempt in 1...3 where lost == 0 {
                 let wrong = try Pair(
                     tool, window: window, domain: "open\(attempt)-", faults: "no-protection,\(wide)")
                 let start = ContinuousClock.now
-                try wrong.wait(for: 200)
+                try wrong.wait(for: 100)
                 try wrong.guests[0].wait("some seconds are over") {
                     ContinuousClock.now - start > .seconds(8 * attempt)
                 }
                 lost = try wrong.report("control without protection, \(window)").reduce(0) { $0 + $1.lost }
             }
             #expect(lost > 0, "unprotected windows must be noticed")
-            try right.wait(for: 100)
+            try right.wait(for: 50)
             for result in try right.report("control with protection, \(window)") {
                 #expect(result.lost == 0 && result.torn == 0 && result.foreign == 0 && result.status == 0)
             }
