@@ -51,7 +51,7 @@ extension HostKVM {
                     && store?.references == clients.reduce(0) { $0 + $1.references }
             }
             let broker = try tool.broker()
-            #expect(isForgotten, "\(domain), process \(process): \(broker)")
+            try #require(isForgotten, "\(domain), process \(process): \(broker)")
         }
 
         // MARK: a guest, killed
@@ -173,7 +173,7 @@ extension HostKVM {
                         try guest.count("broker_connections") > count && guest.flag("broker_connected")
                     }
                 }
-                try #expect(tool.broker().processes.dropFirst().first != worker)
+                #expect(try tool.broker().processes.dropFirst().first != worker)
             }
             try Self.waitUntilShared(guests)
             try Self.waitUntilSeen(guests)

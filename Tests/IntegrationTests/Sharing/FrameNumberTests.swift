@@ -165,7 +165,7 @@ extension HostKVM {
             let common = try guests[0].number("common", in: "fill: ready")
             // From here to the last look nobody writes: pauses nest, and this one lasts.
             for guest in guests { try guest.ask("pause") }
-            for guest in guests { try #expect(guest.count("pages_merged") == 0) }
+            for guest in guests { #expect(try guest.count("pages_merged") == 0) }
             let before = try guests.map { try $0.digests() }
             let homes = try guests.map { try $0.homeBytes }
             // Pages of zeros need none at home, and get none when they come back.
@@ -177,7 +177,8 @@ extension HostKVM {
                     try guest.wait("all is shared") { try guest.count("pages_mapped") >= common }
                 }
                 try SharingGuest.settle(guests)
-                try #expect(guests.map { try $0.digests() } == before, "shared, round \(round)")
+                let isSame = try guests.map { try $0.digests() } == before
+                #expect(isSame, "shared, round \(round)")
                 let shared = try PagePair(guests[0], guests[1])
                 let same = shared.pages { shared.isShared($0) }.count
                 let least = try guests.map { try $0.homeBytes }
@@ -187,7 +188,8 @@ extension HostKVM {
                 for guest in guests { try guest.goHome() }
                 let back = try PagePair(guests[0], guests[1])
                 let after = try guests.map { try $0.homeBytes }
-                #expect(back.digests == before, "home, round \(round)")
+                let isBack = back.digests == before
+                #expect(isBack, "home, round \(round)")
                 var uses: [UInt64: Int] = [:]
                 for case .some(let frame) in back.frames.joined() where frame != FrameNumbers.zero {
                     uses[frame, default: 0] += 1
