@@ -3,7 +3,8 @@ import Hypervisor
 import Sharing
 import Testing
 
-/// What a test needs of its host and build. `MINGLE_REQUIRE=kvm,payloads,linux` (or others of these) makes a lack a failure instead of a skip.
+/// What a test needs of its host and build. `MINGLE_REQUIRE=kvm,payloads,linux` (or others of these) makes a lack a
+/// failure instead of a skip.
 enum Requirement: String, CaseIterable, Sendable {
     case kvm, payloads, linux
     /// A userfaultfd that protects memory from KVM, too.
