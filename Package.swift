@@ -97,7 +97,9 @@ let package = Package(
         .testTarget(
             name: "IntegrationTests",
             dependencies: [
-                "mingle", "mingle-vmm", "mingle-broker", "Hypervisor", "GuestMemory", "CLinux", "TestSupport",
+                "mingle", "mingle-vmm", "mingle-broker", "MingleSupport", "Hypervisor", "Sharing",
+                "GuestMemory",
+                "CLinux", "TestSupport",
             ],
             swiftSettings: tests),
         .testTarget(

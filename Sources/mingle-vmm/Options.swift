@@ -1,6 +1,7 @@
 import GuestMemory
 import Hypervisor
 import Logging
+import Sharing
 
 /// What the command line says. Parsed by hand: an argument parser would be a good part of this small program's memory.
 struct Options {
@@ -41,6 +42,10 @@ struct Options {
         /// The broker's socket; without one, only zero pages are shared.
         var brokerPath: String?
         var tracePath: String?
+        #if DEBUG
+            /// `--inject`: what is to go wrong.
+            var injection: FaultInjection?
+        #endif
     }
 
     static let usage = """
@@ -106,6 +111,13 @@ struct Options {
         case "--sharing", "--domain", "--share-cpu", "--window", "--broker", "--trace-share":
             try setSharing(option, value)
         case "--image": imageLabel = value
+        #if DEBUG
+            case "--inject":
+                guard let injection = FaultInjection(value) else {
+                    throw UsageError("--inject \(value): see FaultInjection.swift")
+                }
+                sharing.injection = injection
+        #endif
         case "--log-level":
             guard let level = Logger.Level(rawValue: value) else {
                 throw UsageError("--log-level \(value) is unknown")

@@ -58,6 +58,10 @@ final class SharingSession: Sendable {
                     mapping: mapping, log: machine, vmmWrites: machine.memory.dirtyBitmap,
                     inFlight: machine.memory.inFlight, writers: machine, policy: startPolicy)
                 if let trace { engine.trace = { trace.write($0) } }
+                #if DEBUG
+                    engine.injection = sharing.injection
+                    mapping.leavesUnprotected = sharing.injection?.leavesUnprotected ?? false
+                #endif
                 return engine
             },
             connect: { engine in

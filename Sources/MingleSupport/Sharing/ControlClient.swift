@@ -104,5 +104,5 @@ public struct PageDigest: Hashable, Sendable {
         )
     }
 
-    var isZero: Bool { high == 0 && low == 0 }
+    public var isZero: Bool { high == 0 && low == 0 }
 }

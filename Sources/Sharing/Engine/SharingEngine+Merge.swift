@@ -128,9 +128,14 @@ extension SharingEngine {
             if inFlight.count(page) > 0 { return false }
         }
         if kept.count == span.pages.count { return false }
+        reached(.compared)
         do throws(MappingFailure) {
-            if !kept.isEmpty { return try mapping.mapFrames(span.pages, span.location, keeping: kept) }
-            try mapping.mapFrames(span.pages, span.location)
+            if kept.isEmpty {
+                try mapping.mapFrames(span.pages, span.location)
+            } else if try !mapping.mapFrames(span.pages, span.location, keeping: kept) {
+                return false
+            }
+            reached(.remapped)
             return true
         } catch {
             note(error)
@@ -194,7 +199,11 @@ extension SharingEngine {
                 forget(page)
             }
         }
+        reached(.recorded)
+        if punch.isEmpty { return }
+        reached(.punching)
         punch.forEach(mapping.punchHome)
+        reached(.punched)
     }
 
     // MARK: zero pages
@@ -264,10 +273,12 @@ extension SharingEngine {
         let opened: UInt64
         switch policy.window {
         case .pause:
-            writers.pauseWriters()
+            let pauses = pausesInWindows
+            if pauses { writers.pauseWriters() }
             opened = monotonicNanoseconds()
+            reached(.windowOpen)
             body(&replaced)
-            writers.resumeWriters()
+            if pauses { writers.resumeWriters() }
         case .userfaultfd:
             do throws(LinuxError) {
                 for pages in stretches {
@@ -280,6 +291,7 @@ extension SharingEngine {
                 for pages in stretches { mapping.release(pages, replaced: false) }
                 return false
             }
+            reached(.windowOpen)
             body(&replaced)
             for (pages, count) in zip(stretches, replaced) {
                 mapping.release(pages.prefix(count), replaced: true)

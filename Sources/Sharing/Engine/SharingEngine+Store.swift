@@ -36,6 +36,7 @@ extension SharingEngine {
             // Whatever the store knew of these pages, it replaces by what it is told now.
             (batch.sightings.map(\.page) + batch.uniform.map(\.page)).forEach { dropQueuedForget($0) }
             guard let reply = ask(batch) else { return }
+            reached(.lookedUp)
             var hits: [(page: Int, location: FrameLocation)] = []
             var wanted: [ClientPage] = []
             for (item, answer) in zip(batch.sightings, reply.sightings) {
@@ -118,7 +119,9 @@ extension SharingEngine {
             var batch = StoreBatch()
             batch.forgotten = Array(forgotten.prefix(store.batchLimit))
             forgotten.removeFirst(batch.forgotten.count)
+            reached(.forgetting)
             guard let reply = ask(batch) else { return }
+            reached(.forgot)
             var hits: [(page: Int, location: FrameLocation)] = []
             take(reply.promotions, &hits)
             merge(hits)
@@ -192,6 +195,7 @@ extension SharingEngine {
                 batch.publications.append(StoreBatch.Publication(page: page, slot: UInt32(slot)))
             }
             guard let reply = ask(batch) else { return }
+            reached(.published)
             var none: [ClientPage] = []
             for (item, answer) in zip(batch.publications, reply.publications) {
                 take(item.page, answer, &hits, &none)

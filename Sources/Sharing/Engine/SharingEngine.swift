@@ -33,6 +33,10 @@ public final class SharingEngine {
     /// Told of events after each pass, if set.
     public var trace: (([ShareEvent]) -> Void)?
     private var events: [ShareEvent] = []
+    #if DEBUG
+        /// What is to go wrong.
+        public var injection: FaultInjection?
+    #endif
     /// Why the guest must not go on, once that is so.
     public internal(set) var fatal: MappingFailure?
 

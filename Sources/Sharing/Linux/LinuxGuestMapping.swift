@@ -21,6 +21,10 @@ package final class LinuxGuestMapping: GuestMapping {
     private var isRegistered = false
     private var lastYield: UInt64 = 0
     private var hasScratch = true
+    #if DEBUG
+        /// Windows do not keep writers out: a test shall notice.
+        package var leavesUnprotected = false
+    #endif
 
     /// - Parameter userFault: nil leaves only pauses as windows, and no kept pages in a stretch.
     package init(memory: GuestMemory, userFault: UserFault?) throws(LinuxError) {
@@ -123,6 +127,9 @@ package final class LinuxGuestMapping: GuestMapping {
 
     package func protect(_ pages: Range<Int>) throws(LinuxError) {
         guard let userFault else { throw LinuxError(operation: "UFFDIO_WRITEPROTECT", code: EPERM) }
+        #if DEBUG
+            if leavesUnprotected { return }
+        #endif
         do throws(LinuxError) {
             try userFault.protect(address(pages), pages.count * Self.pageSize, true)
         } catch {

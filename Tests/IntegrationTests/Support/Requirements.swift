@@ -1,10 +1,18 @@
 import Foundation
 import Hypervisor
+import Sharing
 import Testing
 
-/// What a test needs of its host. `MINGLE_REQUIRE=kvm,payloads,linux` makes a lack a failure instead of a skip.
+/// What a test needs of its host and build. `MINGLE_REQUIRE=kvm,payloads,linux` (or others of these) makes a lack a
+/// failure instead of a skip.
 enum Requirement: String, CaseIterable, Sendable {
     case kvm, payloads, linux
+    /// A userfaultfd that protects memory from KVM, too.
+    case userfaultfd
+    /// `/proc/PID/pagemap` tells frame numbers.
+    case frames
+    /// Programs that fail on purpose when they are told to.
+    case faults
 
     /// The words of `MINGLE_REQUIRE`.
     static let demandedWords = (ProcessInfo.processInfo.environment["MINGLE_REQUIRE"] ?? "")
@@ -32,6 +40,16 @@ enum Requirement: String, CaseIterable, Sendable {
                     return "this host's KVM emulates kernel-mode code: no Linux guest runs on it"
                 }
             } catch { return "\(error)" }
+        case .userfaultfd:
+            if UserFault.open()?.ability != .protect {
+                return "no userfaultfd for faults of KVM: `mingle doctor` prints the rule that allows it"
+            }
+        case .frames:
+            if FrameNumbers.zero == nil { return "/proc/PID/pagemap hides frame numbers: run as root" }
+        case .faults:
+            #if !DEBUG
+                return "faults on purpose exist only in debug builds: run `swift test` without -c release"
+            #endif
         }
         return nil
     }
@@ -51,7 +69,8 @@ struct DemandTests {
     @Test("is known and there", arguments: Requirement.demandedWords)
     func demanded(word: String) {
         let requirement = Requirement(rawValue: word)
-        #expect(requirement != nil, "MINGLE_REQUIRE knows kvm, payloads and linux")
+        let known = Requirement.allCases.map(\.rawValue).joined(separator: ", ")
+        #expect(requirement != nil, "MINGLE_REQUIRE knows \(known)")
         #expect(requirement?.problem == nil)
     }
 }
