@@ -26,6 +26,10 @@ public struct VMMInvocation: Equatable, Sendable {
     public var control: String?
     /// The guest ends with the process that started it.
     public var diesWithParent = false
+    /// Its worst case may be more than there is: it is paused when memory is nearly gone.
+    public var overcommits = false
+    /// A descriptor that it closes once it is registered (``AdmissionLock``).
+    public var admission: Int32?
     /// Private memory that KSM may merge, instead of a memory file.
     public var usesMergeableMemory = false
 
@@ -62,6 +66,8 @@ public struct VMMInvocation: Equatable, Sendable {
         add("--image", image.map(OneLine.label))
         add("--control", control)
         if diesWithParent { words.append("--die-with-parent") }
+        if overcommits { words.append("--overcommit") }
+        add("--admission", admission.map { String($0) })
         if usesMergeableMemory { words += ["--ram", "anonymous-mergeable"] }
         words += sharing.arguments
         return words
@@ -118,12 +124,17 @@ public enum VMMProgram {
 
     /// Lets a descriptor survive ``execute(_:arguments:)`` and gives the path by which the VMM opens it.
     public static func inherited(_ descriptor: consuming OwnedDescriptor) throws(SupportError) -> String {
+        "/proc/self/fd/\(try passOn(descriptor))"
+    }
+
+    /// Lets a descriptor survive ``execute(_:arguments:)`` and gives its number.
+    static func passOn(_ descriptor: consuming OwnedDescriptor) throws(SupportError) -> Int32 {
         let number = descriptor.release()
         let result = mingle_fcntl(number, F_SETFD, 0)
         guard result >= 0 else {
             throw .systemCall(operation: "pass on", subject: "descriptor \(number)", code: -result)
         }
-        return "/proc/self/fd/\(number)"
+        return number
     }
 }
 

@@ -29,6 +29,8 @@ struct VMM {
         if options.diesWithParent { HostIO.dieWithParent() }
         let signals = try HostIO.signals([SIGTERM, SIGHUP, SIGINT, SIGQUIT])
         let record = try GuestRecord(options)
+        // From here on the guest is counted: the next one may be checked.
+        if let admission = options.admission { _ = OwnedDescriptor(adopting: admission) }
         let wake = try WakeEvent()
         var observer = GuestObserver()
         observer.doorbell = { number, processor in

@@ -1,0 +1,72 @@
+import Foundation
+
+/// `mingle` with a state directory of its own.
+final class CommandLineTool {
+    static let path = Locations.vmm.replacingOccurrences(of: "mingle-vmm", with: "mingle")
+    let folder: TemporaryFolder
+    private let environment: [String: String]
+
+    init() throws {
+        folder = try TemporaryFolder()
+        // The state directory lies in a short path: sockets' paths are bounded.
+        try FileManager.default.setAttributes([.posixPermissions: 0o700], ofItemAtPath: folder.path)
+        environment = ["XDG_RUNTIME_DIR": folder.path]
+    }
+
+    /// Starts a command; output and errors go to files.
+    func start(_ arguments: [String], output: String = "output") throws -> ChildProcess {
+        let writing = O_WRONLY | O_CREAT | O_TRUNC
+        var words = environment.map { "\($0.key)=\($0.value)" }
+        if let payloads = Locations.payloads {
+            words.append("MINGLE_SHARE=\((payloads as NSString).deletingLastPathComponent)")
+        }
+        return try ChildProcess(
+            "/usr/bin/env", words + [Self.path] + arguments,
+            streams: [
+                .file("/dev/null", O_RDONLY), .file(folder.file(output), writing),
+                .file(folder.file(output + ".errors"), writing),
+            ])
+    }
+
+    /// What a command prints; it must succeed.
+    func run(_ arguments: [String]) throws -> String {
+        let name = "run-\(UUID().uuidString)"
+        let status = try start(arguments, output: name).wait(within: 120)
+        guard status == 0 else {
+            throw Failure("mingle \(arguments): status \(status): \(folder.text(name + ".errors"))")
+        }
+        return folder.text(name)
+    }
+
+    func json(_ arguments: [String]) throws -> [String: Any] {
+        let text = try run(arguments)
+        // There is nothing to tell of, yet.
+        if text == "null\n" { return [:] }
+        let data = Data(text.utf8)
+        guard let object = try JSONSerialization.jsonObject(with: data) as? [String: Any] else {
+            throw Failure("mingle \(arguments) printed no object")
+        }
+        return object
+    }
+
+    /// Everything in the state directory but its own folders.
+    var leftovers: [String] {
+        let state = folder.path + "/mingle"
+        let names = (try? FileManager.default.subpathsOfDirectory(atPath: state)) ?? []
+        return names.filter { !["control", "guests", "terminal"].contains($0) }
+    }
+
+    /// The names of registered guests.
+    var guests: [String] {
+        (try? FileManager.default.contentsOfDirectory(atPath: folder.path + "/mingle/guests")) ?? []
+    }
+
+    /// Processes with our directory on their command line.
+    var processes: [String] {
+        let all = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
+        return all.filter { Int($0) != nil }.filter { number in
+            let words = FileManager.default.contents(atPath: "/proc/\(number)/cmdline") ?? Data()
+            return String(decoding: words, as: UTF8.self).contains(folder.path + "/mingle")
+        }
+    }
+}
