@@ -8,6 +8,8 @@ public struct MemoryBound: Equatable, Sendable {
     public var availableBytes: UInt64
     /// What could be swapped out beyond that.
     public var swapFreeBytes: UInt64
+    /// How often the limit of a control group was run into, ever.
+    public var limitHits: UInt64 = 0
 
     public init(group: String? = nil, totalBytes: UInt64, availableBytes: UInt64, swapFreeBytes: UInt64 = 0) {
         self.group = group
@@ -50,7 +52,10 @@ public struct MemoryBound: Equatable, Sendable {
             let used = SmallFile.number(in: folder + "/memory.swap.current") ?? 0
             swap = min(swap, most - min(most, used))
         }
-        return bound(group, limit: limit, current: current, files: files, swap: swap)
+        let events = SmallFile.table(SmallFile.text(of: folder + "/memory.events") ?? "")
+        return bound(
+            group, limit: limit, current: current, files: files, swap: swap,
+            hits: (events["high"] ?? 0) + (events["max"] ?? 0))
     }
 
     private static func versionOne(_ group: String, _ folder: String, host: MemoryBound) -> MemoryBound? {
@@ -65,14 +70,18 @@ public struct MemoryBound: Equatable, Sendable {
             let used = SmallFile.number(in: folder + "/memory.memsw.usage_in_bytes") ?? current
             swap = min(swap, most - min(most, used + limit - min(limit, current)))
         }
-        return bound(group, limit: limit, current: current, files: files, swap: swap)
+        return bound(
+            group, limit: limit, current: current, files: files, swap: swap,
+            hits: SmallFile.number(in: folder + "/memory.failcnt") ?? 0)
     }
 
     private static func bound(
-        _ group: String, limit: UInt64, current: UInt64, files: UInt64, swap: UInt64
+        _ group: String, limit: UInt64, current: UInt64, files: UInt64, swap: UInt64, hits: UInt64
     ) -> MemoryBound {
         let held = current - min(current, files)
-        return MemoryBound(
+        var bound = MemoryBound(
             group: group, totalBytes: limit, availableBytes: limit - min(limit, held), swapFreeBytes: swap)
+        bound.limitHits = hits
+        return bound
     }
 }

@@ -52,8 +52,9 @@ struct VMM {
                 "mingle: info: \(options.configuration.name) shares memory: domain \(sharing.domain), "
                     + "window \(sharing.window.rawValue)\(broker)\n")
         }
-        let control = try ControlServer(options, machine, sharing, timeline)
-        var loop = try GuestLoop(options, machine, timeline, control)
+        let watch = MemoryWatch(options, machine, sharing)
+        let control = try ControlServer(options, machine, sharing, watch, timeline)
+        var loop = try GuestLoop(options, machine, timeline, control, watch)
         try machine.start()
         record?.update(state: "booting")
         let outcome = loop.run(signals, wake, record)

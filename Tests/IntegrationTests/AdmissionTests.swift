@@ -49,7 +49,7 @@ extension HostKVM {
         @Test("of two that start at the same time and do not fit together, one is refused")
         func race() throws {
             let tool = try CommandLineTool()
-            let memory = try Self.host().availableBytes / 5 * 4 >> 20
+            let memory = (try Self.host().availableBytes) / (5 << 20) * 4
             guard memory <= 140 << 10 else { return }
             let starters = try (0..<2).map { index in
                 try tool.start(

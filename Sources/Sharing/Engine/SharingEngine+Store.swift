@@ -58,7 +58,7 @@ extension SharingEngine {
             take(reply.promotions, &hits)
             taken += hits.count
             merge(hits)
-            takeHome(reply.lonely)
+            if !policy.holdsMerges { takeHome(reply.lonely) }
             if !reply.hasMore { break }
         }
         return taken

@@ -14,16 +14,26 @@ final class CommandLineTool {
     }
 
     /// Starts a command; output and errors go to files.
-    func start(_ arguments: [String], output: String = "output") throws -> ChildProcess {
+    /// - Parameters:
+    ///   - input: its standard input; nothing, unless said.
+    ///   - groups: files that a process joins control groups by.
+    func start(
+        _ arguments: [String], output: String = "output", input: Int32? = nil, groups: [String] = []
+    ) throws -> ChildProcess {
         let writing = O_WRONLY | O_CREAT | O_TRUNC
         var words = environment.map { "\($0.key)=\($0.value)" }
         if let payloads = Locations.payloads {
             words.append("MINGLE_SHARE=\((payloads as NSString).deletingLastPathComponent)")
         }
+        if !groups.isEmpty {
+            let joining = groups.map { "echo $$ > \($0) || exit 99; " }.joined()
+            words += ["/bin/sh", "-c", joining + "exec \"$@\"", "sh"]
+        }
         return try ChildProcess(
             "/usr/bin/env", words + [Self.path] + arguments,
             streams: [
-                .file("/dev/null", O_RDONLY), .file(folder.file(output), writing),
+                input.map { .descriptor($0) } ?? .file("/dev/null", O_RDONLY),
+                .file(folder.file(output), writing),
                 .file(folder.file(output + ".errors"), writing),
             ])
     }
