@@ -44,10 +44,12 @@ import TestSupport
         #expect(group.stalls()?.fullMicroseconds == 8)
     }
 
-    @Test("counts up on this host, where the kernel counts")
+    @Test(
+        "counts up on this host",
+        .enabled(if: PressureFile().stalls() != nil, "this host's kernel does not count waiting for memory"))
     func here() throws {
         let file = PressureFile()
-        guard let before = file.stalls() else { return }
+        let before = try #require(file.stalls())
         let after = try #require(file.stalls())
         #expect(after.someMicroseconds >= before.someMicroseconds)
         #expect(after.fullMicroseconds >= before.fullMicroseconds)

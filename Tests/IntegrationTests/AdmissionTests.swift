@@ -42,15 +42,19 @@ extension HostKVM {
             #expect(try run.wait() == 0)
             #expect(tool.folder.text("output").contains("hello"))
             let warns = tool.folder.text("output.errors").contains("too little")
-            #expect(warns == (memory > host))
+            if memory > host { #expect(warns) }
             #expect(tool.leftovers == [] && tool.guests == [])
         }
 
-        @Test("of two that start at the same time and do not fit together, one is refused")
+        /// Of what is available, so that a second one does not fit.
+        private static let most = (MemoryBound.all().first?.availableBytes ?? 0) / (5 << 20) * 4
+
+        @Test(
+            "of two that start at the same time and do not fit together, one is refused",
+            .enabled(if: most <= 140 << 10, "a payload has at most 140 GiB, and this host has room for two"))
         func race() throws {
             let tool = try CommandLineTool()
-            let memory = (try Self.host().availableBytes) / (5 << 20) * 4
-            guard memory <= 140 << 10 else { return }
+            let memory = Self.most
             let starters = try (0..<2).map { index in
                 try tool.start(
                     [
