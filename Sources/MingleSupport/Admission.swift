@@ -150,5 +150,13 @@ public struct AdmissionLock: ~Copyable {
 
     /// Hands the lock to the program that this process becomes.
     /// - Returns: the descriptor's number, which that program closes when its guest is registered.
-    public consuming func passOn() throws(SupportError) -> Int32 { try VMMProgram.passOn(descriptor) }
+    public consuming func passOn() throws(SupportError) -> Int32 {
+        // A duplicate that survives execve, and that is no standard stream even if one of those was closed.
+        let number = mingle_fcntl(descriptor.number, F_DUPFD, 3)
+        guard number >= 0 else {
+            throw .systemCall(
+                operation: "pass on", subject: "descriptor \(descriptor.number)", code: -number)
+        }
+        return number
+    }
 }

@@ -124,17 +124,12 @@ public enum VMMProgram {
 
     /// Lets a descriptor survive ``execute(_:arguments:)`` and gives the path by which the VMM opens it.
     public static func inherited(_ descriptor: consuming OwnedDescriptor) throws(SupportError) -> String {
-        "/proc/self/fd/\(try passOn(descriptor))"
-    }
-
-    /// Lets a descriptor survive ``execute(_:arguments:)`` and gives its number.
-    static func passOn(_ descriptor: consuming OwnedDescriptor) throws(SupportError) -> Int32 {
         let number = descriptor.release()
         let result = mingle_fcntl(number, F_SETFD, 0)
         guard result >= 0 else {
             throw .systemCall(operation: "pass on", subject: "descriptor \(number)", code: -result)
         }
-        return number
+        return "/proc/self/fd/\(number)"
     }
 }
 
