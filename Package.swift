@@ -85,7 +85,7 @@ let package = Package(
             swiftSettings: tests),
         .testTarget(
             name: "MingleSupportTests",
-            dependencies: ["MingleSupport", "mingle", "mingle-broker", "TestSupport"],
+            dependencies: ["MingleSupport", "GuestMemory", "mingle", "mingle-broker", "TestSupport"],
             swiftSettings: tests),
         .testTarget(
             name: "FrameBrokerTests",

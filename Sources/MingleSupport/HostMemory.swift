@@ -1,4 +1,5 @@
 import CLinux
+internal import GuestMemory
 
 /// How much memory the host has, in bytes.
 public struct HostMemory: Equatable, Sendable {
@@ -6,7 +7,7 @@ public struct HostMemory: Equatable, Sendable {
     public var availableBytes: UInt64
     public var swapTotalBytes: UInt64
     public var swapFreeBytes: UInt64
-    /// What the control group of this process may use; nil if it has no limit.
+    /// The least limit of our control group and those above it; nil if there is none below what the host has.
     public var groupLimitBytes: UInt64?
 
     public init(
@@ -35,35 +36,8 @@ public struct HostMemory: Equatable, Sendable {
             totalBytes: total * 1024, availableBytes: available * 1024,
             swapTotalBytes: (kibibytes["SwapTotal:"] ?? 0) * 1024,
             swapFreeBytes: (kibibytes["SwapFree:"] ?? 0) * 1024,
-            groupLimitBytes: Self.groupLimit(root: root, total: total * 1024))
+            groupLimitBytes: MemoryBound.all(root: root).filter { $0.group != nil }.map(\.totalBytes).min())
     }
-
-    /// The least limit of our control group and those above it (cgroup v2 `memory.max`, v1
-    /// `memory.limit_in_bytes`); a limit of more than the host has is none.
-    private static func groupLimit(root: String, total: UInt64) -> UInt64? {
-        var least: UInt64?
-        for line in (SystemCall.text(of: root + "/proc/self/cgroup") ?? "").split(separator: "\n") {
-            let fields = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
-            guard fields.count == 3 else { continue }
-            let isUnified = fields[1].isEmpty
-            guard isUnified || fields[1].split(separator: ",").contains("memory") else { continue }
-            let base = root + (isUnified ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory")
-            let file = isUnified ? "/memory.max" : "/memory.limit_in_bytes"
-            var group = String(fields[2])
-            while true {
-                let text = SystemCall.text(of: base + (group == "/" ? "" : group) + file)
-                if let limit = text.flatMap({ UInt64($0.prefix { $0.isNumber }) }), limit < total {
-                    least = min(least ?? .max, limit)
-                }
-                guard let slash = group.lastIndex(of: "/"), group != "/", !group.isEmpty else { break }
-                group = String(group[..<slash])
-            }
-        }
-        return least
-    }
-
-    /// What could back guests at all: memory and swap, or the control group's limit if that is less.
-    public var ceilingBytes: UInt64 { min(totalBytes + swapTotalBytes, groupLimitBytes ?? .max) }
 }
 
 /// How many CPUs this process may use.

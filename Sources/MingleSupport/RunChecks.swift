@@ -10,41 +10,24 @@ public struct RunChecks: Sendable {
     public static let minimumLinuxMemory: UInt64 = 32 << 20
     public static let minimumPayloadMemory: UInt64 = 4 << 20
 
-    private let host: HostMemory?
     private let processorCount: Int
 
-    public init(host: HostMemory?, processorCount: Int) {
-        self.host = host
-        self.processorCount = processorCount
-    }
+    public init(processorCount: Int) { self.processorCount = processorCount }
 
-    /// Checks the size of guest memory; the warnings are for the user.
-    public func memory(_ bytes: UInt64, isPayload: Bool) throws(SupportError) -> [String] {
+    /// Checks the size of guest memory; whether the host has it is asked by ``Admission``.
+    public static func memory(_ bytes: UInt64, isPayload: Bool) throws(SupportError) {
         let size = ByteSize.format(bytes)
-        let minimum = isPayload ? Self.minimumPayloadMemory : Self.minimumLinuxMemory
+        let minimum = isPayload ? minimumPayloadMemory : minimumLinuxMemory
         guard bytes >= minimum else {
             throw .requirement(
                 problem: "a \(isPayload ? "payload" : "Linux guest") cannot run in \(size)",
                 advice: "use --memory \(ByteSize.format(minimum)) or more")
         }
-        guard bytes.isMultiple(of: Self.pageSize) else {
+        guard bytes.isMultiple(of: pageSize) else {
             throw .requirement(
-                problem: "\(bytes) bytes of memory are not whole pages of \(Self.pageSize)",
+                problem: "\(bytes) bytes of memory are not whole pages of \(pageSize)",
                 advice: "use --memory with a unit, such as 128M")
         }
-        guard let host else { return [] }
-        guard bytes <= host.ceilingBytes else {
-            throw .requirement(
-                problem:
-                    "--memory \(size) is more than the \(ByteSize.format(host.ceilingBytes)) this host can give",
-                advice: "use a smaller --memory"
-                    + (host.groupLimitBytes == nil ? "" : ", or raise the control group's limit"))
-        }
-        guard bytes > host.availableBytes else { return [] }
-        return [
-            "--memory \(size) is more than the \(ByteSize.format(host.availableBytes)) available now: "
-                + "the host may swap or run out of memory if the guest uses all of it"
-        ]
     }
 
     /// Refuses numbers of vCPUs that no host can give.

@@ -26,6 +26,10 @@ public struct VMMInvocation: Equatable, Sendable {
     public var control: String?
     /// The guest ends with the process that started it.
     public var diesWithParent = false
+    /// Its worst case may be more than there is: it is paused when memory is nearly gone.
+    public var overcommits = false
+    /// A descriptor that it closes once it is registered (``AdmissionLock``).
+    public var admission: Int32?
     /// Private memory that KSM may merge, instead of a memory file.
     public var usesMergeableMemory = false
 
@@ -62,6 +66,8 @@ public struct VMMInvocation: Equatable, Sendable {
         add("--image", image.map(OneLine.label))
         add("--control", control)
         if diesWithParent { words.append("--die-with-parent") }
+        if overcommits { words.append("--overcommit") }
+        add("--admission", admission.map { String($0) })
         if usesMergeableMemory { words += ["--ram", "anonymous-mergeable"] }
         words += sharing.arguments
         return words

@@ -23,11 +23,13 @@ final class ControlServer {
     private let options: Options
     private let machine: VirtualMachine
     private let sharing: SharingSession?
+    private let watch: MemoryWatch?
     private let timeline: Timeline
 
-    init?(_ options: Options, _ machine: VirtualMachine, _ sharing: SharingSession?, _ timeline: Timeline)
-        throws
-    {
+    init?(
+        _ options: Options, _ machine: VirtualMachine, _ sharing: SharingSession?, _ watch: MemoryWatch?,
+        _ timeline: Timeline
+    ) throws {
         guard let path = options.controlPath else { return nil }
         self.path = path
         HostIO.remove(path)
@@ -35,6 +37,7 @@ final class ControlServer {
         self.options = options
         self.machine = machine
         self.sharing = sharing
+        self.watch = watch
         self.timeline = timeline
     }
 
@@ -119,11 +122,14 @@ final class ControlServer {
         let state =
             machine.end != nil
             ? "ended" : machine.isPaused ? "paused" : timeline.isReady ? "running" : "booting"
+        let reason = watch?.isPaused == true && machine.end == nil ? "\"memory\"" : "null"
+        let pressure = watch.map { "\"\($0.level)\"" } ?? "null"
         let ready = timeline.readyAfter.map { "\(Double($0) / 1e9)" } ?? "null"
         return "{\"name\": \(JSONText.quoted(options.configuration.name)), \"state\": \"\(state)\","
             + " \"memory_bytes\": \(options.configuration.memorySizeInBytes), \"home_bytes\": \(machine.memory.allocatedBytes),"
             + " \"ram\": \"\(machine.memory.backing.rawValue)\","
             + " \"broker\": \(options.sharing.isOn ? options.sharing.brokerPath.map(JSONText.quoted) ?? "null" : "null"),"
+            + " \"paused_for\": \(reason), \"pressure\": \(pressure),"
             + " \"boot_seconds\": \(ready), \"sharing\": \(sharing?.json() ?? "null")}"
     }
 

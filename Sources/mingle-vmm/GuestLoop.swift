@@ -40,14 +40,17 @@ struct GuestLoop: ~Copyable {
     private let timeline: Timeline
     private var console: Console
     private let control: ControlServer?
+    private let watch: MemoryWatch?
     private var stopping: Stopping?
     private let timeLimit: UInt64?
     private var announcedReady = false
 
     init(
-        _ options: Options, _ machine: VirtualMachine, _ timeline: Timeline, _ control: ControlServer?
+        _ options: Options, _ machine: VirtualMachine, _ timeline: Timeline, _ control: ControlServer?,
+        _ watch: MemoryWatch?
     ) throws(LinuxError) {
         self.control = control
+        self.watch = watch
         self.options = options
         self.machine = machine
         self.timeline = timeline
@@ -66,7 +69,8 @@ struct GuestLoop: ~Copyable {
             if let outcome = checkTime() { return outcome }
             if !announcedReady, timeline.isReady {
                 announcedReady = true
-                record?.update(state: stopping == nil ? "running" : "stopping")
+                record?.update(
+                    state: stopping != nil ? "stopping" : watch?.isPaused == true ? "paused" : "running")
             }
             if !console.mayRead, timeline.acceptsInput { console.mayRead = true }
             let hasOutput = console.hasOutput()
@@ -76,8 +80,10 @@ struct GuestLoop: ~Copyable {
                     (signals.number, .input), (wake.number, .input),
                     (console.wantsInput ? console.inputDescriptor ?? -1 : -1, .input),
                     (hasOutput ? console.outputDescriptor ?? -1 : -1, .output),
+                    (watch?.descriptor ?? -1, .urgent),
                 ] + (control?.descriptors ?? []).map { ($0, .input) }, timeout: timeout(nextInput))
-            control?.serve(ready.dropFirst(4).map { !$0.isEmpty })
+            lookAtMemory(isReady: !ready[4].isEmpty, record)
+            control?.serve(ready.dropFirst(5).map { !$0.isEmpty })
             if !ready[1].isEmpty { wake.drain() }
             if !ready[3].isEmpty { console.writeOutput() }
             if !ready[2].isEmpty, console.readInput() == .quit {
@@ -97,6 +103,14 @@ struct GuestLoop: ~Copyable {
     /// Last words of the guest, then the console's own end.
     consuming func finish() { console.flush(seconds: 2) }
 
+    private func lookAtMemory(isReady: Bool, _ record: GuestRecord?) {
+        switch watch?.look(isReady: isReady) {
+        case .paused: record?.update(state: "paused")
+        case .resumed: record?.update(state: announcedReady ? "running" : "booting")
+        case nil: break
+        }
+    }
+
     private mutating func receive(_ signal: Int32, _ record: GuestRecord?) -> Outcome? {
         if let stopping { return stop(after: stopping.signal) }
         let now = monotonicNanoseconds()
@@ -104,6 +118,7 @@ struct GuestLoop: ~Copyable {
             signal: signal, deadline: now + UInt64(options.grace * 1e9), nextPress: now + 500_000_000)
         record?.update(state: "stopping")
         guard machine.hasPowerButton else { return stop(after: signal) }
+        watch?.release()
         machine.requestStop()
         return nil
     }
@@ -140,7 +155,8 @@ struct GuestLoop: ~Copyable {
 
     /// Milliseconds until something is due; nil for ever.
     private func timeout(_ nextInput: UInt64?) -> Int32? {
-        let due = [nextInput, timeLimit, stopping?.deadline, stopping?.nextPress].compactMap { $0 }.min()
+        let due = [nextInput, timeLimit, stopping?.deadline, stopping?.nextPress, watch?.nextLook].compactMap
+        { $0 }.min()
         guard let due else { return nil }
         let now = monotonicNanoseconds()
         return due <= now ? 0 : Int32(clamping: (due - now) / 1_000_000 + 1)

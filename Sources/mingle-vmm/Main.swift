@@ -29,6 +29,8 @@ struct VMM {
         if options.diesWithParent { HostIO.dieWithParent() }
         let signals = try HostIO.signals([SIGTERM, SIGHUP, SIGINT, SIGQUIT])
         let record = try GuestRecord(options)
+        // From here on the guest is counted: the next one may be checked.
+        if let admission = options.admission { _ = OwnedDescriptor(adopting: admission) }
         let wake = try WakeEvent()
         var observer = GuestObserver()
         observer.doorbell = { number, processor in
@@ -50,8 +52,9 @@ struct VMM {
                 "mingle: info: \(options.configuration.name) shares memory: domain \(sharing.domain), "
                     + "window \(sharing.window.rawValue)\(broker)\n")
         }
-        let control = try ControlServer(options, machine, sharing, timeline)
-        var loop = try GuestLoop(options, machine, timeline, control)
+        let watch = MemoryWatch(options, machine, sharing)
+        let control = try ControlServer(options, machine, sharing, watch, timeline)
+        var loop = try GuestLoop(options, machine, timeline, control, watch)
         try machine.start()
         record?.update(state: "booting")
         let outcome = loop.run(signals, wake, record)

@@ -30,6 +30,10 @@ struct Options {
     var controlPath: String?
     /// End with the process that started us.
     var diesWithParent = false
+    /// More memory may have been promised than there is: the guest is paused before the last is gone.
+    var overcommits = false
+    /// A descriptor with a lock, to be closed as soon as the guest is registered.
+    var admission: Int32?
 
     struct SharingOptions: Equatable {
         enum Window: String, CaseIterable { case auto, userfaultfd, pause }
@@ -56,6 +60,7 @@ struct Options {
                [--kvm PATH] [--ram memory-file|anonymous-mergeable] [--sharing builtin|off] [--domain NAME]
                [--share-cpu PERCENT] [--broker SOCKET]
                [--window auto|userfaultfd|pause] [--trace-share FILE] [--control SOCKET] [--die-with-parent]
+               [--overcommit] [--admission DESCRIPTOR]
         Runs one guest. Made to be started by `mingle run`, which has the defaults and the help.
         """
 
@@ -68,6 +73,10 @@ struct Options {
             }
             if option == "--die-with-parent" {
                 diesWithParent = true
+                continue
+            }
+            if option == "--overcommit" {
+                overcommits = true
                 continue
             }
             guard option.hasPrefix("--") else { throw UsageError("unexpected argument '\(option)'") }
@@ -108,6 +117,10 @@ struct Options {
         case "--state-dir": stateDirectory = value
         case "--report": reportPath = value
         case "--control": controlPath = value
+        case "--admission":
+            let descriptor: Int32 = try number(option, value)
+            guard descriptor > 2 else { throw UsageError("--admission \(value): not a descriptor above 2") }
+            admission = descriptor
         case "--sharing", "--domain", "--share-cpu", "--window", "--broker", "--trace-share":
             try setSharing(option, value)
         case "--image": imageLabel = value

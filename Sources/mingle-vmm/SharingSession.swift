@@ -99,6 +99,7 @@ final class SharingSession: Sendable {
     var snapshot: SharingThread.Snapshot { thread.snapshot }
 
     func setEnabled(_ on: Bool) { thread.setPolicy { $0.isEnabled = on } }
+    func setHold(_ on: Bool) { thread.setPolicy { $0.holdsMerges = on } }
     func setShare(percent: Double) { thread.setPolicy { $0.cpuShare = percent / 100 } }
     /// Waits until sharing is off and every page home, or the time is over.
     func waitUntilHome(seconds: Double) -> Bool {
@@ -118,7 +119,8 @@ final class SharingSession: Sendable {
         let known = broker.known.withLock { $0 }
         let now = snapshot.statistics
         let numbers: [(String, String)] = [
-            ("enabled", "\(snapshot.policy.isEnabled)"), ("home", "\(snapshot.isHome)"),
+            ("enabled", "\(snapshot.policy.isEnabled)"),
+            ("merges_held", "\(snapshot.policy.holdsMerges)"), ("home", "\(snapshot.isHome)"),
             ("settled", "\(snapshot.isSettled)"), ("domain", JSONText.quoted(domain)),
             ("window", "\"\(window.rawValue)\""), ("absorbs_gaps", "\(absorbsGaps)"),
             ("broker_connected", "\(now.hasStore)"), ("broker_connections", "\(known.connections)"),

@@ -33,6 +33,8 @@ struct DensityCommand: ParsableCommand {
     @Option(help: ArgumentHelp("RAM of each.", valueName: "size"), transform: MemorySize.parse)
     var memory = MemorySize(bytes: 128 << 20)
 
+    @OptionGroup var overcommit: OvercommitOption
+
     @Option(help: ArgumentHelp("vCPUs of each.", valueName: "count"))
     var cpus = 1
 
@@ -81,7 +83,7 @@ struct DensityCommand: ParsableCommand {
         do throws(SupportError) {
             if let json, json != "-" { try RunChecks.writableFile(json, option: "--json") }
             let plan = try DensityPreparation(command: self).plan()
-            report = try DensityExperiment(plan, directory: .current()).run()
+            report = try DensityExperiment(plan, directory: .current(), console: log.console).run()
             if let json, json != "-" { try SystemCall.replace(json, with: report.json.text() + "\n") }
         } catch {
             if case .interrupted(let signal) = error {

@@ -78,8 +78,13 @@ import Testing
             "b=2")
         #expect(result.errors == [])
         #expect(result.status == 37)
+        // The lock that others wait for until the VMM is registered: a descriptor, whatever its number.
+        var words = result.output
+        let lock = try #require(words.firstIndex(of: "--admission"))
+        #expect(Int32(words[lock + 1]).map { $0 > 2 } == true)
+        words.removeSubrange(lock...lock + 1)
         #expect(
-            result.output == [
+            words == [
                 "\(result.process)", "--name", "p1", "--memory", "4194304", "--cpus", "1", "--kernel",
                 payload, "--boot",
                 "auto", "--serial", "stdio", "--timeout", "9", "--grace", "5", "--log-level", "warning",

@@ -59,15 +59,18 @@ import Testing
     @Test func controlGroupLimits() throws {
         try writeMemory()
         try temporary.write("proc/self/cgroup", "0::/a/b\n")
+        try temporary.write("sys/fs/cgroup/cgroup.controllers", "memory\n")
+        for group in ["a", "a/b"] { try temporary.write("sys/fs/cgroup/\(group)/memory.current", "1\n") }
         try temporary.write("sys/fs/cgroup/a/b/memory.max", "max\n")
         #expect(HostMemory(root: temporary.path)?.groupLimitBytes == nil)
         try temporary.write("sys/fs/cgroup/a/memory.max", "1073741824\n")
         #expect(HostMemory(root: temporary.path)?.groupLimitBytes == 1 << 30)
         try temporary.write("sys/fs/cgroup/a/b/memory.max", "4096\n")
         #expect(HostMemory(root: temporary.path)?.groupLimitBytes == 4096)
-        #expect(HostMemory(root: temporary.path)?.ceilingBytes == 4096)
         // cgroup v1; a limit above what the host has is none.
         try temporary.write("proc/self/cgroup", "4:memory:/x\n")
+        try temporary.write("sys/fs/cgroup/memory/memory.usage_in_bytes", "1\n")
+        try temporary.write("sys/fs/cgroup/memory/x/memory.usage_in_bytes", "1\n")
         try temporary.write("sys/fs/cgroup/memory/x/memory.limit_in_bytes", "9223372036854771712\n")
         #expect(HostMemory(root: temporary.path)?.groupLimitBytes == nil)
         try temporary.write("sys/fs/cgroup/memory/memory.limit_in_bytes", "65536\n")

@@ -14,13 +14,15 @@ public final class DensityExperiment {
 
     private let plan: DensityPlan
     private let directory: StateDirectory
+    private let console: Console
     private let progress: DensityProgress
     private let program: String
     private var lease: KSMLease?
     private let ksm = KSM()
 
-    public init(_ plan: DensityPlan, directory: StateDirectory) throws(SupportError) {
+    public init(_ plan: DensityPlan, directory: StateDirectory, console: Console) throws(SupportError) {
         self.plan = plan
+        self.console = console
         self.directory = directory
         progress = DensityProgress()
         program = try Companion.vmm.path()
@@ -111,6 +113,11 @@ public final class DensityExperiment {
             throw .requirement(problem: reason.description, advice: "see cgroups(7)")
         }
         defer { _ = group?.leave() }
+        // From the group that guests will be in; until all of them are registered and counted.
+        let lock = try AdmissionLock.take(in: directory)
+        let warning = try Admission(registry: GuestRegistry(directory: directory)).check(
+            guests: plan.guests, memoryBytes: plan.template.memoryBytes, overcommits: plan.overcommits)
+        if let warning { console.log(.warning, warning) }
         var broker: String?
         if mode == .builtin {
             broker = try BrokerService.ensureRunning(
@@ -130,9 +137,12 @@ public final class DensityExperiment {
                 invocation.sharing.broker = broker
             }
             invocation.usesMergeableMemory = mode == .ksm
+            invocation.overcommits = plan.overcommits
             try fleet.start(
                 invocation, program: program, output: workspace.file("\(mode.rawValue)-\(index)"))
         }
+        try fleet.waitUntilRegistered(seconds: 10)
+        _ = consume lock
         return broker
     }
 }

@@ -19,6 +19,8 @@ public struct DensityPlan: Sendable {
     public var cpuPercent: Double?
     public var window = SharingChoice.Window.auto
     public var verifies = false
+    /// Start them though their worst case does not fit in memory.
+    public var overcommits = false
     /// Run the same guests with sharing off first.
     public var hasBaseline = true
     /// Facts of the host that the caller found out.
@@ -34,7 +36,7 @@ public struct DensityPlan: Sendable {
     public static let mostGuests = 256
 
     /// Refuses what cannot be done.
-    public func check(host: HostMemory?) throws(SupportError) -> [String] {
+    public func check() throws(SupportError) {
         guard (1...Self.mostGuests).contains(guests) else {
             throw .requirement(
                 problem: "--guests \(guests) is not possible", advice: "use 1 to \(Self.mostGuests)")
@@ -42,19 +44,5 @@ public struct DensityPlan: Sendable {
         guard mode == .builtin || domain == nil else {
             throw .requirement(problem: "--domain is of builtin sharing only", advice: "leave it out")
         }
-        guard let host else { return [] }
-        let total = template.memoryBytes.multipliedReportingOverflow(by: UInt64(guests))
-        guard !total.overflow, total.partialValue <= host.ceilingBytes else {
-            throw .requirement(
-                problem:
-                    "\(guests) guests of \(ByteSize.format(template.memoryBytes)) may need more than the "
-                    + "\(ByteSize.format(host.ceilingBytes)) this host can give",
-                advice: "use fewer --guests or less --memory")
-        }
-        guard total.partialValue > host.availableBytes else { return [] }
-        return [
-            "the guests may need \(ByteSize.format(total.partialValue)), more than the "
-                + "\(ByteSize.format(host.availableBytes)) available now"
-        ]
     }
 }

@@ -70,6 +70,18 @@ final class GuestFleet {
         }
     }
 
+    /// Waits until every guest that has not ended is registered, and thereby counted by ``Admission``; not longer than so
+    /// many seconds, since a guest that comes late is only counted late.
+    func waitUntilRegistered(seconds: UInt64) throws(SupportError) {
+        let deadline = SystemCall.nanoseconds(of: .monotonic) + seconds * 1_000_000_000
+        while SystemCall.nanoseconds(of: .monotonic) < deadline {
+            look()
+            let known = Set(try GuestRegistry(directory: registry).guests().running.map(\.name))
+            if members.allSatisfy({ $0.ending != nil || known.contains($0.name) }) { return }
+            SystemCall.sleep(milliseconds: 10)
+        }
+    }
+
     static func words(_ ending: HostProcess.Ending) -> String {
         switch ending {
         case .exited(let status): "status \(status)"

@@ -8,6 +8,10 @@ public struct GuestStatistics: Equatable, Sendable {
     public var homeBytes: UInt64 = 0
     /// From the start of its VMM to its first doorbell; nil before that.
     public var bootSeconds: Double?
+    /// Why it is paused, when it paused itself: `memory`.
+    public var pausedFor: String?
+    /// How short memory is: none, some or full; nil when it does not look.
+    public var pressure: String?
     /// The socket of its broker, if it has one.
     public var broker: String?
     /// nil when it was started with sharing off.
@@ -24,6 +28,8 @@ public struct GuestStatistics: Equatable, Sendable {
         (self.name, self.state, memoryBytes, homeBytes) = (name, state, memory, home)
         bootSeconds = json["boot_seconds"]?.number
         broker = json["broker"]?.string
+        pausedFor = json["paused_for"]?.string
+        pressure = json["pressure"]?.string
         if let figures = json["sharing"] {
             guard let sharing = SharingFigures(figures) else { return nil }
             self.sharing = sharing
@@ -36,6 +42,8 @@ public struct SharingFigures: Equatable, Sendable {
     public var isEnabled = false
     /// Sharing is off and every page home.
     public var isHome = false
+    /// Memory is short: nothing more is merged for now.
+    public var holdsMerges = false
     public var domain = ""
     public var window = ""
     public var hasBroker = false
@@ -85,6 +93,7 @@ public struct SharingFigures: Equatable, Sendable {
         (isEnabled, isHome, hasBroker) = (enabled, home, broker)
         (self.domain, self.window) = (domain, window)
         brokerError = json["broker_error"]?.string
+        holdsMerges = json["merges_held"]?.flag ?? false
         failure = json["failure"]?.string
         fullScans = count("full_scans")
         pagesHashed = count("pages_hashed")
@@ -134,6 +143,7 @@ extension SharingFigures {
         sum.windowMedian = sum.windows > 0 ? weighed / Double(sum.windows) : 0
         sum.hasBroker = !figures.isEmpty && figures.allSatisfy(\.hasBroker)
         sum.isEnabled = figures.contains(where: \.isEnabled)
+        sum.holdsMerges = figures.contains(where: \.holdsMerges)
         sum.isHome = figures.allSatisfy(\.isHome)
         sum.domain = figures.first?.domain ?? ""
         sum.window = Set(figures.map(\.window)).sorted().joined(separator: ", ")

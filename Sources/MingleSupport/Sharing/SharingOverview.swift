@@ -81,17 +81,23 @@ public struct SharingOverview: Equatable, Sendable {
     public var table: String {
         var first = TextTable(
             [
-                "GUEST", "DOMAIN", "WINDOW", "MAPPED", "ZERO", "UNSHARED", "VOLATILE", "CPU", "WINDOWS",
+                "GUEST", "DOMAIN", "WINDOW", "PRESSURE", "MAPPED", "ZERO", "UNSHARED", "VOLATILE", "CPU",
+                "WINDOWS",
                 "MAPPINGS",
             ],
             rightAligned: ["MAPPED", "ZERO", "UNSHARED", "VOLATILE", "CPU", "WINDOWS", "MAPPINGS"])
         for guest in guests {
             guard let sharing = guest.sharing else {
-                first.add([guest.name, "sharing off"] + [String](repeating: "-", count: 8))
+                first.add(
+                    [guest.name, "sharing off", "-", guest.pressureText]
+                        + [String](repeating: "-", count: 7))
                 continue
             }
             first.add(
-                [guest.name, sharing.domain, sharing.isEnabled ? sharing.window : "off"]
+                [
+                    guest.name, sharing.domain, sharing.isEnabled ? sharing.window : "off",
+                    guest.pressureText,
+                ]
                     + [sharing.pagesMapped, sharing.pagesZero, sharing.pagesUnshared, sharing.pagesVolatile]
                     .map { "\($0)" }
                     + [
@@ -130,10 +136,17 @@ extension SharingOverview.Domain {
 }
 
 extension GuestStatistics {
+    /// How short memory is, and what follows from it.
+    var pressureText: String {
+        [pressure ?? "-", sharing?.holdsMerges == true ? "held" : nil, pausedFor == nil ? nil : "paused"]
+            .compactMap { $0 }.joined(separator: ", ")
+    }
+
     public var json: JSONValue {
         .object([
             ("name", .string(name)), ("state", .string(state)), ("memory_bytes", .unsigned(memoryBytes)),
             ("home_bytes", .unsigned(homeBytes)), ("boot_seconds", .optional(bootSeconds)),
+            ("paused_for", .optional(pausedFor)), ("pressure", .optional(pressure)),
             ("broker", .optional(broker)), ("sharing", sharing?.json ?? .null),
         ])
     }
@@ -142,7 +155,8 @@ extension GuestStatistics {
 extension SharingFigures {
     public var json: JSONValue {
         .object([
-            ("enabled", .boolean(isEnabled)), ("home", .boolean(isHome)), ("domain", .string(domain)),
+            ("enabled", .boolean(isEnabled)), ("merges_held", .boolean(holdsMerges)),
+            ("home", .boolean(isHome)), ("domain", .string(domain)),
             ("window", .string(window)), ("broker_connected", .boolean(hasBroker)),
             ("broker_error", .optional(brokerError)), ("failure", .optional(failure)),
             ("full_scans", .unsigned(fullScans)), ("pages_hashed", .unsigned(pagesHashed)),

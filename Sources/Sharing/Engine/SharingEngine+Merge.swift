@@ -18,6 +18,7 @@ extension SharingEngine {
         // A store that was lost since it answered: mappings of it would be nobody's, and never move to the next store.
         if hits.isEmpty || store == nil { return }
         guard fatal == nil, policy.isEnabled else { return hits.forEach { forget($0.page) } }
+        if policy.holdsMerges { return hits.forEach { giveBack($0.page) } }
         var group: [Span] = []
         var size = 0
         for span in spans(hits.sorted { $0.page < $1.page }) {

@@ -59,8 +59,10 @@ extension SharingEngine {
             take(reply.promotions, &hits)
             taken += hits.count
             merge(hits)
-            takeHome(reply.lonely)
-            moveOn(reply.misplaced)
+            if !policy.holdsMerges {
+                takeHome(reply.lonely)
+                moveOn(reply.misplaced)
+            }
             if !reply.hasMore { break }
         }
         return taken

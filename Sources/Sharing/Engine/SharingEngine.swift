@@ -169,10 +169,15 @@ public final class SharingEngine {
             watchPostponed()
         }
         sendForgotten()
-        if busySince == nil { result.isUnfinished = look(&result.activity, until: started + budget) }
+        // What is to be looked at stays marked while merges are held.
+        if busySince == nil, !policy.holdsMerges {
+            result.isUnfinished = look(&result.activity, until: started + budget)
+        }
         result.activity += takeNews()
-        settleOrphans()
-        if busySince == nil, !result.isUnfinished, arrange(result.activity) { result.activity += 1 }
+        if !policy.holdsMerges {
+            settleOrphans()
+            if busySince == nil, !result.isUnfinished, arrange(result.activity) { result.activity += 1 }
+        }
         sendForgotten()
         countMappings()
         flushTrace()
@@ -265,6 +270,12 @@ public final class SharingEngine {
         note(.released, page)
         records.setKnown(page, false)
         forgotten.append(ClientPage(page))
+    }
+
+    /// Gives a lease back that is not used now; the page is looked at again when merges are no longer held.
+    func giveBack(_ page: Int) {
+        forget(page)
+        watch(page)
     }
 
     func count(_ body: (inout SharingStatistics) -> Void) { body(&statistics) }

@@ -9,6 +9,8 @@ public struct SharingPolicy: Equatable, Sendable {
     }
     public var window = Window.userfaultfd
     public var isEnabled = true
+    /// Nothing more is merged, and no page taken home: memory is short. What is shared stays shared and is accounted for.
+    public var holdsMerges = false
     /// Share of one CPU that the sharing thread may use, 0...1.
     public var cpuShare = 0.25
     /// Mappings that guest memory may consist of. The kernel's limit for a process is 65530 by default.

@@ -153,7 +153,7 @@ public final class SharingThread: Sendable {
             state.update { state in
                 state.snapshot.statistics = engine.statistics
                 state.snapshot.isHome = !policy.isEnabled && activity == 0 && state.requests == requests
-                state.snapshot.isSettled = quiet >= 2
+                state.snapshot.isSettled = quiet >= 2 && !policy.holdsMerges
                 state.snapshot.passes += 1
             }
             let now = monotonicNanoseconds()

@@ -9,6 +9,7 @@ enum HostIO {
         let rawValue: Int16
         static let input = Ready(rawValue: Int16(POLLIN))
         static let output = Ready(rawValue: Int16(POLLOUT))
+        static let urgent = Ready(rawValue: Int16(POLLPRI))
         /// Error or hang-up; also reported unasked.
         static let broken = Ready(rawValue: Int16(POLLERR | POLLHUP | POLLNVAL))
     }

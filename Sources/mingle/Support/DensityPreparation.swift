@@ -5,7 +5,6 @@ struct DensityPreparation {
     private let command: DensityCommand
     private let images: ImageProvider
     private let console: Console
-    private let host = HostMemory()
 
     init(command: DensityCommand) {
         self.command = command
@@ -15,10 +14,10 @@ struct DensityPreparation {
 
     func plan() throws(SupportError) -> DensityPlan {
         _ = try KVMDevice(container: .current())
-        let checks = RunChecks(host: host, processorCount: HostProcessors.count)
+        let checks = RunChecks(processorCount: HostProcessors.count)
         let (label, template, isPayload) = try template()
         try warn(checks.cpus(command.cpus))
-        try warn(checks.memory(command.memory.bytes, isPayload: isPayload))
+        try RunChecks.memory(command.memory.bytes, isPayload: isPayload)
         var plan = DensityPlan(template: template, image: label)
         plan.guests = command.guests
         plan.checksItself = label == "payload:fill"
@@ -31,7 +30,8 @@ struct DensityPreparation {
         plan.hasBaseline = !command.noBaseline
         plan.hostFacts = HostDescription.json(
             kernelMode: KernelModeProbe.run(), window: UserfaultCheck.isUsable ? "userfaultfd" : "pause")
-        try warn(plan.check(host: host))
+        plan.overcommits = command.overcommit.isAllowed
+        try plan.check()
         return plan
     }
 

@@ -6,7 +6,7 @@ struct GuestPreparation {
     private let command: RunCommand
     private let images: ImageProvider
     private let console: Console
-    private let checks = RunChecks(host: HostMemory(), processorCount: HostProcessors.count)
+    private let checks = RunChecks(processorCount: HostProcessors.count)
 
     init(command: RunCommand) {
         self.command = command
@@ -31,7 +31,7 @@ struct GuestPreparation {
         let guest = command.guest
         try warn(checks.cpus(guest.cpus))
         let kernel = try kernel()
-        try warn(checks.memory(guest.memory.bytes, isPayload: kernel.isPayload))
+        try RunChecks.memory(guest.memory.bytes, isPayload: kernel.isPayload)
         try kernel.file.check(boot: command.boot.boot, path: kernel.path)
         _ = try KVMDevice(container: .current())
         let state = StateDirectory.current()
@@ -53,9 +53,22 @@ struct GuestPreparation {
         } else {
             try addLinux(to: &result, kernel: kernel)
         }
+        let lock = try AdmissionLock.take(in: state)
+        try checkAdmission(of: &result, in: state)
         // Last: a broker waits for its first guest only for a moment.
         try addSharing(to: &result, state: state)
+        // Only now, so that a broker which was started does not inherit it.
+        result.admission = try lock.passOn()
         return result
+    }
+
+    /// Refuses a guest whose worst case does not fit beside that of those that run.
+    private func checkAdmission(of result: inout VMMInvocation, in state: StateDirectory) throws(SupportError)
+    {
+        result.overcommits = command.guest.overcommit.isAllowed
+        let warning = try Admission(registry: GuestRegistry(directory: state))
+            .check(guests: 1, memoryBytes: result.memoryBytes, overcommits: result.overcommits)
+        if let warning { console.log(.warning, warning) }
     }
 
     private func addSharing(to result: inout VMMInvocation, state: StateDirectory) throws(SupportError) {

@@ -13,6 +13,8 @@ struct GuestOptions: ParsableArguments {
         transform: MemorySize.parse)
     var memory = MemorySize(bytes: 128 << 20)
 
+    @OptionGroup var overcommit: OvercommitOption
+
     @Option(help: ArgumentHelp("vCPUs, 1 to \(RunChecks.maximumCPUs).", valueName: "count"))
     var cpus = 1
 
@@ -28,6 +30,17 @@ struct GuestOptions: ParsableArguments {
             _ = try ValidationError.checking { () throws(SupportError) in try GuestName.checked(name) }
         }
     }
+}
+
+/// Whether it may be promised memory that is not there.
+struct OvercommitOption: ParsableArguments {
+    @Flag(
+        name: .customLong("overcommit"),
+        help: """
+            Start though memory may not suffice if all guests use all of theirs; what is started so is paused when \
+            memory is nearly gone.
+            """)
+    var isAllowed = false
 }
 
 /// What it boots.

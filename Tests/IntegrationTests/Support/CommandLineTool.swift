@@ -19,23 +19,29 @@ final class CommandLineTool {
     var brokerSocket: String { stateDirectory + "/broker.sock" }
 
     /// Starts a command; output and errors go to files.
-    /// - Parameter variables: of the environment, beyond ours.
-    func start(_ arguments: [String], output: String = "output", variables: [String: String] = [:]) throws
-        -> ChildProcess
-    {
+    /// - Parameters:
+    ///   - input: its standard input; nothing, unless said.
+    ///   - groups: files that a process joins control groups by, beside ``group``.
+    ///   - variables: of the environment, beyond ours.
+    func start(
+        _ arguments: [String], output: String = "output", input: Int32? = nil, groups: [String] = [],
+        variables: [String: String] = [:]
+    ) throws -> ChildProcess {
         let writing = O_WRONLY | O_CREAT | O_TRUNC
         var words = environment.merging(variables) { $1 }.map { "\($0.key)=\($0.value)" }
         if let payloads = Locations.payloads {
             words.append("MINGLE_SHARE=\((payloads as NSString).deletingLastPathComponent)")
         }
-        var launcher = ["/usr/bin/env"]
-        if let group {
-            launcher = ["/bin/sh", "-c", "echo $$ > \(group)/cgroup.procs && exec \"$@\"", "sh"] + launcher
+        let joined = groups + (group.map { [$0 + "/cgroup.procs"] } ?? [])
+        if !joined.isEmpty {
+            let joining = joined.map { "echo $$ > \($0) || exit 99; " }.joined()
+            words += ["/bin/sh", "-c", joining + "exec \"$@\"", "sh"]
         }
         return try ChildProcess(
-            launcher[0], launcher.dropFirst() + words + [Self.path] + arguments,
+            "/usr/bin/env", words + [Self.path] + arguments,
             streams: [
-                .file("/dev/null", O_RDONLY), .file(folder.file(output), writing),
+                input.map { .descriptor($0) } ?? .file("/dev/null", O_RDONLY),
+                .file(folder.file(output), writing),
                 .file(folder.file(output + ".errors"), writing),
             ])
     }
@@ -66,6 +72,11 @@ final class CommandLineTool {
         let state = folder.path + "/mingle"
         let names = (try? FileManager.default.subpathsOfDirectory(atPath: state)) ?? []
         return names.filter { !["control", "guests", "terminal"].contains($0) }
+    }
+
+    /// The names of registered guests.
+    var guests: [String] {
+        (try? FileManager.default.contentsOfDirectory(atPath: folder.path + "/mingle/guests")) ?? []
     }
 
     /// Processes with our directory on their command line.

@@ -18,6 +18,8 @@ indirect enum Operation: Equatable, Sendable {
     /// A pass; at some of its primitives, others act.
     case pass(Int, budget: UInt64, meanwhile: [Meanwhile])
     case setSharing(Int, Bool)
+    /// Memory is short, or no longer.
+    case setHold(Int, Bool)
     case setWindow(Int, SharingPolicy.Window)
     case exit(Int)
     case start(Int)
@@ -71,7 +73,7 @@ struct OperationMaker {
 
     mutating func rare() -> Operation {
         let guest = number(guests)
-        switch number(13) {
+        switch number(16) {
         case 0: return .setSharing(guest, false)
         case 1, 2: return .setSharing(guest, true)
         case 3: return .setWindow(guest, generator.oneIn(2) ? .pause : .userfaultfd)
@@ -81,6 +83,8 @@ struct OperationMaker {
         case 8: return generator.oneIn(4) ? .brokerDies(number(2)) : .sweep(number(2))
         case 9, 10: return .failMap(guest)
         case 11: return .failWrites(number(2))
+        case 13: return .setHold(guest, true)
+        case 14, 15: return .setHold(guest, false)
         default: return .sweep(number(2))
         }
     }

@@ -85,6 +85,7 @@ final class ModelRun {
             if !devices[guest].transfers.isEmpty { devices[guest].transfers.removeFirst()() }
         case .pass(let guest, let budget, let meanwhile): try pass(guest, budget, meanwhile)
         case .setSharing(let guest, let on): setPolicy(guest) { $0.isEnabled = on }
+        case .setHold(let guest, let on): setPolicy(guest) { $0.holdsMerges = on }
         case .setWindow(let guest, let window): setPolicy(guest) { $0.window = window }
         case .exit(let guest): exit(guest)
         case .start(let guest): if members[guest] == nil { members[guest] = try makeMember(guest) }
@@ -189,7 +190,10 @@ final class ModelRun {
     private func settle() throws {
         try finishDevices()
         for index in members.indices {
-            setPolicy(index) { $0.isEnabled = true }
+            setPolicy(index) {
+                $0.isEnabled = true
+                $0.holdsMerges = false
+            }
             members[index]?.guest.mapFault = .none
             members[index]?.stores.last?.nextFate = .answered
         }

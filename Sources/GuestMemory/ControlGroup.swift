@@ -1,0 +1,82 @@
+/// Where a process stands in the hierarchies of control groups (cgroups(7)).
+public struct ControlGroupMembership: Equatable, Sendable {
+    /// In the hierarchy of version 1 that counts memory, if there is one.
+    public private(set) var memory: String?
+    /// In the hierarchy of version 2.
+    public private(set) var unified: String?
+
+    /// Reads the text of `/proc/PID/cgroup`.
+    public init(text: String) {
+        for line in text.split(separator: "\n") {
+            let fields = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
+            guard fields.count == 3 else { continue }
+            if fields[1].isEmpty {
+                unified = String(fields[2])
+            } else if fields[1].split(separator: ",").contains("memory") {
+                memory = String(fields[2])
+            }
+        }
+    }
+
+    /// Asks about a process.
+    /// - Parameter process: its number, or `self`.
+    public init(process: String = "self", root: String = "") {
+        self.init(text: SmallFile.text(of: "\(root)/proc/\(process)/cgroup") ?? "")
+    }
+
+    /// The group that memory is charged to.
+    public var charged: String { memory ?? unified ?? "/" }
+
+    /// Whether memory of such a process is charged to `group`, or to one below it.
+    public func isWithin(_ group: String) -> Bool {
+        group == "/" || charged == group || charged.hasPrefix(group + "/")
+    }
+
+    /// The group and those above it, the root last.
+    static func upwards(_ group: String) -> [String] {
+        var groups: [String] = []
+        var group = group
+        while group != "/", !group.isEmpty {
+            groups.append(group)
+            group = group.lastIndex(of: "/").map { String(group[..<$0]) } ?? ""
+        }
+        return groups + ["/"]
+    }
+
+    /// The folder of the hierarchy of version 2.
+    static func unifiedFolder(root: String) -> String {
+        let folder = root + "/sys/fs/cgroup"
+        return SmallFile.text(of: folder + "/cgroup.controllers") == nil ? folder + "/unified" : folder
+    }
+
+    /// The folders of ``charged`` and the groups above it, with the names of the groups.
+    func chargedFolders(root: String) -> [(group: String, folder: String)] {
+        let base = memory == nil ? Self.unifiedFolder(root: root) : root + "/sys/fs/cgroup/memory"
+        return Self.upwards(charged).map { ($0, base + ($0 == "/" ? "" : $0)) }
+    }
+}
+
+/// Files of /proc and /sys: small, read whole.
+enum SmallFile {
+    static func text(of path: String) -> String? {
+        guard let file = try? OwnedDescriptor.open(path, flags: 0),
+            let bytes = try? file.read(count: 16384, at: 0)
+        else { return nil }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    static func number(in path: String) -> UInt64? {
+        text(of: path).flatMap { UInt64($0.prefix { $0.isNumber }) }
+    }
+
+    /// Numbers behind names, one pair a line: `name number ...` or `name: number ...`.
+    static func table(_ text: String) -> [Substring: UInt64] {
+        var found: [Substring: UInt64] = [:]
+        for line in text.split(separator: "\n") {
+            let fields = line.split(separator: " ", omittingEmptySubsequences: true)
+            guard fields.count >= 2, let number = UInt64(fields[1]) else { continue }
+            found[fields[0].last == ":" ? fields[0].dropLast() : fields[0]] = number
+        }
+        return found
+    }
+}
