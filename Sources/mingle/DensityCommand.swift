@@ -47,6 +47,19 @@ struct DensityCommand: ParsableCommand {
         transform: SharingOptions.domain)
     var domain: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "What each Linux guest holds in files in memory: common=SIZE,unique=SIZE.", valueName: "sizes"))
+    var data: String?
+
+    @Flag(help: "Merge when all guests are up, not while they start.")
+    var shareWhenUp = false
+
+    @Option(
+        help: ArgumentHelp(
+            "Typed on each guest's serial line when all are up and merging has begun.", valueName: "line"))
+    var type: String?
+
     @Option(help: "Who merges pages: builtin, ksm (the kernel, at full speed; root) or off.")
     var sharing = DensityPlan.Mode.builtin
 

@@ -70,6 +70,16 @@ struct DensityPhase {
         }
     }
 
+    /// All are up: merging begins where it was to wait for that, and guests hear what is typed.
+    func begin() throws(SupportError) {
+        if mode == .ksm { try ksm.runAtFullSpeed() }
+        if mode == .builtin, plan.sharesWhenUp {
+            _ = try fleet.each { client throws(SupportError) in try client.ask("sharing on") }
+        }
+        guard let line = plan.typed else { return }
+        _ = try fleet.each { client throws(SupportError) in try client.ask("type \(line)") }
+    }
+
     /// Lets them run, and notes how much is saved.
     func watch(_ figures: inout RunFigures, every interval: UInt64) throws(SupportError) {
         let start = now()
@@ -78,9 +88,9 @@ struct DensityPhase {
         while true {
             let started = now()
             if started >= end { return }
-            let pages = try savedPages()
+            let (pages, work) = try progressOfMerging()
             let seconds = Double(started - start) / 1e9
-            figures.series.add(seconds: seconds, pages: pages)
+            figures.series.add(seconds: seconds, pages: pages, work: work)
             let saved =
                 mode == .off
                 ? "" : ", \(mode == .ksm ? "merged" : "saved") \(ByteSize.format(pages * RunChecks.pageSize))"
@@ -92,24 +102,34 @@ struct DensityPhase {
         }
     }
 
-    /// Pages saved now, by the counts of whoever merges; with KSM, pages merged, which are made savings of at the end.
-    private func savedPages() throws(SupportError) -> UInt64 {
+    /// Pages saved now, by the counts of whoever merges, and its work for that; with KSM, pages merged, which are made
+    /// savings of at the end.
+    private func progressOfMerging() throws(SupportError) -> (pages: UInt64, work: SavingSeries.Work) {
+        var work = SavingSeries.Work()
         switch mode {
-        case .off: return 0
-        case .ksm: return fleet.members.reduce(0) { $0 + KSMProcess(process: $1.process).mergingPages }
+        case .off: return (0, work)
+        case .ksm:
+            let counters = KSMCounters(ksm)
+            work.passes = counters.scans - min(counters.scans, ksmBefore.scans)
+            work.pagesHashed = counters.scanned - min(counters.scanned, ksmBefore.scanned)
+            work.cpuSeconds = counters.cpuSeconds - ksmBefore.cpuSeconds
+            return (fleet.members.reduce(0) { $0 + KSMProcess(process: $1.process).mergingPages }, work)
         case .builtin:
             let sharing = SharingFigures.sum(
                 try fleet.each { client throws(SupportError) in
                     try client.statistics()
                 }.compactMap(\.sharing))
-            let frames = try store()?.frames ?? 0
-            return sharing.sharedPages - min(sharing.sharedPages, frames)
+            let report = try broker.flatMap { socket throws(SupportError) in
+                try BrokerReport.read(socket: socket)
+            }
+            let frames = report?.domains.first { $0.name == domain }?.frames ?? 0
+            work.passes = sharing.fullScans
+            work.pagesHashed = sharing.pagesHashed
+            work.brokerCPUSeconds =
+                (report?.processes ?? []).reduce(0) { $0 + (ProcessTable.cpuSeconds(of: $1) ?? 0) }
+            work.cpuSeconds = sharing.cpuSeconds + work.brokerCPUSeconds
+            return (sharing.sharedPages - min(sharing.sharedPages, frames), work)
         }
-    }
-
-    private func store() throws(SupportError) -> BrokerReport.Domain? {
-        guard let broker else { return nil }
-        return try BrokerReport.read(socket: broker)?.domains.first { $0.name == domain }
     }
 
     /// Everything at one moment: all guests are paused.
@@ -124,7 +144,8 @@ struct DensityPhase {
             }
         }
         figures.sharing = .sum(engines)
-        figures.series.add(seconds: Double(plan.seconds), pages: try savedPages())
+        let (pages, work) = try progressOfMerging()
+        figures.series.add(seconds: Double(plan.seconds), pages: pages, work: work)
         try measureMemory(&figures, statistics)
         if mode == .ksm { try measureKSM(&figures) }
         if let group {

@@ -13,6 +13,11 @@ final class GuestFleet {
         var client: ControlClient?
         var ending: HostProcess.Ending?
         var bootSeconds: Double?
+
+        /// The end of what it wrote on its serial line.
+        var latestOutput: String {
+            String((SystemCall.text(of: serial, limit: 1 << 20) ?? "").suffix(8192))
+        }
     }
 
     private(set) var members: [Member] = []
