@@ -30,8 +30,8 @@ struct SharingOptions {
     /// Options of sharing for `mingle density`.
     var sharing: [String] = []
     /// How long guests run: until well after whoever merges is done, with some passes in which nothing changes.
-    var builtinSeconds = 6
-    var ksmSeconds = 10
+    var builtinSeconds = 5
+    var ksmSeconds = 8
     var workSeconds = 4
     var linuxSeconds = 30
 

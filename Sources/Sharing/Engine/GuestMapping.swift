@@ -57,6 +57,12 @@ public protocol GuestMapping: AnyObject {
     func arePrivate(_ pages: Range<Int>) -> [Bool]
     /// Mappings of this process, counted by the kernel.
     func countMappings() -> Int
+    /// Gives the memory of buffers back to the host; what they held is lost. Between passes only.
+    func releaseBuffers()
+}
+
+extension GuestMapping {
+    public func releaseBuffers() {}
 }
 
 /// A mapping could not be replaced.

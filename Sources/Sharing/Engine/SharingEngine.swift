@@ -168,6 +168,9 @@ public final class SharingEngine {
         return result
     }
 
+    /// Nothing was merged for some passes, and perhaps nothing will be for long: buffers need no memory.
+    func rest() { mapping.releaseBuffers() }
+
     // MARK: looking
 
     /// Steps 3 to 5, in chunks, from where the last pass stopped.

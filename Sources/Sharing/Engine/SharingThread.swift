@@ -29,6 +29,8 @@ public final class SharingThread: Sendable {
         var requests = 0
     }
 
+    /// Passes without a window after which buffers are given back.
+    private static let passesToRest = 3
     private static let connectInterval: UInt64 = 500_000_000
     /// Half of what a store allows between two batches.
     private static let silenceLimit: UInt64 = 5_000_000_000
@@ -93,6 +95,7 @@ public final class SharingThread: Sendable {
         var pace = SharingPace(wall: monotonicNanoseconds(), cpu: threadCPUNanoseconds())
         var nextConnect: UInt64 = 0
         var quiet = 0
+        var (windows, passesWithout) = (0, 0)
         while true {
             let (policy, requests, mustStop) = state.withLock {
                 ($0.snapshot.policy, $0.requests, $0.mustStop)
@@ -122,6 +125,9 @@ public final class SharingThread: Sendable {
             }
 
             quiet = activity == 0 ? quiet + 1 : 0
+            passesWithout = engine.statistics.windows.count == windows ? passesWithout + 1 : 0
+            windows = engine.statistics.windows.count
+            if passesWithout == Self.passesToRest { engine.rest() }
             state.update { state in
                 state.snapshot.statistics = engine.statistics
                 state.snapshot.isHome = !policy.isEnabled && activity == 0 && state.requests == requests
