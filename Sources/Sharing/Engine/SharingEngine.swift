@@ -41,7 +41,7 @@ public final class SharingEngine {
     let inFlight: InFlightCounts
     let writers: any WriterControl
     var store: (any FrameStore)?
-    var records: PageRecords
+    let records: PageRecords
     /// Pages that were cleared in the log and not seen written since: to be looked at when still clean at a harvest.
     var watched: [UInt64]
     var forgotten: [ClientPage] = []
