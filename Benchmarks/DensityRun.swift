@@ -27,7 +27,6 @@ struct DensityResult: Decodable {
         let seconds: Double
         let saved_pages: Double
         let cpu_seconds: Double
-        let broker_cpu_seconds: Double
         let passes: Double
         let pages_hashed: Double
     }
@@ -48,15 +47,15 @@ struct DensityResult: Decodable {
 
 extension DensityResult {
     /// CPU seconds of a pass over a GiB of guests that stand still, from the last third of the run; nil if there was no
-    /// pass in it. The broker is not counted: guests ask it nothing in such a pass, only we do.
+    /// pass in it.
     /// - Parameter gibibytes: what a pass goes over.
     func steadyPass(gibibytes: Double) -> Double? {
-        guard let last = engine.samples.last,
+        // The last sample belongs to the end, when everybody is asked everything.
+        guard let last = engine.samples.dropLast().last,
             let first = engine.samples.first(where: { $0.seconds >= last.seconds * 2 / 3 }),
             last.passes > first.passes
         else { return nil }
-        let cpu = last.cpu_seconds - last.broker_cpu_seconds - first.cpu_seconds + first.broker_cpu_seconds
-        return cpu / (last.passes - first.passes) / gibibytes
+        return (last.cpu_seconds - first.cpu_seconds) / (last.passes - first.passes) / gibibytes
     }
 
     /// The lines of all guests that begin so, without that beginning.
