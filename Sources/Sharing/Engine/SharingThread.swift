@@ -104,11 +104,14 @@ public final class SharingThread: Sendable {
             engine.setPolicy(policy)
             var activity = 0
             do throws(LinuxError) {
+                // At the start in any case: who is to share later keeps the store's broker from ending for want of clients.
+                if policy.isEnabled || nextConnect == 0, !engine.statistics.hasStore,
+                    monotonicNanoseconds() >= nextConnect
+                {
+                    connect(engine)
+                    nextConnect = monotonicNanoseconds() + connectInterval
+                }
                 if policy.isEnabled {
-                    if !engine.statistics.hasStore, monotonicNanoseconds() >= nextConnect {
-                        connect(engine)
-                        nextConnect = monotonicNanoseconds() + connectInterval
-                    }
                     let result = try engine.pass()
                     activity = result.isUnfinished ? SharingPace.unfinished : result.activity
                 } else {
