@@ -44,8 +44,10 @@ struct SharingWork {
         let run = kind == .churn ? churn : work(kind.rawValue)
         var rates: [Merging: [Double]] = [:]
         var merged = 0.0
-        for _ in 0..<options.rounds {
-            for merging in Merging.allCases {
+        for round in 0..<options.rounds {
+            // Another one begins each round, so that what comes and goes on the machine meets all of them.
+            let all = Merging.allCases
+            for merging in all[(round % all.count)...] + all[..<(round % all.count)] {
                 let result = try run.result(merging)
                 rates[merging, default: []].append(try rate(kind, result))
                 if merging == .builtin { merged += result.engine.pages_merged }
