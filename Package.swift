@@ -65,7 +65,9 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
-        .executableTarget(name: "mingle-bench", path: "Benchmarks", swiftSettings: tests),
+        .executableTarget(
+            name: "mingle-bench", dependencies: ["Sharing", "GuestMemory", "CLinux"], path: "Benchmarks",
+            swiftSettings: tests),
         .target(name: "TestSupport", dependencies: [], path: "Tests/TestSupport", swiftSettings: tests),
         .testTarget(
             name: "GuestMemoryTests", dependencies: ["GuestMemory", "TestSupport"], swiftSettings: tests),

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// Debian's kernel from the spawn of the VMM to /init, against QEMU's smallest machine with the same kernel, initramfs

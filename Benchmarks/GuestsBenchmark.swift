@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// Several guests at once: when each ran, and what each costs while all are up.

@@ -1,3 +1,4 @@
+import CLinux
 import FoundationEssentials
 import Glibc
 
@@ -8,12 +9,23 @@ struct Bench {
         usage: mingle-bench guests [--count N] [--kernel KERNEL]    N guests at once: times and memory
                mingle-bench start [--rounds N] [--kernel KERNEL]    from `mingle` to the guest's first instruction
                mingle-bench boot [--rounds N]                       Debian's kernel to /init, against QEMU microvm
+               mingle-bench sharing [--cases LIST] [--rounds N] [--guests N] [--memory MIB] [--share-cpu PERCENT]
+                                    [--ksm-seconds N] [--linux-seconds N] [--json FILE]
+                                        Mingle's merging, KSM (root) and none side by side
+        LIST: identical,shifted,scattered,zero-heavy,unique,cpu,memory,churn,cow,write,sweep,remap (all of these if
+              there is none) and, where Linux guests run, linux,linux-data.
         KERNEL is what `mingle run --kernel` takes: debian, payload:NAME, a file.
         """
 
     static func main() {
         var words = CommandLine.arguments.dropFirst()
         let verb = words.popFirst()
+        if verb == "sharing" { return sharing(Array(words)) }
+        if verb == "map-store", let path = words.popFirst(),
+            let parent = words.popFirst().flatMap({ pid_t($0) })
+        {
+            do { return try EngineSpeed.mapStore(path: path, parent: parent) } catch { fail("\(error)", 1) }
+        }
         var numbers = ["--count": 4, "--rounds": 8]
         var kernel = "debian"
         while let option = words.popFirst(), let value = words.popFirst() {
@@ -38,6 +50,19 @@ struct Bench {
                 fail(usage, 64)
             }
         } catch { fail("mingle-bench: \(error)", 1) }
+    }
+
+    private static func sharing(_ words: [String]) {
+        guard let options = SharingOptions(words) else { fail(usage, 64) }
+        do {
+            let programs = try Programs()
+            defer { programs.remove() }
+            let isComplete = try SharingBenchmark(programs: programs, options: options, words: words).run()
+            if isComplete { return }
+        } catch let error as Interrupted {
+            fail("mingle-bench: ended by signal \(error.signal)", 128 + error.signal)
+        } catch { fail("mingle-bench: \(error)", 1) }
+        exit(1)
     }
 
     private static func fail(_ text: String, _ status: Int32) -> Never {

@@ -1,3 +1,4 @@
+import CLinux
 import FoundationEssentials
 import Glibc
 
@@ -14,7 +15,34 @@ func monotonicNow() -> UInt64 {
     return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
 }
 
-/// A process whose standard output we read; killed when its owner goes.
+/// A signal that asks us to end.
+struct Interrupted: Error {
+    let signal: Int32
+
+    private nonisolated(unsafe) static var isWatched = false
+    private static var signals: sigset_t {
+        var set = sigset_t()
+        sigemptyset(&set)
+        for signal in [SIGINT, SIGTERM, SIGHUP] { sigaddset(&set, signal) }
+        return set
+    }
+
+    /// From now on signals are noticed where a process is waited for, and thrown, so that all is put away.
+    static func watch() {
+        var set = signals
+        isWatched = pthread_sigmask(SIG_BLOCK, &set, nil) == 0
+    }
+
+    static func check() throws {
+        guard isWatched else { return }
+        var set = signals
+        var now = timespec()
+        let signal = sigtimedwait(&set, nil, &now)
+        if signal > 0 { throw Interrupted(signal: signal) }
+    }
+}
+
+/// A process whose standard output we read; ended when its owner goes.
 final class MeasuredProcess {
     let identifier: pid_t
     /// Just before it was made.
@@ -23,7 +51,8 @@ final class MeasuredProcess {
     private(set) var output = ""
     private(set) var status: Int32?
 
-    init(_ words: [String]) throws {
+    /// - Parameter errors: a file for its standard error; nil: ours.
+    init(_ words: [String], errors: String? = nil) throws {
         var ends: [Int32] = [0, 0]
         guard pipe(&ends) == 0 else { throw Failure("no pipe") }
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
@@ -32,11 +61,22 @@ final class MeasuredProcess {
         defer { posix_spawn_file_actions_destroy(&actions) }
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
         posix_spawn_file_actions_adddup2(&actions, ends[1], 1)
+        if let errors {
+            posix_spawn_file_actions_addopen(&actions, 2, errors, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
+        }
+        var attributes = posix_spawnattr_t()
+        posix_spawnattr_init(&attributes)
+        defer { posix_spawnattr_destroy(&attributes) }
+        // What we block, it shall hear.
+        var nothing = sigset_t()
+        sigemptyset(&nothing)
+        posix_spawnattr_setsigmask(&attributes, &nothing)
+        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
         var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
         defer { arguments.forEach { free($0) } }
         var identifier: pid_t = 0
         spawned = monotonicNow()
-        let result = posix_spawnp(&identifier, words[0], &actions, nil, &arguments, environ)
+        let result = posix_spawnp(&identifier, words[0], &actions, &attributes, &arguments, environ)
         close(ends[1])
         reader = ends[0]
         guard result == 0 else {
@@ -48,8 +88,17 @@ final class MeasuredProcess {
 
     deinit {
         if status == nil {
-            kill(identifier, SIGKILL)
-            waitpid(identifier, nil, 0)
+            // Asked first: it may have guests and settings of its own to put away.
+            kill(identifier, SIGTERM)
+            var isGone = false
+            for _ in 0..<3000 where !isGone {
+                isGone = waitpid(identifier, nil, WNOHANG) == identifier
+                if !isGone { usleep(10_000) }
+            }
+            if !isGone {
+                kill(identifier, SIGKILL)
+                waitpid(identifier, nil, 0)
+            }
         }
         close(reader)
     }
@@ -84,7 +133,10 @@ final class MeasuredProcess {
         let now = monotonicNow()
         guard now < deadline else { throw Failure("process \(identifier) took too long; it said: \(output)") }
         var request = pollfd(fd: reader, events: Int16(POLLIN), revents: 0)
-        guard poll(&request, 1, Int32(clamping: (deadline - now) / 1_000_000 + 1)) > 0 else { return true }
+        try Interrupted.check()
+        guard poll(&request, 1, Int32(clamping: min(200, (deadline - now) / 1_000_000 + 1))) > 0 else {
+            return true
+        }
         var buffer = [UInt8](repeating: 0, count: 65536)
         let count = read(reader, &buffer, buffer.count)
         guard count > 0 else { return false }

@@ -29,6 +29,18 @@ private func seconds(_ value: Double, unit: String) -> String {
     return "\(hundredths / 100).\(fraction < 10 ? "0" : "")\(fraction) \(unit)"
 }
 
+/// With so many digits behind the point.
+func decimal(_ value: Double, _ places: Int) -> String {
+    guard value.isFinite, abs(value) < 1e12 else { return "-" }
+    let scale = (0..<places).reduce(1.0) { scale, _ in scale * 10 }
+    let whole = Int((abs(value) * scale).rounded())
+    let digits = String(whole % Int(scale))
+    let text =
+        "\(whole / Int(scale))"
+        + (places > 0 ? "." + String(repeating: "0", count: places - digits.count) + digits : "")
+    return value < 0 && whole > 0 ? "-" + text : text
+}
+
 /// KiB, or MiB from 10 MiB on.
 func memory(_ kibibytes: Int) -> String {
     guard kibibytes >= 10 << 10 else { return "\(kibibytes) KiB" }

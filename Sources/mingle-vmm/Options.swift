@@ -38,6 +38,8 @@ struct Options {
     struct SharingOptions: Equatable {
         enum Window: String, CaseIterable { case auto, userfaultfd, pause }
         var isOn = false
+        /// Nothing is merged before the command `sharing on`.
+        var waits = false
         /// nil: of this guest alone.
         var domain: String?
         /// Percent of one CPU.
@@ -57,7 +59,8 @@ struct Options {
                [--initrd PATH]... [--cmdline TEXT] [--serial stdio|none|file:PATH] [--eof-to-guest] [--timeout SECONDS]
                [--grace SECONDS] [--log-level trace|debug|info|warning|error] [--state-dir DIR] [--seed N]
                [--guest-index N] [--arguments TEXT] [--dirty-log off|on|manual] [--report PATH] [--image LABEL]
-               [--kvm PATH] [--ram memory-file|anonymous-mergeable] [--sharing builtin|off] [--domain NAME]
+               [--kvm PATH] [--ram memory-file|anonymous-mergeable] [--sharing builtin|waiting|off]
+               [--domain NAME]
                [--share-cpu PERCENT] [--broker SOCKET]
                [--window auto|userfaultfd|pause] [--trace-share FILE] [--control SOCKET] [--die-with-parent]
                [--overcommit] [--admission DESCRIPTOR]
@@ -143,10 +146,11 @@ struct Options {
     private mutating func setSharing(_ option: String, _ value: String) throws(UsageError) {
         switch option {
         case "--sharing":
-            guard value == "builtin" || value == "off" else {
-                throw UsageError("--sharing \(value): use builtin or off")
+            guard ["builtin", "waiting", "off"].contains(value) else {
+                throw UsageError("--sharing \(value): use builtin, waiting or off")
             }
-            sharing.isOn = value == "builtin"
+            sharing.isOn = value != "off"
+            sharing.waits = value == "waiting"
         case "--domain": sharing.domain = value
         case "--window": sharing.window = try choice(option, value)
         case "--broker": sharing.brokerPath = value

@@ -40,6 +40,7 @@ final class SharingSession: Sendable {
         domain = sharing.domain ?? "(its own)"
         var policy = SharingPolicy()
         policy.window = window
+        policy.isEnabled = !sharing.waits
         policy.cpuShare = sharing.cpuPercent / 100
         policy.quietTime = 200_000_000
         policy.busyPatience = 10_000_000_000

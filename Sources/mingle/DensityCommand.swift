@@ -49,6 +49,19 @@ struct DensityCommand: ParsableCommand {
         transform: SharingOptions.domain)
     var domain: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "What each Linux guest holds in files in memory: common=SIZE,unique=SIZE.", valueName: "sizes"))
+    var data: String?
+
+    @Flag(help: "Merge when all guests are up, not while they start.")
+    var shareWhenUp = false
+
+    @Option(
+        help: ArgumentHelp(
+            "Typed on each guest's serial line when all are up and merging has begun.", valueName: "line"))
+    var type: String?
+
     @Option(help: "Who merges pages: builtin, ksm (the kernel, at full speed; root) or off.")
     var sharing = DensityPlan.Mode.builtin
 
@@ -73,8 +86,9 @@ struct DensityCommand: ParsableCommand {
         if !(1...DensityPlan.mostGuests).contains(guests) {
             throw ValidationError("--guests takes 1 to \(DensityPlan.mostGuests).")
         }
-        if sharing != .builtin, domain != nil || !tuning.isDefault {
-            throw ValidationError("--domain, --share-cpu and --window need --sharing builtin.")
+        if sharing != .builtin, domain != nil || !tuning.isDefault || shareWhenUp {
+            throw ValidationError(
+                "--domain, --share-cpu, --window and --share-when-up need --sharing builtin.")
         }
     }
 

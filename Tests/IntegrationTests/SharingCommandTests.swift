@@ -48,6 +48,31 @@ extension HostKVM {
             #expect(tool.processes == [])
         }
 
+        @Test("density lets merging wait for all guests, and types")
+        func together() throws {
+            let tool = try CommandLineTool()
+            _ = try tool.run([
+                "density", "--guests", "2", "--memory", "32M", "--image", "payload:work", "--arguments",
+                "kind=write pages=3000 seconds=2", "--share-when-up", "--type", "go", "--duration", "4",
+                "--no-baseline", "--json", tool.folder.file("report.json"),
+            ])
+            let json = try #require(
+                try JSONSerialization.jsonObject(with: Data(tool.folder.bytes("report.json")))
+                    as? [String: Any])
+            let samples = try #require(
+                (json["engine"] as? [String: Any])?["samples"] as? [[String: Any]])
+            #expect(samples.first?["saved_pages"] as? Int == 0)
+            #expect(samples.last?["saved_pages"] as? Int ?? 0 > 2000)
+            let guests = try #require(json["guests"] as? [[String: Any]])
+            #expect(guests.count == 2)
+            for guest in guests {
+                let output = guest["output"] as? String ?? ""
+                #expect(
+                    output.contains("work: write p50_ns=") && output.contains("work: verify ok"), "\(output)")
+            }
+            #expect(tool.processes == [])
+        }
+
         @Test("guests of one domain share, those of their own do not")
         func domains() throws {
             let tool = try CommandLineTool()

@@ -138,6 +138,7 @@ import Testing
         ["run", "--domain", "lab", "--dirty-log", "on"],
         ["density", "--guests", "0"], ["density", "--sharing", "off", "--domain", "lab"],
         ["density", "--sharing", "ksm", "--window", "pause"], ["density", "--cpus", "0"],
+        ["density", "--sharing", "off", "--share-when-up"],
         ["share", "cpu", "0", "a"], ["share", "on"], ["stats", "../x"], ["broker", "bogus"],
     ])
     func usageErrorsAreOneLine(_ words: [String]) throws {

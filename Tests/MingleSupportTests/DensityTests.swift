@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 @testable import MingleSupport
@@ -52,6 +53,48 @@ struct DensityArithmeticTests {
         series.scale(2)
         #expect(series.latestPages == 200)
         #expect(series.seconds(toReach: 95) == 0.05)
+    }
+
+    @Test("tells the CPU time that it took, since the first look")
+    func seriesOfWork() {
+        var series = SavingSeries()
+        for (index, pages) in [0, 50, 96].enumerated() {
+            var work = SavingSeries.Work()
+            work.cpuSeconds = 3 + Double(index) / 4
+            series.add(seconds: Double(index), pages: UInt64(pages), work: work)
+        }
+        #expect(series.cpuSeconds(toReach: 95) == 0.5)
+        #expect(series.cpuSeconds(toReach: 97) == nil)
+        #expect(SavingSeries().cpuSeconds(toReach: 0) == nil)
+    }
+
+    @Test("reads what Linux guests are to hold")
+    func guestData() throws {
+        let data = try DensityPlan.GuestData("common=8M,unique=4096")
+        #expect(data.word(guest: 2) == "mingle.data=8388608,4096,3")
+        #expect(try DensityPlan.GuestData("unique=1K").word(guest: 0) == "mingle.data=0,1024,1")
+        for text in ["", "common", "common=4G", "common=1,,unique=1", "shared=1M", "common=x"] {
+            #expect(throws: SupportError.self, "\(text)") { try DensityPlan.GuestData(text) }
+        }
+    }
+
+    @Test("counts the host's memory without files that can be had again")
+    func hostUse() throws {
+        let folder = try TemporaryDirectory()
+        try folder.write(
+            "proc/meminfo",
+            """
+            MemTotal:  1000 kB
+            MemFree:    300 kB
+            Buffers:     20 kB
+            Cached:     250 kB
+            SwapCached:   0 kB
+            Shmem:       50 kB
+
+            """)
+        #expect(HostUse.bytes(root: folder.path) == 480 * 1024)
+        #expect(HostUse.bytes(root: folder.path + "/none") == nil)
+        #expect(HostUse.growth(since: nil) == nil)
     }
 
     private func run(home: UInt64, store: UInt64 = 0, mappings: UInt64 = 0, tables: UInt64 = 0) -> RunFigures
@@ -226,6 +269,7 @@ struct DensityReportTests {
         #expect(guest["boot_seconds"]?.number == 1.5 && guest["exit"]?.string == "status 143")
         #expect((json["memory"]?["resident_bytes_sharing_off"] != nil) == baseline)
         #expect(json["engine"]?["seconds_to_95_percent"]?.number == 0.5)
+        #expect(json["engine"]?["samples"]?.elements?.first?["seconds"]?.number == 0.5)
         #expect((json["engine"]?["window_microseconds"]?["p99"] != nil) == (mode == .builtin))
         #expect(json["memory"]?["parts"]?["cgroup"]?["problem"]?.string == "not today")
     }

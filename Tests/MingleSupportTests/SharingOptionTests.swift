@@ -43,6 +43,8 @@ struct SharingOptionTests {
             text.hasSuffix(
                 "--control /c --die-with-parent --ram anonymous-mergeable --sharing builtin --window auto --domain lab "
                     + "--share-cpu 5.0 --broker /b"))
+        invocation.sharing.waits = true
+        #expect(invocation.arguments.contains("waiting") && !invocation.arguments.contains("builtin"))
     }
 }
 

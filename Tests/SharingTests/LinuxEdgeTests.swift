@@ -25,8 +25,10 @@ final class EdgeGuest: @unchecked Sendable {
     let memory: GuestMemory
     let mapping: LinuxGuestMapping
     let store: Store
+    let staging: StagingArea
 
     init(pages: Int, store: Store? = nil) throws {
+        staging = try StagingArea()
         memory = try GuestMemory(
             sizeInBytes: UInt64(pages) * 4096, lowLimit: GuestAddress(1 << 30),
             highStart: GuestAddress(4 << 30))
@@ -36,7 +38,7 @@ final class EdgeGuest: @unchecked Sendable {
         mapping.connect(
             StoreConnection(
                 fileNumber: self.store.file.number, owner: self.store, hasher: hasher,
-                staging: try StagingArea()))
+                staging: staging))
     }
 
     func word(_ page: Int, _ index: Int) -> UnsafeMutablePointer<UInt64> {
@@ -241,6 +243,26 @@ private let canProtect = UserFault.open()?.ability == .protect
         #expect(flags.count >= 5)
         for line in flags { #expect(line.contains(" dc") && line.contains(" dd"), "\(line)") }
         #expect(try guest.flags(16..<20).allSatisfy { $0.contains(" nh") })
+    }
+
+    @Test func buffersThatRestCostNothing() throws {
+        let guest = try EdgeGuest(pages: 8)
+        let staging = guest.staging
+        for round in 0..<2 {
+            guest.fill(round, 0x5A)
+            guest.mapping.stage(round, slot: 3)
+            #expect(staging.read(slot: 3)?.allSatisfy { $0 == 0x5A } == true)
+            #expect(edgeBlocks(staging.descriptor.number) > 0)
+            guest.mapping.releaseBuffers()
+            #expect(edgeBlocks(staging.descriptor.number) == 0)
+            #expect(staging.read(slot: 3)?.allSatisfy { $0 == 0 } == true)
+        }
+        guest.store.write(0x77, 5)
+        guest.fill(6, 0x77)
+        #expect(guest.mapping.fetchFrames(FrameLocation(5), count: 1, into: 0) == 1)
+        #expect(guest.mapping.equalsFetched(6, index: 0))
+        guest.mapping.releaseBuffers()
+        #expect(!guest.mapping.equalsFetched(6, index: 0))
     }
 
     @Test func homeKeepsBytesAndHolesCostNothing() throws {

@@ -18,7 +18,7 @@ import Testing
     @Test func seamsAgainstASlowCount() throws {
         var generator = SeededGenerator(for: "seams")
         for count in [1, 2, 3, 17, 64] {
-            var records = try PageRecords(count: count)
+            let records = try PageRecords(count: count)
             var slow = [PageRecords.Backing](repeating: .home, count: count)
             for _ in 0..<2000 {
                 let start = Int.random(in: 0..<count, using: &generator)
@@ -52,7 +52,7 @@ import Testing
 
     @Test func countsOfKindsFollowTheirPages() throws {
         var generator = SeededGenerator(for: "kinds")
-        var records = try PageRecords(count: 40)
+        let records = try PageRecords(count: 40)
         let kinds: [PageRecords.Kind] = [.untouched, .home, .mapped, .zero, .unshared]
         for _ in 0..<5000 {
             let page = Int.random(in: 0..<40, using: &generator)
@@ -73,7 +73,7 @@ import Testing
     }
 
     @Test func volatilePagesWaitTwiceAsLongEachTime() throws {
-        var records = try PageRecords(count: 1)
+        let records = try PageRecords(count: 1)
         for expected: UInt8 in [1, 3, 7, 15, 31, 63, 63] {
             records.backOff(0, limit: 6)
             #expect(records.wait(0) == expected)

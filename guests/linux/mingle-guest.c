@@ -366,6 +366,24 @@ static void run(const char *path, const char *tty, char **inherited) {
     quit(126);
 }
 
+// ---- noise BYTES SEED ----
+/// The generator SplitMix64, from a start that no two seeds share within 2^32 words.
+static void noise(uint32_t bytes, uint32_t seed) {
+    static uint64_t page[512];
+    uint64_t state = (uint64_t)seed << 32;
+    while (bytes > 0) {
+        for (size_t at = 0; at < sizeof page / sizeof *page; at++) {
+            uint64_t bits = ++state * 0x9E3779B97F4A7C15;
+            bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9;
+            bits = (bits ^ bits >> 27) * 0x94D049BB133111EB;
+            page[at] = bits ^ bits >> 31;
+        }
+        long put = call3(__NR_write, 1, (long)page, bytes < sizeof page ? bytes : (long)sizeof page);
+        if (put <= 0) fail("no room for all of the noise", 1);
+        bytes -= (uint32_t)put;
+    }
+}
+
 __attribute__((used)) static _Noreturn void start(long *stack) {
     long count = stack[0];
     char **arguments = (char **)(stack + 1), **variables = arguments + count + 1;
@@ -376,10 +394,11 @@ __attribute__((used)) static _Noreturn void start(long *stack) {
     else if (equal(verb, "begin")) begin();
     else if (equal(verb, "power-button")) waitForPowerButton();
     else if (equal(verb, "modules")) loadModules(first);
+    else if (equal(verb, "noise") && count == 4) noise(argument(first), argument(arguments[3]));
     else if (equal(verb, "run")) run(first, count > 3 ? arguments[3] : 0, variables);
     else
         fail("usage: begin | out PORT WIDTH VALUE | exit STATUS | power-button | modules DIRECTORY"
-             " | run DIRECTORY TTY", 2);
+             " | noise BYTES SEED | run DIRECTORY TTY", 2);
     quit(0);
 }
 // The stack pointer at entry is the argument vector; the ABI wants it 16-byte aligned at the call.

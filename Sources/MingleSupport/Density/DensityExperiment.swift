@@ -55,6 +55,7 @@ public final class DensityExperiment {
         -> (figures: RunFigures, guests: [DensityReport.Guest])
     {
         var figures = RunFigures()
+        let usedBefore = HostUse.bytes()
         let group = makeGroup(mode, workspace, &figures)
         defer { if let group { _ = ControlGroup.remove(group.path) } }
         let ownBroker = mode == .builtin && plan.domain == nil
@@ -69,9 +70,10 @@ public final class DensityExperiment {
         )
         do throws(SupportError) {
             try phase.waitUntilUp()
-            if mode == .ksm { try ksm.runAtFullSpeed() }
+            try phase.begin()
             try phase.watch(&figures, every: Self.sampling)
             try phase.measure(&figures, group)
+            figures.hostUsedBytes = HostUse.growth(since: usedBefore)
             if plan.verifies { try phase.verify(&figures, mayUnmerge: lease?.wasOff ?? false) }
         } catch {
             // A guest that ended is also one that does not answer: its end says more.
@@ -82,7 +84,8 @@ public final class DensityExperiment {
         fleet.powerOff(seconds: Double(plan.template.graceSeconds ?? 5) + 5)
         let guests = fleet.members.map {
             DensityReport.Guest(
-                name: $0.name, bootSeconds: $0.bootSeconds, exit: $0.ending.map(GuestFleet.words) ?? "unknown"
+                name: $0.name, bootSeconds: $0.bootSeconds,
+                exit: $0.ending.map(GuestFleet.words) ?? "unknown", output: $0.latestOutput
             )
         }
         return (figures, guests)
@@ -131,6 +134,7 @@ public final class DensityExperiment {
             invocation.sharing = SharingChoice()
             if mode == .builtin {
                 invocation.sharing.mode = .builtin
+                invocation.sharing.waits = plan.sharesWhenUp
                 invocation.sharing.domain = domain
                 invocation.sharing.cpuPercent = plan.cpuPercent
                 invocation.sharing.window = plan.window
@@ -138,6 +142,10 @@ public final class DensityExperiment {
             }
             invocation.usesMergeableMemory = mode == .ksm
             invocation.overcommits = plan.overcommits
+            if let data = plan.data {
+                invocation.commandLine = [invocation.commandLine, data.word(guest: index)].compactMap(\.self)
+                    .joined(separator: " ")
+            }
             try fleet.start(
                 invocation, program: program, output: workspace.file("\(mode.rawValue)-\(index)"))
         }

@@ -53,23 +53,49 @@ public struct PageComparison: Equatable, Sendable {
 
 /// How much was saved, when.
 public struct SavingSeries: Equatable, Sendable {
-    private var samples: [(seconds: Double, pages: UInt64)] = []
+    /// What whoever merges has done since the guests were started.
+    public struct Work: Equatable, Sendable {
+        /// Engines and broker; ksmd.
+        public var cpuSeconds = 0.0
+        /// The broker's part of it, answers to our own questions included.
+        public var brokerCPUSeconds = 0.0
+        /// Of all guests' engines together; of ksmd.
+        public var passes: UInt64 = 0
+        public var pagesHashed: UInt64 = 0
+
+        public init() {}
+    }
+    public struct Sample: Equatable, Sendable {
+        /// Since all guests were up.
+        public var seconds: Double
+        public var pages: UInt64
+        public var work: Work
+    }
+    public private(set) var samples: [Sample] = []
 
     public init() {}
-    public static func == (left: SavingSeries, right: SavingSeries) -> Bool {
-        left.samples.elementsEqual(right.samples) { $0 == $1 }
-    }
 
     /// - Parameter seconds: since all guests were up.
-    public mutating func add(seconds: Double, pages: UInt64) { samples.append((seconds, pages)) }
+    public mutating func add(seconds: Double, pages: UInt64, work: Work = Work()) {
+        samples.append(Sample(seconds: seconds, pages: pages, work: work))
+    }
 
     /// When so much was reached first; nil if it never was.
     public func seconds(toReach pages: Double) -> Double? {
         samples.first { Double($0.pages) >= pages }?.seconds
     }
+
+    /// CPU time until then since the first sample; nil if it never was.
+    public func cpuSeconds(toReach pages: Double) -> Double? {
+        guard let sample = samples.first(where: { Double($0.pages) >= pages }) else { return nil }
+        return sample.work.cpuSeconds - (samples.first?.work.cpuSeconds ?? 0)
+    }
+
     /// Turns another measure into that of pages saved.
     mutating func scale(_ factor: Double) {
-        samples = samples.map { ($0.seconds, UInt64((Double($0.pages) * factor).rounded())) }
+        for index in samples.indices {
+            samples[index].pages = UInt64((Double(samples[index].pages) * factor).rounded())
+        }
     }
     public var latestPages: UInt64 { samples.last?.pages ?? 0 }
 }
@@ -82,6 +108,8 @@ public struct RunFigures: Equatable, Sendable {
     public var groupKernelBytes: UInt64 = 0
     public var groupFileBytes: UInt64 = 0
     public var groupProblem: String?
+    /// How much more of the host's memory is in use than before broker and guests were started.
+    public var hostUsedBytes: Int64?
     public var content = ContentCount()
     public var sharing = SharingFigures()
     /// Frames: different contents that are kept once for several.

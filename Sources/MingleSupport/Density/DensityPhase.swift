@@ -11,6 +11,7 @@ struct DensityPhase {
     let domain: String
     let ksm: KSM
     let progress: DensityProgress
+    private let ksmd: Int32?
     private let ksmBefore: KSMCounters
 
     init(
@@ -25,7 +26,8 @@ struct DensityPhase {
         self.domain = domain
         self.ksm = ksm
         self.progress = progress
-        ksmBefore = KSMCounters(ksm)
+        ksmd = mode == .ksm ? ProcessTable.named("ksmd").first : nil
+        ksmBefore = KSMCounters(ksm, process: ksmd)
     }
 
     private struct KSMCounters {
@@ -35,11 +37,12 @@ struct DensityPhase {
         let scanned: UInt64
         let cpuSeconds: Double
 
-        init(_ ksm: KSM) {
+        /// - Parameter process: ksmd.
+        init(_ ksm: KSM, process: Int32?) {
             merged = ksm.counter("pages_shared") + ksm.counter("pages_sharing")
             scans = ksm.counter("full_scans")
             scanned = ksm.counter("pages_scanned")
-            cpuSeconds = ProcessTable.named("ksmd").first.flatMap { ProcessTable.cpuSeconds(of: $0) } ?? 0
+            cpuSeconds = process.flatMap { ProcessTable.cpuSeconds(of: $0) } ?? 0
         }
     }
 
@@ -70,17 +73,28 @@ struct DensityPhase {
         }
     }
 
+    /// All are up: merging begins where it was to wait for that, and guests hear what is typed.
+    func begin() throws(SupportError) {
+        if mode == .ksm { try ksm.runAtFullSpeed() }
+        if mode == .builtin, plan.sharesWhenUp {
+            _ = try fleet.each { client throws(SupportError) in try client.ask("sharing on") }
+        }
+        guard let line = plan.typed else { return }
+        _ = try fleet.each { client throws(SupportError) in try client.ask("type \(line)") }
+    }
+
     /// Lets them run, and notes how much is saved.
     func watch(_ figures: inout RunFigures, every interval: UInt64) throws(SupportError) {
         let start = now()
         let end = start + UInt64(plan.seconds) * 1_000_000_000
         var next = start
+        var known: KnownStore?
         while true {
             let started = now()
             if started >= end { return }
-            let pages = try savedPages()
+            let (pages, work) = try progressOfMerging(&known)
             let seconds = Double(started - start) / 1e9
-            figures.series.add(seconds: seconds, pages: pages)
+            figures.series.add(seconds: seconds, pages: pages, work: work)
             let saved =
                 mode == .off
                 ? "" : ", \(mode == .ksm ? "merged" : "saved") \(ByteSize.format(pages * RunChecks.pageSize))"
@@ -92,24 +106,48 @@ struct DensityPhase {
         }
     }
 
-    /// Pages saved now, by the counts of whoever merges; with KSM, pages merged, which are made savings of at the end.
-    private func savedPages() throws(SupportError) -> UInt64 {
+    /// What the broker said last: while the guests' counts do not change, it is not asked again, since answers cost it time
+    /// that would be counted as work.
+    struct KnownStore {
+        var sharedPages: UInt64
+        var frames: UInt64
+        var processes: [Int32]
+    }
+
+    /// Pages saved now, by the counts of whoever merges, and its work for that; with KSM, pages merged, which are made
+    /// savings of at the end.
+    private func progressOfMerging(_ known: inout KnownStore?) throws(SupportError)
+        -> (pages: UInt64, work: SavingSeries.Work)
+    {
+        var work = SavingSeries.Work()
         switch mode {
-        case .off: return 0
-        case .ksm: return fleet.members.reduce(0) { $0 + KSMProcess(process: $1.process).mergingPages }
+        case .off: return (0, work)
+        case .ksm:
+            let counters = KSMCounters(ksm, process: ksmd)
+            work.passes = counters.scans - min(counters.scans, ksmBefore.scans)
+            work.pagesHashed = counters.scanned - min(counters.scanned, ksmBefore.scanned)
+            work.cpuSeconds = counters.cpuSeconds - ksmBefore.cpuSeconds
+            return (fleet.members.reduce(0) { $0 + KSMProcess(process: $1.process).mergingPages }, work)
         case .builtin:
             let sharing = SharingFigures.sum(
                 try fleet.each { client throws(SupportError) in
                     try client.statistics()
                 }.compactMap(\.sharing))
-            let frames = try store()?.frames ?? 0
-            return sharing.sharedPages - min(sharing.sharedPages, frames)
+            if known?.sharedPages != sharing.sharedPages, let broker {
+                let report = try BrokerReport.read(socket: broker)
+                known = KnownStore(
+                    sharedPages: sharing.sharedPages,
+                    frames: report?.domains.first { $0.name == domain }?.frames ?? 0,
+                    processes: report?.processes ?? [])
+            }
+            let frames = known?.frames ?? 0
+            work.passes = sharing.fullScans
+            work.pagesHashed = sharing.pagesHashed
+            work.brokerCPUSeconds =
+                (known?.processes ?? []).reduce(0) { $0 + (ProcessTable.cpuSeconds(of: $1) ?? 0) }
+            work.cpuSeconds = sharing.cpuSeconds + work.brokerCPUSeconds
+            return (sharing.sharedPages - min(sharing.sharedPages, frames), work)
         }
-    }
-
-    private func store() throws(SupportError) -> BrokerReport.Domain? {
-        guard let broker else { return nil }
-        return try BrokerReport.read(socket: broker)?.domains.first { $0.name == domain }
     }
 
     /// Everything at one moment: all guests are paused.
@@ -124,7 +162,9 @@ struct DensityPhase {
             }
         }
         figures.sharing = .sum(engines)
-        figures.series.add(seconds: Double(plan.seconds), pages: try savedPages())
+        var known: KnownStore?
+        let (pages, work) = try progressOfMerging(&known)
+        figures.series.add(seconds: Double(plan.seconds), pages: pages, work: work)
         try measureMemory(&figures, statistics)
         if mode == .ksm { try measureKSM(&figures) }
         if let group {
@@ -166,7 +206,7 @@ struct DensityPhase {
     /// KSM's own counters are those of the whole host, where others may use it, too: what it merged of our guests is
     /// counted by their frames.
     private func measureKSM(_ figures: inout RunFigures) throws(SupportError) {
-        let counters = KSMCounters(ksm)
+        let counters = KSMCounters(ksm, process: ksmd)
         let frames = try MergedFrames(processes: fleet.members.map(\.process))
         let processes = fleet.members.map { KSMProcess(process: $0.process) }
         let merging = processes.reduce(0) { $0 + $1.mergingPages }

@@ -17,6 +17,12 @@ public struct DensityPlan: Sendable {
     /// nil: one that is made for this experiment, with a broker of its own.
     public var domain: String?
     public var cpuPercent: Double?
+    /// Merging begins when all guests are up, not while they start.
+    public var sharesWhenUp = false
+    /// A line for each guest's serial line, typed when all are up and merging has begun.
+    public var typed: String?
+    /// Files that Linux guests make in memory.
+    public var data: GuestData?
     public var window = SharingChoice.Window.auto
     public var verifies = false
     /// Start them though their worst case does not fit in memory.
@@ -29,6 +35,30 @@ public struct DensityPlan: Sendable {
     public init(template: VMMInvocation, image: String) {
         self.template = template
         self.image = image
+    }
+
+    /// Files of noise that each Linux guest makes in its memory.
+    public struct GuestData: Equatable, Sendable {
+        /// Bytes that all guests hold alike, and bytes that each has of its own.
+        public var commonBytes: UInt64 = 0
+        public var uniqueBytes: UInt64 = 0
+
+        /// Reads `common=SIZE,unique=SIZE`; what is not named is 0.
+        public init(_ text: String) throws(SupportError) {
+            for word in text.split(separator: ",", omittingEmptySubsequences: false) {
+                let parts = word.split(separator: "=", maxSplits: 1)
+                let size = parts.count == 2 ? try ByteSize.parse(String(parts[1])) : UInt64.max
+                guard size <= UInt64(UInt32.max), parts[0] == "common" || parts[0] == "unique" else {
+                    throw .requirement(
+                        problem: "'\(text)' does not say what guests hold",
+                        advice: "use common=SIZE,unique=SIZE, each below 4G")
+                }
+                if parts[0] == "common" { commonBytes = size } else { uniqueBytes = size }
+            }
+        }
+
+        /// For the guest's init (guests/linux/README.md).
+        func word(guest index: Int) -> String { "mingle.data=\(commonBytes),\(uniqueBytes),\(index + 1)" }
     }
 
     /// How long guests may take to say that they are up.

@@ -5,9 +5,12 @@ public struct DensityReport: Sendable {
         public var bootSeconds: Double?
         /// How its process ended.
         public var exit: String
+        /// The end of what it wrote on its serial line.
+        public var output: String
 
-        public init(name: String, bootSeconds: Double?, exit: String) {
+        public init(name: String, bootSeconds: Double?, exit: String, output: String = "") {
             (self.name, self.bootSeconds, self.exit) = (name, bootSeconds, exit)
+            self.output = output
         }
     }
 
@@ -31,6 +34,12 @@ public struct DensityReport: Sendable {
             ? nil : run.series.seconds(toReach: 0.95 * Double(run.content.idealSavedPages))
     }
 
+    /// CPU time of whoever merges until then.
+    var cpuSecondsTo95: Double? {
+        run.content.idealSavedPages == 0
+            ? nil : run.series.cpuSeconds(toReach: 0.95 * Double(run.content.idealSavedPages))
+    }
+
     /// Bytes were lost.
     public var hasMismatches: Bool { (run.verification?.mismatches ?? 0) > 0 }
 
@@ -49,7 +58,7 @@ public struct DensityReport: Sendable {
             ("name", .string(guest.name)), ("image", .string(plan.image)),
             ("memory_bytes", .unsigned(plan.template.memoryBytes)),
             ("cpus", .integer(Int64(plan.template.cpuCount))), ("boot_seconds", .optional(guest.bootSeconds)),
-            ("exit", .string(guest.exit)),
+            ("exit", .string(guest.exit)), ("output", .string(guest.output)),
         ])
     }
 
@@ -59,6 +68,7 @@ public struct DensityReport: Sendable {
             ("touched_pages", .unsigned(run.content.allocated)),
             ("resident_bytes_sharing_off", .optional(baseline?.memory.residentBytes)),
             ("resident_bytes", .unsigned(run.memory.residentBytes)),
+            ("host_used_bytes", run.hostUsedBytes.map { .integer($0) } ?? .null),
             ("pages_shared", .unsigned(run.pagesShared)), ("pages_sharing", .unsigned(run.pagesSharing)),
             ("pages_zero", .unsigned(run.sharing.pagesZero)),
             ("pages_unshared", .unsigned(run.sharing.pagesUnshared)),
@@ -115,10 +125,25 @@ public struct DensityReport: Sendable {
             ("mappings", hasWindows ? .unsigned(figures.mappings) : .null),
             ("metadata_bytes", .unsigned(figures.metadataBytes)),
             ("seconds_to_95_percent", .optional(secondsTo95)),
+            ("cpu_seconds_to_95_percent", .optional(cpuSecondsTo95)), ("samples", samplesJSON),
             ("pages_of_others", plan.mode == .ksm ? .unsigned(run.pagesOfOthers) : .null),
             ("domain", hasWindows ? .string(figures.domain) : .null),
             ("window", hasWindows ? .string(figures.window) : .null),
         ])
+    }
+
+    /// Counts since the guests started, every 50 ms.
+    private var samplesJSON: JSONValue {
+        .array(
+            run.series.samples.map { sample in
+                .object([
+                    ("seconds", .decimal(sample.seconds)), ("saved_pages", .unsigned(sample.pages)),
+                    ("cpu_seconds", .decimal(sample.work.cpuSeconds)),
+                    ("broker_cpu_seconds", .decimal(sample.work.brokerCPUSeconds)),
+                    ("passes", .unsigned(sample.work.passes)),
+                    ("pages_hashed", .unsigned(sample.work.pagesHashed)),
+                ])
+            })
     }
 
     private var verificationJSON: JSONValue {

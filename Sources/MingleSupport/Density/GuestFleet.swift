@@ -13,9 +13,16 @@ final class GuestFleet {
         var client: ControlClient?
         var ending: HostProcess.Ending?
         var bootSeconds: Double?
+
+        /// The end of what it wrote on its serial line.
+        var latestOutput: String {
+            String((SystemCall.text(of: serial, limit: 1 << 20) ?? "").suffix(8192))
+        }
     }
 
     private(set) var members: [Member] = []
+    /// How long an answer may take: the digests of a guest in an emulated machine on a busy host take long.
+    private static let answerSeconds = 60.0
     private let registry: StateDirectory
 
     /// - Parameter registry: where the guests are registered.
@@ -96,7 +103,7 @@ final class GuestFleet {
             if members[index].client == nil {
                 guard SystemCall.exists(members[index].control) else { continue }
                 members[index].client = try? ControlClient(
-                    guest: members[index].name, path: members[index].control)
+                    guest: members[index].name, path: members[index].control, seconds: Self.answerSeconds)
             }
             members[index].bootSeconds = try members[index].client?.statistics().bootSeconds
         }

@@ -104,5 +104,11 @@ struct KSMProcess: Equatable, Sendable {
         }
     }
 
-    init(process: Int32) { self.init(SystemCall.text(of: "/proc/\(process)/ksm_stat") ?? "") }
+    init(process: Int32) {
+        self.init(SystemCall.text(of: "/proc/\(process)/ksm_stat") ?? "")
+        // Before Linux 6.4 this count has a file of its own.
+        if mergingPages == 0, let text = SystemCall.text(of: "/proc/\(process)/ksm_merging_pages") {
+            mergingPages = UInt64(text.prefix { $0.isNumber }) ?? 0
+        }
+    }
 }

@@ -67,6 +67,27 @@ public struct MemoryFigures: Equatable, Sendable {
     }
 }
 
+/// What of the host's memory is in use and cannot be had back by dropping files from the cache.
+enum HostUse {
+    static func bytes(root: String = "") -> UInt64? {
+        var found: [Substring: UInt64] = [:]
+        for line in (SystemCall.text(of: root + "/proc/meminfo") ?? "").split(separator: "\n") {
+            let fields = line.split(separator: " ")
+            if fields.count >= 2, let number = UInt64(fields[1]) { found[fields[0]] = number * 1024 }
+        }
+        guard let total = found["MemTotal:"], let free = found["MemFree:"], let cached = found["Cached:"],
+            let shared = found["Shmem:"]
+        else { return nil }
+        let files = cached - min(cached, shared) + (found["Buffers:"] ?? 0) + (found["SwapCached:"] ?? 0)
+        return total - min(total, free + files)
+    }
+
+    static func growth(since before: UInt64?) -> Int64? {
+        guard let before, let now = bytes() else { return nil }
+        return Int64(clamping: now) - Int64(clamping: before)
+    }
+}
+
 /// Other processes' files and children, from /proc.
 enum ProcessTable {
     /// Memory that the staging area of a VMM takes; what it can take at most when the kernel does not let us look.
@@ -92,8 +113,17 @@ enum ProcessTable {
     /// The processes (or kernel threads) that are called `name`.
     static func named(_ name: String) -> [Int32] { processes { found, _ in found == name } }
 
-    /// CPU time of a process in seconds; nil when it is gone.
+    /// CPU time of a process in seconds; nil when it is gone. To the nanosecond where the kernel counts so: of the
+    /// threads that live.
     static func cpuSeconds(of process: Int32, ticksPerSecond: Double = 100) -> Double? {
+        if case .success(let threads) = SystemCall.names(in: "/proc/\(process)/task") {
+            let times = threads.map { thread in
+                SystemCall.text(of: "/proc/\(process)/task/\(thread)/schedstat")
+                    .flatMap { UInt64($0.prefix { $0.isNumber }) }
+            }
+            let sum = times.reduce(0) { $0 + ($1 ?? 0) }
+            if sum > 0, !times.contains(nil) { return Double(sum) / 1e9 }
+        }
         guard let (_, fields) = SystemCall.text(of: "/proc/\(process)/stat").flatMap(split),
             fields.count > 12,
             let user = Double(fields[11]), let system = Double(fields[12])

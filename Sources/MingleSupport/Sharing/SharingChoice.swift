@@ -11,6 +11,8 @@ public struct SharingChoice: Equatable, Sendable {
     public enum Window: String, CaseIterable, Sendable { case auto, userfaultfd, pause }
 
     public var mode = Mode.off
+    /// Nothing is merged before the control command `sharing on`.
+    public var waits = false
     /// nil: of this guest alone.
     public var domain: String?
     /// Percent of one CPU; nil: the VMM's own default.
@@ -25,7 +27,7 @@ public struct SharingChoice: Equatable, Sendable {
     /// For `mingle-vmm`.
     var arguments: [String] {
         guard mode == .builtin else { return [] }
-        var words = ["--sharing", "builtin", "--window", window.rawValue]
+        var words = ["--sharing", waits ? "waiting" : "builtin", "--window", window.rawValue]
         if let domain { words += ["--domain", domain] }
         if let cpuPercent { words += ["--share-cpu", "\(cpuPercent)"] }
         if let traceFile { words += ["--trace-share", traceFile] }

@@ -65,6 +65,12 @@ public protocol GuestMapping: AnyObject {
     func arePrivate(_ pages: Range<Int>) -> [Bool]
     /// Mappings of this process, counted by the kernel.
     func countMappings() -> Int
+    /// Gives the memory of buffers back to the host; what they held is lost. Between passes only.
+    func releaseBuffers()
+}
+
+extension GuestMapping {
+    public func releaseBuffers() {}
 }
 
 /// What a page's part of a guest's mapping is backed by, whoever has a private copy over it.

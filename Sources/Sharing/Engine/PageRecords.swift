@@ -9,7 +9,7 @@ internal import GuestMemory
 /// *home*: in the guest's own memory file. *mapped*: a private mapping of a frame, unwritten. *zero*: reads give the
 /// kernel's zero page, unwritten. *unshared*: a private copy over either. A page is *known* while the store has a sighting
 /// of it or counts a reference for it.
-struct PageRecords {
+final class PageRecords {
     enum Kind: UInt8 {
         case untouched = 0
         case home
@@ -56,7 +56,7 @@ struct PageRecords {
 
     func kind(_ page: Int) -> Kind { Kind(rawValue: states[page] & Flag.kind) ?? .untouched }
 
-    mutating func setKind(_ page: Int, _ kind: Kind) {
+    func setKind(_ page: Int, _ kind: Kind) {
         let old = states[page]
         population[Int(old & Flag.kind)] -= 1
         population[Int(kind.rawValue)] += 1
@@ -71,7 +71,7 @@ struct PageRecords {
 
     /// The store has a sighting of it, or counts a reference for it.
     func isKnown(_ page: Int) -> Bool { states[page] & Flag.known != 0 }
-    mutating func setKnown(_ page: Int, _ value: Bool) {
+    func setKnown(_ page: Int, _ value: Bool) {
         if value != isKnown(page) { known[Int(states[page] & Flag.kind)] += value ? 1 : -1 }
         set(page, Flag.known, value)
     }
@@ -79,10 +79,10 @@ struct PageRecords {
     var sightedCount: Int { known[Int(Kind.home.rawValue)] + known[Int(Kind.unshared.rawValue)] }
     /// Mapped since the last registration for write protection.
     func isUnregistered(_ page: Int) -> Bool { states[page] & Flag.unregistered != 0 }
-    mutating func setUnregistered(_ page: Int, _ value: Bool) { set(page, Flag.unregistered, value) }
+    func setUnregistered(_ page: Int, _ value: Bool) { set(page, Flag.unregistered, value) }
     /// Its backing belongs to a store that is lost.
     func isOrphan(_ page: Int) -> Bool { states[page] & Flag.orphan != 0 }
-    mutating func setOrphan(_ page: Int, _ value: Bool) { set(page, Flag.orphan, value) }
+    func setOrphan(_ page: Int, _ value: Bool) { set(page, Flag.orphan, value) }
 
     private func set(_ page: Int, _ flag: UInt8, _ value: Bool) {
         states[page] = value ? states[page] | flag : states[page] & ~flag
@@ -92,13 +92,13 @@ struct PageRecords {
 
     /// Passes to wait before the page is watched again.
     func wait(_ page: Int) -> UInt8 { waits[page] }
-    mutating func tick(_ page: Int) {
+    func tick(_ page: Int) {
         waits[page] -= 1
         if waits[page] == 0 { volatileCount -= 1 }
     }
 
     /// The page was written while it was watched: look less often.
-    mutating func backOff(_ page: Int, limit: UInt8) {
+    func backOff(_ page: Int, limit: UInt8) {
         let exponent = min(Int(backoffs[page]) + 1, Int(limit), 8)
         let was = waits[page] > 0
         backoffs[page] = UInt8(exponent)
@@ -106,7 +106,7 @@ struct PageRecords {
         volatileCount += (waits[page] > 0 ? 1 : 0) - (was ? 1 : 0)
     }
     /// The page stayed clean: trust it a little more.
-    mutating func settle(_ page: Int) {
+    func settle(_ page: Int) {
         if backoffs[page] > 0 { backoffs[page] -= 1 }
     }
 
@@ -121,7 +121,7 @@ struct PageRecords {
     }
 
     /// Records what a range is backed by now, and counts mappings.
-    mutating func setBacking(_ pages: Range<Int>, _ first: Backing) {
+    func setBacking(_ pages: Range<Int>, _ first: Backing) {
         seams -= seamCount(pages)
         for page in pages {
             switch first {

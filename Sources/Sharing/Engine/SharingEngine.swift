@@ -46,7 +46,7 @@ public final class SharingEngine {
     let inFlight: InFlightCounts
     let writers: any WriterControl
     var store: (any FrameStore)?
-    var records: PageRecords
+    let records: PageRecords
     /// Pages that were cleared in the log and not seen written since: to be looked at when still clean at a harvest.
     var watched: [UInt64]
     var forgotten: [ClientPage] = []
@@ -185,6 +185,9 @@ public final class SharingEngine {
         updateStatistics(cpu: clock() - started)
         return result
     }
+
+    /// Nothing was merged for some passes, and perhaps nothing will be for long: buffers need no memory.
+    func rest() { mapping.releaseBuffers() }
 
     // MARK: looking
 

@@ -32,6 +32,8 @@ public final class SharingThread: Sendable {
         var isInPass = false
     }
 
+    /// Passes without a window after which buffers are given back.
+    private static let passesToRest = 3
     private static let connectInterval: UInt64 = 500_000_000
     /// Half of what a store allows between two batches.
     private static let silenceLimit: UInt64 = 5_000_000_000
@@ -112,6 +114,7 @@ public final class SharingThread: Sendable {
         var nextConnect: UInt64 = 0
         var quiet = 0
         defer { state.update { $0.isInPass = false } }
+        var (windows, passesWithout) = (0, 0)
         while true {
             // The store must hear from us also while somebody holds the mappings.
             while state.wait(
@@ -129,11 +132,14 @@ public final class SharingThread: Sendable {
             engine.setPolicy(policy)
             var activity = 0
             do throws(LinuxError) {
+                // At the start in any case: who is to share later keeps the store's broker from ending for want of clients.
+                if policy.isEnabled || nextConnect == 0, !engine.statistics.hasStore,
+                    monotonicNanoseconds() >= nextConnect
+                {
+                    connect(engine)
+                    nextConnect = monotonicNanoseconds() + connectInterval
+                }
                 if policy.isEnabled {
-                    if !engine.statistics.hasStore, monotonicNanoseconds() >= nextConnect {
-                        connect(engine)
-                        nextConnect = monotonicNanoseconds() + connectInterval
-                    }
                     let result = try engine.pass()
                     activity = result.isUnfinished ? SharingPace.unfinished : result.activity
                 } else {
@@ -150,6 +156,9 @@ public final class SharingThread: Sendable {
             }
 
             quiet = activity == 0 ? quiet + 1 : 0
+            passesWithout = engine.statistics.windows.count == windows ? passesWithout + 1 : 0
+            windows = engine.statistics.windows.count
+            if passesWithout == Self.passesToRest { engine.rest() }
             state.update { state in
                 state.snapshot.statistics = engine.statistics
                 state.snapshot.isHome = !policy.isEnabled && activity == 0 && state.requests == requests

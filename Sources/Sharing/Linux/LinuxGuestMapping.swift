@@ -315,6 +315,11 @@ package final class LinuxGuestMapping: GuestMapping {
         pageMap.arePrivate(address(pages), count: pages.count)
     }
 
+    package func releaseBuffers() {
+        _ = unsafe madvise(buffer.base, Int(UInt64(bufferedFrames) * Page.size), Int32(MADV_DONTNEED))
+        connection?.staging.discard()
+    }
+
     package func countMappings() -> Int {
         guard let maps = try? OwnedDescriptor.open("/proc/self/maps", flags: O_RDONLY) else { return 0 }
         var lines = 0

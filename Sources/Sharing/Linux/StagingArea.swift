@@ -1,3 +1,4 @@
+internal import CLinux
 public import GuestMemory
 
 /// Pages through which a client hands contents to its store: a memory file that the client writes and the store only
@@ -24,6 +25,9 @@ public final class StagingArea: Sendable {
         // SAFETY: the slot lies in the mapping, by the check above.
         unsafe (mapping.base + Int(slot) * 4096).copyMemory(from: bytes, byteCount: 4096)
     }
+
+    /// Gives the memory of all slots back to the host: they hold zeros then. Nothing may be on its way to the store.
+    package func discard() { _ = mingle_punch_hole(descriptor.number, 0, Self.size) }
 
     /// Gives access to the 4096 bytes of a slot.
     @unsafe

@@ -27,12 +27,27 @@ struct DensityPreparation {
         plan.cpuPercent = command.tuning.shareCpu
         plan.window = command.tuning.window
         plan.verifies = command.verify
+        plan.sharesWhenUp = command.shareWhenUp
+        plan.typed = try command.type.map { line throws(SupportError) in try Self.oneLine(line) }
+        plan.data = try command.data.map { text throws(SupportError) in
+            guard !isPayload else {
+                throw .requirement(problem: "--data is for Linux guests", advice: "use --arguments")
+            }
+            return try DensityPlan.GuestData(text)
+        }
         plan.hasBaseline = !command.noBaseline
         plan.hostFacts = HostDescription.json(
             kernelMode: KernelModeProbe.run(), window: UserfaultCheck.isUsable ? "userfaultfd" : "pause")
         plan.overcommits = command.overcommit.isAllowed
         try plan.check()
         return plan
+    }
+
+    private static func oneLine(_ text: String) throws(SupportError) -> String {
+        guard text.utf8.count <= 1024, !text.contains(where: \.isNewline) else {
+            throw .requirement(problem: "--type takes one line", advice: "leave out what follows it")
+        }
+        return text
     }
 
     private func warn(_ warnings: [String]) { for warning in warnings { console.log(.warning, warning) } }

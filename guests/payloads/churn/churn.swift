@@ -19,7 +19,7 @@ public func main(information: UInt64, vcpu: UInt64) {
     worker.lastPass()
     Totals.add(worker.tally)
     Barrier.wait(guest, meeting: 3)
-    if guest.leads { Totals.end(guest) }
+    if guest.leads { Totals.end(guest, staysUp: settings.staysUp) }
 }
 
 struct ChurnSettings {
@@ -32,6 +32,7 @@ struct ChurnSettings {
     private(set) var commonShare: UInt64 = 0
     /// How long it rests.
     private(set) var restMilliseconds: UInt64 = 1000
+    private(set) var staysUp = false
 
     init(_ guest: Guest) {
         // A stamp has 24 bits for the page's number and 6 for the vCPU's.
@@ -47,6 +48,12 @@ struct ChurnSettings {
             case "seconds": seconds = argument.decimal(in: 0...86_400)
             case "common": commonShare = argument.fraction()
             case "rest": restMilliseconds = argument.decimal(in: 10...3_600_000)
+            case "after":
+                switch argument.value {
+                case "exit": staysUp = false
+                case "sleep": staysUp = true
+                default: argument.refuse("exit or sleep")
+                }
             default: argument.refuseKey()
             }
         }
@@ -81,12 +88,13 @@ enum Totals {
         foreign.add(tally.foreign, ordering: .relaxed)
     }
 
-    static func end(_ guest: Guest) -> Never {
+    static func end(_ guest: Guest, staysUp: Bool) -> Never {
         let (lost, torn) = (lost.load(ordering: .relaxed), torn.load(ordering: .relaxed))
         let foreign = foreign.load(ordering: .relaxed)
         say(
             "churn: writes=\(writes.load(ordering: .relaxed)) checks=\(checks.load(ordering: .relaxed)) lost=\(lost) torn=\(torn) foreign=\(foreign)"
         )
+        if staysUp && lost + torn + foreign == 0 { guest.sleepForEver() }
         guest.exit(lost + torn + foreign == 0 ? 0 : 1)
     }
 }

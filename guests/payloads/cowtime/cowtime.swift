@@ -34,6 +34,7 @@ struct Experiment {
     /// Seconds to wait for `go`; nil: for ever.
     private var delay: UInt64?
     private var isScattered = true
+    private var staysUp = false
 
     init(_ guest: Guest) {
         self.guest = guest
@@ -51,6 +52,12 @@ struct Experiment {
                 case "scattered": isScattered = true
                 case "sequential": isScattered = false
                 default: argument.refuse("scattered or sequential")
+                }
+            case "after":
+                switch argument.value {
+                case "exit": staysUp = false
+                case "sleep": staysUp = true
+                default: argument.refuse("exit or sleep")
                 }
             default: argument.refuseKey()
             }
@@ -77,6 +84,7 @@ struct Experiment {
         let bad = badPages(.zero) + badPages(.common) + badPages(.unique)
         say(bad == 0 ? "cowtime: verify ok" : "cowtime: verify FAILED bad=\(bad)")
         ringDoorbell(2)
+        if staysUp && bad == 0 { guest.sleepForEver() }
         guest.exit(bad == 0 ? 0 : 1)
     }
 
