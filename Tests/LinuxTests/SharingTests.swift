@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 import Testing
 
 extension LinuxGuests {
@@ -27,14 +28,17 @@ extension LinuxGuests {
             #expect(isSaved, "\(alone) bytes alone, \(shared) shared")
 
             for guest in guests { try guest.control.ask("pause") }
-            let before = try digests(guests)
+            // The first, whose pages most of the frames came from, and the last. A digest of a guest is half a minute of an
+            // emulated processor.
+            let compared = [guests[0], guests[3]]
+            let before = try digests(compared)
             for guest in guests { try guest.bringHome() }
-            let after = try digests(guests)
-            for (index, guest) in guests.enumerated() {
+            let after = try digests(compared)
+            for (index, guest) in compared.enumerated() {
                 #expect(before[index].count == 16 << 15)
                 #expect(before[index] == after[index], "\(guest.name)'s memory changed")
-                #expect(try guest.count("pages_mapped") == 0)
             }
+            for guest in guests { #expect(try guest.count("pages_mapped") == 0) }
             let home = try hostMemoryInUse()
             #expect(home > shared + saving, "\(shared) bytes shared, \(home) when off again")
 
@@ -171,8 +175,17 @@ extension LinuxGuests {
             return try #require(line.dropFirst().first.flatMap { Int($0) })
         }
 
+        /// Of all these guests at once.
         private func digests(_ guests: [SharingGuest]) throws -> [[UInt8]] {
-            try guests.map { try $0.control.digestsOfAllPages() }
+            let results = Mutex<[Int: Swift.Result<[UInt8], any Error>]>([:])
+            let controls = guests.map(\.control)
+            DispatchQueue.concurrentPerform(iterations: controls.count) { index in
+                let digests = Swift.Result { try controls[index].digestsOfAllPages() }
+                results.withLock { $0[index] = digests }
+            }
+            return try results.withLock { results in
+                try controls.indices.map { try #require(results[$0]).get() }
+            }
         }
 
         private func powerOff(_ guests: [SharingGuest]) throws {

@@ -1,7 +1,7 @@
 import Foundation
 
 /// A client of a guest's control socket (docs/control.md). What it paused goes on when it is gone.
-final class ControlSocket {
+final class ControlSocket: Sendable {
     private let descriptor: Int32
 
     /// - Parameter path: at most 107 bytes; waited for until somebody listens there.
