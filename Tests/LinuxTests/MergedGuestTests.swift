@@ -6,7 +6,7 @@ extension LinuxGuests {
     /// Four guests of 128 MiB share 70 MB and more of a stock kernel's memory; what is asked for here is far less, so
     /// that a change of the kernel does not matter, and far more than chance.
     @Suite("Sharing memory")
-    struct SharingTests {
+    struct MergedGuestTests {
         private static let manyPages = 6000
 
         @Test("Idle guests: much is shared, memory comes free, and off brings back every byte")
