@@ -8,7 +8,7 @@ import Testing
 @Suite struct ArrangementTests {
     /// What a page is, as the planner sees it.
     private func randomRecords(_ count: Int, _ random: inout SeededGenerator) throws -> PageRecords {
-        var records = try PageRecords(count: count)
+        let records = try PageRecords(count: count)
         var page = 0
         while page < count {
             let end = min(count, page + Int.random(in: 1...3, using: &random))
@@ -81,7 +81,7 @@ import Testing
 
     @Test func manyNumberingsAreFollowedToo() throws {
         // Each stretch of frames has its own numbering: more than the planner keeps in mind at a time.
-        var records = try PageRecords(count: 64)
+        let records = try PageRecords(count: 64)
         for stretch in 0..<16 {
             let pages = stretch * 4..<stretch * 4 + 4
             records.setBacking(pages, .frame(FrameLocation(UInt64(10_000 * (stretch + 1)))))
@@ -97,7 +97,7 @@ import Testing
     }
 
     @Test func pricesAreLoweredUntilLittleIsGivenUp() throws {
-        var records = try PageRecords(count: 100)
+        let records = try PageRecords(count: 100)
         // Zeros every other page among the guest's own: a mapping each, or nothing saved.
         for page in 0..<100 {
             records.setKind(page, page % 2 == 0 ? .zero : .home)

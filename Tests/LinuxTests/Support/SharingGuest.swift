@@ -1,0 +1,109 @@
+import Foundation
+
+/// A Linux guest that shares its memory, with a shell that takes lines from the test.
+final class SharingGuest {
+    let name: String
+    let mingle: Mingle
+    let control: ControlSocket
+    private let input: Int32
+    private var asked = 0
+    private var seen = 0
+
+    private init(_ name: String, domain: String, window: String, runtime: TemporaryFolder) throws {
+        var ends: [Int32] = [-1, -1]
+        guard pipe(&ends) == 0 else { throw Failure("pipe: \(errno)") }
+        for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+        defer { close(ends[0]) }
+        self.name = name
+        input = ends[1]
+        mingle = try Mingle(
+            [
+                "run", "--name", name, "--memory", "128M", "--sharing", "builtin", "--domain", domain,
+                "--window", window, "--share-cpu", "100%", "--timeout", "400", "--grace", "60",
+            ], input: .descriptor(ends[0]), runtime: runtime)
+        control = try ControlSocket("\(runtime.path)/mingle/control/\(name)")
+    }
+
+    deinit { close(input) }
+
+    /// Starts guests of one domain, and waits until their shells answer.
+    /// - Parameter sharing: false turns sharing off as soon as they run.
+    static func start(
+        _ count: Int, domain: String, window: String = "auto", sharing: Bool = true, runtime: TemporaryFolder
+    ) throws -> [SharingGuest] {
+        let guests = try (1...count).map {
+            try SharingGuest("\(domain)\($0)", domain: domain, window: window, runtime: runtime)
+        }
+        if !sharing { for guest in guests { try guest.control.ask("sharing off") } }
+        for guest in guests { try guest.run("true") }
+        return guests
+    }
+
+    /// Has the guest's shell run a line.
+    /// - Returns: what it printed, without messages of the kernel.
+    @discardableResult
+    func run(_ line: String, within seconds: Double = 150) throws -> String {
+        asked += 1
+        // The mark is put together by the shell, so that no message of it can look like the mark.
+        let mark = "\nmark=\(asked)=\n"
+        let bytes = Array("\(line)\necho; echo mark=$((\(asked)))=\n".utf8)
+        guard write(input, bytes, bytes.count) == bytes.count else { throw Failure("\(name) takes no input") }
+        var fresh = ""
+        let said = eventually(within: seconds) {
+            fresh = String(decoding: mingle.folder.bytes("output").dropFirst(seen), as: UTF8.self)
+            return fresh.contains(mark) || mingle.child.finish() != nil
+        }
+        guard said, let end = fresh.range(of: mark) else {
+            throw Failure("\(name) did not answer '\(line)', but: \(mingle.output)\nerrors: \(mingle.errors)")
+        }
+        seen += fresh[..<end.upperBound].utf8.count
+        return fresh[..<end.lowerBound].split(separator: "\n").filter { !$0.hasPrefix("[") }
+            .joined(separator: "\n")
+    }
+
+    /// What sharing says of itself.
+    func sharing() throws -> [String: Any] {
+        guard let sharing = try control.stats()["sharing"] as? [String: Any] else {
+            throw Failure("\(name) does not share")
+        }
+        if let failure = sharing["failure"] as? String {
+            throw Failure("\(name): sharing failed: \(failure)")
+        }
+        return sharing
+    }
+
+    func count(_ key: String) throws -> Int { try sharing()[key] as? Int ?? -1 }
+
+    /// Waits until at least so many pages are mapped to frames.
+    func waitUntilMerged(_ pages: Int, within seconds: Double = 150) throws {
+        guard try eventually(within: seconds, { try count("pages_mapped") >= pages }) else {
+            throw Failure("\(name) does not share \(pages) pages: \(try sharing())")
+        }
+    }
+
+    /// Turns sharing off, and waits until every page is the guest's own again.
+    func bringHome(within seconds: Double = 150) throws {
+        try control.ask("sharing off")
+        guard try eventually(within: seconds, { try sharing()["home"] as? Bool == true }) else {
+            throw Failure("\(name) does not come home: \(try sharing())")
+        }
+    }
+
+    /// Presses the power button.
+    /// - Returns: what it said and how it ended.
+    func powerOff() throws -> Mingle.Result {
+        mingle.child.signal(SIGTERM)
+        return try mingle.wait(within: 120)
+    }
+}
+
+/// Memory that the host has given to anybody and cannot take back: shared memory and anonymous pages, in bytes.
+func hostMemoryInUse() throws -> Int {
+    let text = try String(contentsOfFile: "/proc/meminfo", encoding: .utf8)
+    let wanted = text.split(separator: "\n").filter { $0.hasPrefix("Shmem:") || $0.hasPrefix("AnonPages:") }
+    let kibibytes = wanted.compactMap { line in
+        line.split(separator: " ").dropFirst().first.flatMap { Int($0) }
+    }
+    guard kibibytes.count == 2 else { throw Failure("/proc/meminfo lacks Shmem or AnonPages") }
+    return kibibytes.reduce(0, +) << 10
+}
