@@ -23,7 +23,7 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
         var punchesFail = false
     }
     /// What the next replacement of a mapping does instead of succeeding.
-    enum MapFault { case none, unchanged, destroyed }
+    enum MapFault { case none, unchanged, wentHome, destroyed }
     /// Steps that are left out, to see whether anybody notices.
     enum Sabotage: String, CaseIterable {
         case none, noProtection, noCompare, clearAfterLook, keptFromOldRecords, keepInTwoSteps, noWake

@@ -86,7 +86,8 @@ final class ModelRun {
         case .loseStore(let guest, let after):
             members[guest]?.stores.last?.nextFate = after ? .lostAfter : .lostBefore
         case .brokerDies(let domain): world.domains[domain].die()
-        case .failMap(let guest): members[guest]?.guest.mapFault = .unchanged
+        case .failMap(let guest, let isLost):
+            members[guest]?.guest.mapFault = isLost ? .wentHome : .unchanged
         case .failWrites(let domain): world.domains[domain].backing.failingWrites = 1
         case .sweep(let domain): world.domains[domain].core.sweep(limit: 2)
         }
