@@ -23,11 +23,15 @@ final class EdgeGuest: @unchecked Sendable {
     let memory: GuestMemory
     let mapping: LinuxGuestMapping
     let store: Store
+    /// Has its one page before memory gets scarce.
+    private let looked: OwnedDescriptor
 
     init(pages: Int, store: Store? = nil, protects: Bool = true, calls: MappingCalls = .kernel) throws {
         memory = try GuestMemory(
             sizeInBytes: UInt64(pages) * 4096, lowLimit: GuestAddress(1 << 30),
             highStart: GuestAddress(4 << 30))
+        looked = try .memoryFile(named: "edge-look")
+        #expect(pwrite(looked.number, [UInt8](repeating: 0, count: 4096), 4096, 0) == 4096)
         mapping = try LinuxGuestMapping(
             memory: memory, userFault: protects ? UserFault.open() : nil, calls: calls)
         self.store = try store ?? Store()
@@ -45,10 +49,9 @@ final class EdgeGuest: @unchecked Sendable {
     func fill(_ page: Int, _ byte: UInt8) { memset(memory.mapping.base + page * 4096, Int32(byte), 4096) }
     /// What anybody reads of a page, nil where nothing can be accessed.
     func bytes(_ page: Int) throws -> [UInt8]? {
-        let file = try OwnedDescriptor.memoryFile(named: "edge-look")
         // By the kernel: an address without memory is an error here, not the end of the process.
-        guard pwrite(file.number, memory.mapping.base + page * 4096, 4096, 0) == 4096 else { return nil }
-        return try file.read(count: 4096, at: 0)
+        guard pwrite(looked.number, memory.mapping.base + page * 4096, 4096, 0) == 4096 else { return nil }
+        return try looked.read(count: 4096, at: 0)
     }
     var homeBlocks: Int { edgeBlocks(memory.file.number) }
 
@@ -86,6 +89,3 @@ private func edgeBlocks(_ descriptor: Int32) -> Int {
     fstat(descriptor, &status)
     return status.st_blocks
 }
-
-/// Whether this host lets us write-protect pages against KVM's accesses too.
-let canProtect = UserFault.open()?.ability == .protect

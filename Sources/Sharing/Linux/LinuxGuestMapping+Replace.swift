@@ -8,6 +8,8 @@
 //     that can be, every part must bear the marks that only guest memory has.
 //  3. Nothing is there: the bytes, which are known, are written home, and home takes the place.
 //  4. That fails too: the guest is lost. A mapping that nobody can access keeps the place from others until it is stopped.
+// Where a failure may leave nothing behind, each mapping is tried elsewhere first as soon as one has failed, or from the start
+// if the kernel limits what may be committed (vm.overcommit_memory=2): a failure there takes nothing away.
 // A reader that comes between the failure and the repair finds nothing mapped, and ends the guest: see docs/sharing.md.
 
 internal import CLinux
@@ -43,15 +45,18 @@ extension LinuxGuestMapping {
         for (index, page) in pages.enumerated() {
             unsafe mingle_copy(fetched(index), pointer(page), Self.pageSize)
         }
-        // Zeros need no page where home has none; what an earlier punch may have left there must not show.
+        // Home's pages are hidden still: they are complete before anybody sees them, and if there is no memory for them, or
+        // the mapping fails, what can be seen is as it was. Zeros need none, unless an earlier punch left some behind.
         let isEmpty = punch(pages)
+        for (index, page) in pages.enumerated()
+        where unsafe !isEmpty || mingle_page_is_uniform(fetched(index), 0) == 0 {
+            guard unsafe writeHome(page, fetched(index)) else {
+                throw .unchanged(.current("pwrite", "a page that goes home"))
+            }
+        }
         try replace(
             pages, .home, flags: MAP_SHARED | MAP_NORESERVE, descriptor: memory.file.number,
             offset: homeOffset(pages))
-        for (index, page) in pages.enumerated()
-        where unsafe !isEmpty || mingle_page_is_uniform(fetched(index), 0) == 0 {
-            unsafe mingle_copy(pointer(page), fetched(index), Self.pageSize)
-        }
     }
 
     package func mapFrames(
@@ -60,6 +65,8 @@ extension LinuxGuestMapping {
         guard let userFault, let connection, pages.count <= bufferedFrames, hasScratch else { return false }
         let size = pages.count * Self.pageSize
         let base = unsafe UInt(bitPattern: scratch.base)
+        // The stretch itself, and what the move leaves behind.
+        if triesFirst, !calls.hasRoom(2 * size, true) { return false }
         guard mapScratch(size, MAP_PRIVATE, connection.fileNumber, location.fileOffset) else { return false }
         defer { restoreScratch(size) }
         do throws(LinuxError) {
@@ -76,6 +83,7 @@ extension LinuxGuestMapping {
         if code == 0 { return true }
         let error = LinuxError(
             operation: "mremap", code: code, subject: "\(pages.count) pages of guest memory")
+        triesFirst = true
         if isIntact(address(pages), pages.count, whoeverLeftIt: true) { return false }
         try repair(pages, .scratch, error)
     }
@@ -87,8 +95,12 @@ extension LinuxGuestMapping {
         _ pages: Range<Int>, _ source: Source, flags: Int32, descriptor: Int32, offset: UInt64
     ) throws(MappingFailure) {
         let (start, size) = (address(pages), pages.count * Self.pageSize)
+        if triesFirst, calls.mayLeaveHoles, !calls.hasRoom(size, flags & MAP_PRIVATE != 0) {
+            throw .unchanged(LinuxError(operation: "mmap", code: ENOMEM, subject: "a trial"))
+        }
         let code = map(start, size, flags | MAP_FIXED, descriptor, offset)
         if code == 0 { return }
+        triesFirst = true
         if map(start, size, flags | MAP_FIXED_NOREPLACE, descriptor, offset) == 0 { return }
         let error = LinuxError(operation: "mmap", code: code, subject: "\(pages.count) pages of guest memory")
         if isIntact(start, pages.count, whoeverLeftIt: calls.mayLeaveHoles) { throw .unchanged(error) }
@@ -131,7 +143,6 @@ extension LinuxGuestMapping {
     private func writeHome(_ pages: Range<Int>, _ source: Source) -> Bool {
         let spare = unsafe fetched(bufferedFrames)
         for (index, page) in pages.enumerated() {
-            let offset = Int(homeOffset(page..<page + 1))
             switch source {
             case .home: return false
             case .zeros: unsafe memset(spare, 0, Self.pageSize)
@@ -139,14 +150,21 @@ extension LinuxGuestMapping {
             case .frames(let location):
                 guard unsafe readFrames(location.advanced(by: index), 1, spare) == 1 else { return false }
             }
-            var done = 0
-            while done < Self.pageSize {
-                let count = unsafe pwrite(
-                    memory.file.number, spare + done, Self.pageSize - done, offset + done)
-                if count < 0, errno == EINTR { continue }
-                if count <= 0 { return false }
-                done += count
-            }
+            guard unsafe writeHome(page, spare) else { return false }
+        }
+        return true
+    }
+
+    /// Past every mapping: for a page of home that none shows.
+    private func writeHome(_ page: Int, _ bytes: UnsafeMutableRawPointer) -> Bool {
+        let offset = Int(homeOffset(page..<page + 1))
+        var done = 0
+        while done < Self.pageSize {
+            let count = unsafe pwrite(
+                memory.file.number, bytes + done, Self.pageSize - done, offset + done)
+            if count < 0, errno == EINTR { continue }
+            if count <= 0 { return false }
+            done += count
         }
         return true
     }
@@ -186,19 +204,20 @@ enum MappingMarks {
         guard let smaps = try? OwnedDescriptor.open("/proc/self/smaps", flags: O_RDONLY) else { return false }
         var covered: UInt = 0
         var current: Range<UInt> = 0..<0
-        var line: [UInt8] = []
+        var rest: [UInt8] = []
         var offset: UInt64 = 0
         while let bytes = try? smaps.read(count: 65536, at: offset), !bytes.isEmpty {
             offset += UInt64(bytes.count)
-            for byte in bytes {
-                if byte != UInt8(ascii: "\n") {
-                    line.append(byte)
+            rest += bytes
+            let end = rest.lastIndex(of: UInt8(ascii: "\n")) ?? rest.startIndex
+            for line in rest[..<end].split(separator: UInt8(ascii: "\n")) {
+                // Twenty and more lines about each mapping: only its first and its last are looked at.
+                guard let first = line.first, first < UInt8(ascii: "A") || first >= UInt8(ascii: "V") else {
                     continue
                 }
                 let words = line.split(separator: UInt8(ascii: " ")).map {
                     String(decoding: $0, as: UTF8.self)
                 }
-                line.removeAll(keepingCapacity: true)
                 if words.first == "VmFlags:", words.contains("dc"), words.contains("dd") {
                     covered += UInt(current.clamped(to: range).count)
                 } else if let bounds = words.first?.split(separator: "-").map({ UInt($0, radix: 16) }),
@@ -207,6 +226,7 @@ enum MappingMarks {
                     current = low..<high
                 }
             }
+            rest.removeSubrange(..<end)
         }
         return covered == UInt(range.count)
     }

@@ -22,12 +22,15 @@ package final class LinuxGuestMapping: GuestMapping {
     private var lastYield: UInt64 = 0
     var hasScratch = true
     var calls: MappingCalls
+    /// Whether a mapping is tried elsewhere before it is made.
+    var triesFirst: Bool
 
     /// - Parameter userFault: nil leaves only pauses as windows, and no kept pages in a stretch.
     package init(memory: GuestMemory, userFault: UserFault?, calls: MappingCalls = .kernel) throws(LinuxError)
     {
         self.memory = memory
         self.calls = calls
+        triesFirst = calls.isCommitLimited
         self.userFault = userFault
         pageCount = Int(memory.sizeInBytes >> Page.shift)
         pageMap = try PageMap()
@@ -131,7 +134,13 @@ package final class LinuxGuestMapping: GuestMapping {
 
     package func protect(_ pages: Range<Int>) throws(LinuxError) {
         guard let userFault else { throw LinuxError(operation: "UFFDIO_WRITEPROTECT", code: EPERM) }
-        try userFault.protect(address(pages), pages.count * Self.pageSize, true)
+        do throws(LinuxError) {
+            try userFault.protect(address(pages), pages.count * Self.pageSize, true)
+        } catch {
+            // Before Linux 6.4 a range must not reach over several mappings.
+            guard error.code == ENOENT, pages.count > 1 else { throw error }
+            for page in pages { try userFault.protect(address(page..<page + 1), Self.pageSize, true) }
+        }
     }
 
     package func release(_ pages: Range<Int>, replaced: Bool) {

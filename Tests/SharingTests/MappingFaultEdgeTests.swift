@@ -67,7 +67,7 @@ final class MappingFaults: Sendable {
 }
 
 /// Invariant 9: whatever fails, and whatever is gone after that, a page holds its bytes or the guest is given up.
-@Suite(.serialized) struct MappingFaultTests {
+@Suite(.serialized) struct MappingFaultEdgeTests {
     enum Outcome: Equatable { case done, notPossible, unchanged, wentHome, destroyed }
     enum Replacement: CaseIterable { case frames, zeros, home, keeping }
 
@@ -220,7 +220,7 @@ final class MappingFaults: Sendable {
         for page in 9..<12 { #expect(try stand.guest.bytes(page) == nil) }
     }
 
-    @Test(.enabled(if: canProtect, "needs userfaultfd with kernel faults"))
+    @Test(.needs(.userfaultfd))
     func aFailedMoveKeepsAllBytes() throws {
         var stand = try Stand(.keeping)
         stand.fail(.cleanly, moves: 1)
@@ -243,7 +243,7 @@ final class MappingFaults: Sendable {
     }
 
     @Test(
-        .enabled(if: canProtect, "needs userfaultfd with kernel faults"),
+        .needs(.userfaultfd),
         arguments: MappingFaults.Way.allCases,
         [1, 2])
     func aFailingScratchHurtsNobody(way: MappingFaults.Way, maps: Int) throws {
@@ -260,7 +260,7 @@ final class MappingFaults: Sendable {
     }
 
     /// Without kept pages the scratch plays no part; with it given up, sharing goes on.
-    @Test(.enabled(if: canProtect, "needs userfaultfd with kernel faults"))
+    @Test(.needs(.userfaultfd))
     func aScratchThatCannotBeRestored() throws {
         let stand = try Stand(.keeping)
         // The first mapping succeeds, the one after the move does not.
