@@ -11,6 +11,7 @@ final class ModelRun {
         var options = FakeGuest.Options()
         var sabotage = FakeGuest.Sabotage.none
         var mappingLimit = 1000
+        var policy: @Sendable (inout SharingPolicy) -> Void = { _ in }
     }
     /// A device's work on its way.
     private struct Device {
@@ -42,6 +43,7 @@ final class ModelRun {
         policy.pauseLimit = 8
         policy.auditPages = 7
         policy.mappingLimit = setup.mappingLimit
+        setup.policy(&policy)
         // The last guest is alone in the second domain, or with the one before.
         let domain = world.domains[setup.guests > 2 && index >= 2 ? 1 : 0]
         let member = try Member(
