@@ -11,6 +11,7 @@ final class ModelRun {
         var options = FakeGuest.Options()
         var sabotage = FakeGuest.Sabotage.none
         var mappingLimit = 1000
+        var domains = 2
         var policy: @Sendable (inout SharingPolicy) -> Void = { _ in }
     }
     /// A device's work on its way.
@@ -27,10 +28,9 @@ final class ModelRun {
 
     init(_ setup: Setup) throws {
         self.setup = setup
-        world.domains = [
-            FakeDomain(world, constantHash: setup.options.constantHash),
-            FakeDomain(world, constantHash: setup.options.constantHash),
-        ]
+        for _ in 0..<setup.domains {
+            world.domains.append(FakeDomain(world, constantHash: setup.options.constantHash))
+        }
         devices = [Device](repeating: Device(), count: setup.guests)
         for index in 0..<setup.guests { members.append(try makeMember(index)) }
     }
