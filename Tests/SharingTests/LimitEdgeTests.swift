@@ -225,7 +225,7 @@ import Testing
         print(String(decoding: result?.standardOutputContent ?? [], as: UTF8.self))
     }
 
-    /// A memory cgroup with 1 MiB more than what a guest of 16 MiB and its store take: there is room for what a window needs.
+    /// A memory cgroup with 4 MiB more than what a guest of 16 MiB and its store take: there is room for what a window needs.
     @Test(.needs(.memoryGroup)) func littleMemoryLeft() async throws {
         let result = await #expect(
             processExitsWith: .success, observing: [\.standardOutputContent]
@@ -234,7 +234,7 @@ import Testing
             try group.enter()
             let guest = try LimitEdgeTests.makeGuest(pages: 4096)
             var expected = (0..<4096).map { UInt8($0 % 251 + 1) }
-            try group.limit(to: group.usedBytes + 1 << 20)
+            try group.limit(to: group.usedBytes + 4 << 20)
             for start in stride(from: 0, to: 4096, by: 64) {
                 let run = start..<start + 64
                 try guest.mapping.mapFrames(run, FrameLocation(UInt64(start)))
