@@ -119,38 +119,6 @@ import TestSupport
         }
     }
 
-    /// What a client can do with the descriptor of the store; docs/security.md tells it.
-    @Test func theStoreDescriptorIsForReading() throws {
-        let stand = try BrokerStand()
-        let store = try stand.join("files")
-        let number = store.storeDescriptor.number
-        var byte: UInt8 = 1
-        #expect(pwrite(number, &byte, 1, 0) == -1 && errno == EBADF)
-        #expect(ftruncate(number, 0) == -1)
-        #expect(mingle_punch_hole(number, 0, 4096) == -EBADF)
-        #expect(
-            mmap(nil, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, number, 0) == MAP_FAILED && errno == EACCES)
-        let shared = mmap(nil, 4096, PROT_READ, MAP_SHARED, number, 0)
-        #expect(shared != MAP_FAILED && mprotect(shared, 4096, PROT_READ | PROT_WRITE) == -1)
-        munmap(shared, 4096)
-        let link = "/proc/self/fd/\(number)"
-        // Permission bits keep out everybody but root...
-        let direct = open(link, O_RDWR | O_CLOEXEC)
-        #expect((direct >= 0) == (geteuid() == 0))
-        if direct >= 0 { close(direct) }
-        // ... until the owner changes them: this barrier is against accidents only.
-        #expect(fchmod(number, 0o600) == 0)
-        let writable = open(link, O_RDWR | O_CLOEXEC)
-        #expect(writable >= 0)
-        #expect(pwrite(writable, &byte, 1, 0) == 1, "a hostile process of the same user can write frames")
-        // The size holds against everybody: no guest can be made to fault.
-        for size in [0, 4096, Int(UInt64(1) << 60) + 4096] {
-            #expect(ftruncate(writable, size) == -1 && errno == EPERM)
-        }
-        #expect(fcntl(writable, 1033, 0x10) == -1, "no more seals")
-        close(writable)
-    }
-
     @Test func badDirectoriesAreRefused() throws {
         let stand = try BrokerStand()
         chmod(stand.directory.path, 0o755)

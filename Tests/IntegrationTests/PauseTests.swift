@@ -34,6 +34,23 @@ extension HostKVM {
             #expect(try eventually { try zip(counts(), paused).allSatisfy { $0 > $1 } })
         }
 
+        /// As when the kernel takes a mapping away and refuses another: by emulation or not, the guest reads no other bytes.
+        @Test("RAM that is not mapped any more ends the guest")
+        func lostMemory() throws {
+            let guest = try TestGuest("hello", "do=spin")
+            try guest.start()
+            try guest.line("spinning")
+            guest.machine.pause()
+            let page = try guest.freeStart & ~0xFFF
+            #expect(munmap(guest.machine.memory.mapping.base + Int(page), 4096) == 0)
+            guest.machine.resume()
+            guard case .failed(let reason) = try guest.end() else {
+                Issue.record("it went on")
+                return
+            }
+            #expect(reason.contains("KVM_RUN: Bad address") || reason.contains("is not mapped"), "\(reason)")
+        }
+
         @Test(
             "1000 pauses under churn, nested from two threads: memory stands still, nothing is lost",
             arguments: [2, 4])

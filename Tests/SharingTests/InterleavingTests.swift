@@ -6,15 +6,35 @@ import Testing
 
 @testable import Sharing
 
-/// Placements of up to three actions of writers among the primitives of a few passes of two engines, with two pages each:
-/// every placement of one; of two, the second at every fourteenth primitive from the first on (`MINGLE_PAIR_STRIDE=1`: at
-/// every one); of three, a coarser grid.
+/// Placements of up to three different actions of writers among the primitives of passes of two engines, with two pages each:
+/// all of one and of two; of three every 5000th, from a random one on (`MINGLE_TRIPLE_STRIDE=1`: all). A placement is left
+/// out only if the action has nothing to do with the primitive before which it would happen, so that it comes to the same
+/// one primitive later.
 @Suite struct InterleavingTests {
     /// What somebody else does at a primitive.
     enum Action: CaseIterable {
         case firstWrites, secondWrites, firstWritesOther, deviceCopies, transferBegins, secondPasses,
             secondExits
+
+        /// Whether it makes a difference that this happens before a primitive, or could as well happen after it.
+        /// - Parameter trace: the primitives, each with the guest whose pass it belongs to.
+        func matters(at primitive: Int, of trace: [Primitive]) -> Bool {
+            let here = trace[primitive]
+            // The first of each pass stands for all that comes before it.
+            if primitive == 0 || trace[primitive - 1].pass != here.pass { return true }
+            switch self {
+            // A guest's memory, log and devices are its own: nothing in a pass of the other one looks at them.
+            case .firstWrites, .firstWritesOther, .deviceCopies, .transferBegins: return here.guest == 0
+            case .secondWrites: return here.guest == 1
+            // Passes meet in the store and where its frames are mapped. Nobody passes, or ends, in the middle of a pass.
+            case .secondPasses, .secondExits: return here.guest == 0 && Self.meetings.contains(here.name)
+            }
+        }
+        private static let meetings: Set<String> = [
+            "ask", "answer", "fetch", "stage", "remap", "remap, keeping", "remap to zero", "go home", "punch",
+        ]
     }
+    struct Primitive { var pass: Int, guest: Int, name: String }
     enum Scenario: CaseIterable {
         /// Equal pages become a frame.
         case merging
@@ -29,7 +49,8 @@ import Testing
         let run: ModelRun
         private var plan: [Placement]
         private var pending: [(at: Int, operation: Operation)] = []
-        private(set) var primitives = 0
+        private(set) var trace: [Primitive] = []
+        private var passes = 0
         private var isInside = false
         private var hasExited = false
 
@@ -37,14 +58,15 @@ import Testing
             var setup = ModelRun.Setup()
             setup.guests = 2
             setup.pages = 2
+            setup.domains = 1
             setup.sabotage = sabotage
             run = try ModelRun(setup)
             self.plan = plan
         }
 
-        private func atPrimitive() throws {
-            let now = primitives
-            primitives += 1
+        private func atPrimitive(_ guest: Int, _ name: String) throws {
+            let now = trace.count
+            trace.append(Primitive(pass: passes, guest: guest, name: name))
             if isInside { return }
             isInside = true
             defer { isInside = false }
@@ -79,7 +101,10 @@ import Testing
         private func pass(_ guest: Int) throws {
             var failure: (any Error)?
             guard let member = run.member(guest) else { return }
-            member.guest.hook = { [unowned self] _ in do { try atPrimitive() } catch { failure = error } }
+            passes += 1
+            member.guest.hook = { [unowned self] name in
+                do { try atPrimitive(guest, name) } catch { failure = error }
+            }
             // A process does not end inside its own pass.
             try member.pass(run.world)
             member.guest.hook = { _ in }
@@ -113,51 +138,74 @@ import Testing
         }
     }
 
-    /// - Returns: how many executions there were, and the first failure.
-    static func enumerate(_ scenario: Scenario, _ sabotage: FakeGuest.Sabotage = .none) throws -> (
-        Int, String?
-    ) {
-        let dry = try Execution([], sabotage)
-        if let failure = try dry.execute(scenario) { return (1, "without any action: \(failure)") }
-        let primitives = dry.primitives
-        let pairStride = Int(environmentNumber("MINGLE_PAIR_STRIDE") ?? 14)
-        var executions = 1
-        func attempt(_ plan: [Placement]) throws -> String? {
-            executions += 1
-            guard let failure = try Execution(plan, sabotage).execute(scenario) else { return nil }
-            return "\(scenario), \(plan.map { "\($0.action) at \($0.primitive)" }): \(failure)"
+    /// All placements of up to as many actions as there are strides.
+    struct Enumeration {
+        let scenario: Scenario
+        /// Every so many-th placement is taken of a first, second, third action.
+        let strides: [Int]
+        var sabotage = FakeGuest.Sabotage.none
+        var counters: [Int]
+        private(set) var executions = [0, 0, 0, 0]
+        private(set) var failure: String?
+
+        init(_ scenario: Scenario, strides: [Int], offsets: [Int]) {
+            self.scenario = scenario
+            self.strides = strides
+            counters = offsets
         }
-        for first in 0..<primitives {
-            for action in Action.allCases {
-                let one = Placement(primitive: first, action: action)
-                if let failure = try attempt([one]) { return (executions, failure) }
-                for second in stride(from: first, to: primitives, by: pairStride) {
-                    for other in Action.allCases where other != action {
-                        let two = Placement(primitive: second, action: other)
-                        if let failure = try attempt([one, two]) { return (executions, failure) }
-                    }
-                    guard second % 4 == 0 else { continue }
-                    // The third, further on: a write after a pass of the other guest is the interesting one.
-                    for third in stride(from: second, to: primitives, by: 9) {
-                        let plan = [
-                            one, Placement(primitive: second, action: .secondPasses),
-                            Placement(primitive: third, action: .firstWritesOther),
-                        ]
-                        if let failure = try attempt(plan) { return (executions, failure) }
-                    }
+
+        mutating func extend(_ plan: [Placement]) throws {
+            let execution = try Execution(plan, sabotage)
+            executions[plan.count] += 1
+            if let found = try execution.execute(scenario) {
+                failure = "\(scenario), \(plan.map { "\($0.action) at \($0.primitive)" }): \(found)"
+                return
+            }
+            guard plan.count < strides.count else { return }
+            for primitive in (plan.last?.primitive ?? 0)..<execution.trace.count {
+                for action in Action.allCases
+                where !plan.contains(where: { $0.action == action })
+                    && action.matters(at: primitive, of: execution.trace)
+                {
+                    counters[plan.count] += 1
+                    guard counters[plan.count] % strides[plan.count] == 0 else { continue }
+                    try extend(plan + [Placement(primitive: primitive, action: action)])
+                    if failure != nil { return }
                 }
             }
         }
-        return (executions, nil)
     }
 
-    @Test(arguments: Scenario.allCases) func allPlacements(scenario: Scenario) throws {
+    /// Each in two halves, so that two threads have work.
+    @Test(arguments: Scenario.allCases, [0, 1]) func allPlacements(scenario: Scenario, half: Int) throws {
         let started = Date()
-        let (executions, failure) = try Self.enumerate(scenario)
+        var generator = SeededGenerator(for: "interleavings, \(scenario) \(half)")
+        let strides = [
+            2, Int(environmentNumber("MINGLE_PAIR_STRIDE") ?? 1),
+            Int(environmentNumber("MINGLE_TRIPLE_STRIDE") ?? 5000),
+        ]
+        var offsets = strides.map { Int.random(in: 0..<$0, using: &generator) }
+        offsets[0] = half
+        var enumeration = Enumeration(scenario, strides: strides, offsets: offsets)
+        try enumeration.extend([])
         print(
-            "interleavings, \(scenario): \(executions) executions, in \(Int(Date().timeIntervalSince(started))) s"
-        )
-        #expect(executions > 1800)
-        if let failure { Issue.record("\(failure)") }
+            "interleavings, \(scenario) \(half): \(enumeration.executions) executions with 0 to 3 actions, in",
+            "\(Int(Date().timeIntervalSince(started))) s")
+        #expect(enumeration.executions[1] > 50 && enumeration.executions[2] > 50)
+        if let failure = enumeration.failure { Issue.record("\(failure)") }
+    }
+
+    /// What is left out on purpose is found among the placements.
+    @Test(arguments: [FakeGuest.Sabotage.noProtection, .noWake])
+    func sabotageIsNoticed(sabotage: FakeGuest.Sabotage) throws {
+        var found: String?
+        for scenario in Scenario.allCases where found == nil {
+            var enumeration = Enumeration(scenario, strides: [1], offsets: [0])
+            enumeration.sabotage = sabotage
+            try enumeration.extend([])
+            found = enumeration.failure
+        }
+        print("interleavings, sabotage \(sabotage): \(found ?? "nothing noticed")")
+        #expect(found != nil)
     }
 }

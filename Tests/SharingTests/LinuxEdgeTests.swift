@@ -7,84 +7,6 @@ import Testing
 
 @testable import Sharing
 
-/// A guest's memory with a store in a memory file, on the real kernel; threads stand in for vCPUs.
-final class EdgeGuest: @unchecked Sendable {
-    final class Store: @unchecked Sendable {
-        let file: OwnedDescriptor
-        init() throws {
-            file = try .memoryFile(named: "edge-store")
-            try file.truncate(to: 64 << 20)
-        }
-        func write(_ byte: UInt8, _ page: Int) { write([UInt8](repeating: byte, count: 4096), page) }
-        func write(_ bytes: [UInt8], _ page: Int) {
-            #expect(pwrite(file.number, bytes, 4096, page * 4096) == 4096)
-        }
-        func punch(_ page: Int) { #expect(mingle_punch_hole(file.number, UInt64(page) * 4096, 4096) == 0) }
-        var blocks: Int { edgeBlocks(file.number) }
-    }
-    let memory: GuestMemory
-    let mapping: LinuxGuestMapping
-    let store: Store
-    let staging: StagingArea
-
-    init(pages: Int, store: Store? = nil) throws {
-        staging = try StagingArea()
-        memory = try GuestMemory(
-            sizeInBytes: UInt64(pages) * 4096, lowLimit: GuestAddress(1 << 30),
-            highStart: GuestAddress(4 << 30))
-        mapping = try LinuxGuestMapping(memory: memory, userFault: UserFault.open())
-        self.store = try store ?? Store()
-        let hasher = try #require(PageHasher(secret: [UInt8](repeating: 7, count: PageHasher.secretSize)))
-        mapping.connect(
-            StoreConnection(
-                fileNumber: self.store.file.number, owner: self.store, hasher: hasher,
-                staging: staging))
-    }
-
-    func word(_ page: Int, _ index: Int) -> UnsafeMutablePointer<UInt64> {
-        (memory.mapping.base + page * 4096 + index * 8).assumingMemoryBound(to: UInt64.self)
-    }
-    func byte(_ page: Int) -> UInt8 { mingle_load8(memory.mapping.base + page * 4096) }
-    func fill(_ page: Int, _ byte: UInt8) { memset(memory.mapping.base + page * 4096, Int32(byte), 4096) }
-    var homeBlocks: Int { edgeBlocks(memory.file.number) }
-
-    func window(_ pages: Range<Int>, _ body: () throws -> Bool) throws {
-        try mapping.prepareWindow(pages, containsNewMappings: true)
-        try mapping.protect(pages)
-        mapping.release(pages, replaced: try body())
-    }
-
-    /// VmFlags of each mapping that has part of a range (Linux's Documentation/filesystems/proc.rst).
-    func flags(_ pages: Range<Int>) throws -> [String] {
-        let start = UInt(bitPattern: memory.mapping.base) + UInt(pages.lowerBound * 4096)
-        let end = start + UInt(pages.count * 4096)
-        var isInside = false
-        var found: [String] = []
-        let smaps = try OwnedDescriptor.open("/proc/self/smaps", flags: O_RDONLY).read(count: 16 << 20, at: 0)
-        for line in String(decoding: smaps, as: UTF8.self).split(separator: "\n") {
-            let bounds = line.prefix { $0 != " " }.split(separator: "-").compactMap { UInt($0, radix: 16) }
-            if bounds.count == 2 { isInside = bounds[0] < end && bounds[1] > start }
-            if isInside, line.hasPrefix("VmFlags:") { found.append(String(line)) }
-        }
-        return found
-    }
-
-    func frameNumber(_ page: Int) throws -> UInt64 {
-        let map = try OwnedDescriptor.open("/proc/self/pagemap", flags: O_RDONLY)
-        let address = UInt64(UInt(bitPattern: memory.mapping.base)) + UInt64(page) * 4096
-        let entry = try map.read(count: 8, at: address >> 12 * 8)
-        return entry.reversed().reduce(0) { $0 << 8 | UInt64($1) } & ((1 << 55) - 1)
-    }
-}
-
-private func edgeBlocks(_ descriptor: Int32) -> Int {
-    var status = stat()
-    fstat(descriptor, &status)
-    return status.st_blocks
-}
-
-private let canProtect = UserFault.open()?.ability == .protect
-
 /// What `LinuxGuestMapping` relies on, on this kernel, without KVM.
 @Suite(.serialized) struct LinuxEdgeTests {
     /// Two threads count in words of their own; the pages are merged with a copy of themselves all the time.
@@ -145,7 +67,7 @@ private let canProtect = UserFault.open()?.ability == .protect
         return (lost.load(ordering: .relaxed), writes.load(ordering: .relaxed), merges)
     }
 
-    @Test(.enabled(if: canProtect, "needs userfaultfd with kernel faults"))
+    @Test(.needs(.userfaultfd))
     func noWriteIsLost() throws {
         let seconds = Double(environmentNumber("MINGLE_STRESS_SECONDS") ?? 10)
         let result = try withWatchdog(seconds: seconds + 60, "merging under writers") {
@@ -153,10 +75,11 @@ private let canProtect = UserFault.open()?.ability == .protect
         }
         print("edge stress: \(result)")
         #expect(result.lost == 0)
-        #expect(result.merges > 100)
+        // The lab's processor is emulated.
+        #expect(result.merges > (EdgeNeed.isLab ? 10 : 100))
     }
 
-    @Test(.enabled(if: canProtect, "needs userfaultfd with kernel faults"))
+    @Test(.needs(.userfaultfd))
     func withoutProtectionWritesAreLost() throws {
         var result = (lost: 0, writes: 0, merges: 0)
         for _ in 0..<5 where result.lost == 0 { result = try stress(seconds: 2, protects: false) }
@@ -164,7 +87,7 @@ private let canProtect = UserFault.open()?.ability == .protect
         #expect(result.lost > 0)
     }
 
-    @Test(.enabled(if: canProtect, "needs userfaultfd with kernel faults"))
+    @Test(.needs(.userfaultfd))
     func keptPagesNeverShowTheStore() throws {
         let guest = try EdgeGuest(pages: 8)
         for page in 0..<32 { guest.store.write(0x33, page) }
@@ -179,7 +102,7 @@ private let canProtect = UserFault.open()?.ability == .protect
             }
             group.leave()
         }
-        for round in 0..<3000 {
+        for round in 0..<(EdgeNeed.isLab ? 300 : 3000) {
             try guest.window(0..<8) {
                 try guest.mapping.mapFrames(0..<8, FrameLocation(UInt64(round % 3 * 8)), keeping: [4])
             }
@@ -191,7 +114,7 @@ private let canProtect = UserFault.open()?.ability == .protect
         #expect(guest.mapping.arePrivate(0..<8) == (0..<8).map { $0 == 4 })
     }
 
-    @Test(.enabled(if: canProtect, "needs userfaultfd with kernel faults"))
+    @Test(.needs(.userfaultfd))
     func keptZerosOutliveTheFrameBelow() throws {
         let guest = try EdgeGuest(pages: 4)
         for page in 0..<4 { guest.store.write(0x11, page) }
@@ -202,7 +125,7 @@ private let canProtect = UserFault.open()?.ability == .protect
         #expect(guest.byte(2) == 0)
     }
 
-    @Test(.enabled(if: canProtect, "needs userfaultfd with kernel faults"))
+    @Test(.needs(.userfaultfd))
     func deceptiveLooks() throws {
         let guest = try EdgeGuest(pages: 4)
         guest.store.write(0x11, 0)
@@ -229,7 +152,7 @@ private let canProtect = UserFault.open()?.ability == .protect
         #expect(guest.mapping.arePrivate(0..<2) == [true, true])
     }
 
-    @Test(.enabled(if: canProtect, "needs userfaultfd with kernel faults"))
+    @Test(.needs(.userfaultfd))
     func adviceStaysAcrossReplacements() throws {
         let guest = try EdgeGuest(pages: 32)
         for page in 0..<32 { guest.fill(page, UInt8(page + 1)) }
@@ -286,7 +209,7 @@ private let canProtect = UserFault.open()?.ability == .protect
         #expect(guest.byte(8) == 0)
     }
 
-    @Test(.enabled(if: geteuid() == 0, "frame numbers are shown to root alone"))
+    @Test(.needs(.root))
     func guestsShareOneFrame() throws {
         let store = try EdgeGuest.Store()
         store.write(0x10, 9)
@@ -302,31 +225,5 @@ private let canProtect = UserFault.open()?.ability == .protect
         guests[1].fill(1, 0x20)
         #expect(try guests[1].frameNumber(1) != number)
         #expect(guests[0].byte(1) == 0x10)
-    }
-
-    /// In a process of its own, since nothing else works at the limit of mappings.
-    @Test func failureAtTheLimitOfMappings() async {
-        await #expect(processExitsWith: .success) {
-            let guest = try EdgeGuest(pages: 64)
-            for page in 0..<64 { guest.fill(page, UInt8(page + 1)) }
-            for page in 0..<64 { guest.store.write(UInt8(page + 1), page) }
-            var outcomes = (done: 0, unchanged: 0, other: 0)
-            var protection = PROT_READ
-            while mmap(nil, 4096, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-                != MAP_FAILED
-            {
-                protection = protection == PROT_READ ? PROT_NONE : PROT_READ
-            }
-            for page in stride(from: 1, to: 63, by: 2) {
-                do throws(MappingFailure) {
-                    try guest.mapping.mapFrames(page..<page + 1, FrameLocation(UInt64(page)))
-                    outcomes.done += 1
-                } catch {
-                    if case .unchanged = error { outcomes.unchanged += 1 } else { outcomes.other += 1 }
-                }
-            }
-            let isRight = (0..<64).allSatisfy { guest.byte($0) == UInt8($0 + 1) }
-            exit(isRight && outcomes.unchanged > 0 && outcomes.other == 0 ? 0 : 1)
-        }
     }
 }

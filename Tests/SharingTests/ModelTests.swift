@@ -71,6 +71,13 @@ import Testing
         try Self.search(setup, "model, late reports", runs: Self.runs, length: 100)
     }
 
+    /// The audit finds what no report tells.
+    @Test func reportsGetLost() throws {
+        var setup = ModelRun.Setup()
+        setup.options.reportsGetLost = true
+        try Self.search(setup, "model, lost reports", runs: Self.runs, length: 100)
+    }
+
     @Test func readsAreReported() throws {
         var setup = ModelRun.Setup()
         setup.options.readsAreReported = true

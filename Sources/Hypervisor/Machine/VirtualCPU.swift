@@ -119,6 +119,10 @@ final class VirtualCPU: ProcessorContext {
                 }
             }
             return true
+        // An emulated access finds RAM unmapped: not a device's, and all ones would be wrong bytes.
+        case .mmioRead(let address, let size) where isMemory(address, size),
+            .mmioWrite(let address, let size, _) where isMemory(address, size):
+            end(.failed("RAM at \(address) is not mapped\n\(describeState())"))
         case .mmioRead(let address, let size):
             processor.completeRead(bus.read(address, size: size))
             return true
@@ -142,6 +146,10 @@ final class VirtualCPU: ProcessorContext {
             end(.failed("unexpected KVM exit reason \(reason)\n\(describeState())"))
         }
         return false
+    }
+
+    private func isMemory(_ address: GuestAddress, _ size: Int) -> Bool {
+        GuestRange(start: address, sizeInBytes: UInt64(size)).map(memory.isRAM) ?? false
     }
 
     private static func suberrorName(_ suberror: UInt32) -> String {

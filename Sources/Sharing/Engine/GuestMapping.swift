@@ -35,7 +35,7 @@ public protocol GuestMapping: AnyObject {
     func equalsFetched(_ page: Int, index: Int) -> Bool
     func isZero(_ page: Int) -> Bool
     /// Replaces the mapping of a range by a private one of frames.
-    /// - Throws: as all that replace mappings: `unchanged` when the mapping is as it was before.
+    /// - Throws: as all that replace mappings: `unchanged` when the mapping is as it was before; else see `MappingFailure`.
     func mapFrames(_ pages: Range<Int>, _ location: FrameLocation) throws(MappingFailure)
     /// As `mapFrames`, for a range of which some pages do not hold the frames' content: those get private copies of what
     /// they hold, zeros too, over the mapping, so that one mapping covers all. Readers see no moment in between.
@@ -84,6 +84,8 @@ public enum PageBacking: Equatable, Sendable {
 public enum MappingFailure: Error, Equatable, Sendable {
     /// The range is as it was.
     case unchanged(LinuxError)
+    /// The range lost its mapping; home has taken its place, with the same bytes.
+    case wentHome(Range<Int>, LinuxError)
     /// The range lost its content and could not be filled again: the guest must not go on.
     case destroyed(LinuxError)
 }

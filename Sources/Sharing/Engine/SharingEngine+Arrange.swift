@@ -100,16 +100,23 @@ extension SharingEngine {
             }
         }
         var moved = false
+        var fell: MappingFailure?
         writers.pauseWriters()
         let opened = monotonicNanoseconds()
         if pages.allSatisfy({ inFlight.count($0) == 0 }) {
             do throws(MappingFailure) { moved = try mapping.rearrange(pages, target, keeping: &kept) } catch {
                 note(error)
+                fell = error
             }
         }
         let length = monotonicNanoseconds() - opened
         writers.resumeWriters()
         count { $0.windows.record(length) }
+        // What had a reference maps nothing any more.
+        if case .wentHome(let lost, _)? = fell {
+            lost.forEach(forget)
+            lost.forEach(watch)
+        }
         if moved { recordMove(pages, target, territory) }
         return moved
     }

@@ -58,6 +58,18 @@ extension SharingEngine {
         }
     }
 
+    /// A mapping failed, and home took its place. In a window, so nothing is allocated: a reference that a page has is given
+    /// back afterwards, with those of the other pages that could not be mapped.
+    func noteFallenHome(_ pages: Range<Int>) {
+        records.setBacking(pages, .home)
+        for page in pages {
+            records.setKind(page, .home)
+            records.setUnregistered(page, true)
+            records.setOrphan(page, false)
+        }
+        statistics.pagesRehomed += pages.count
+    }
+
     /// Takes up to `limit` pages home, of all that are not; for turning sharing off, with a policy that says so. When
     /// none is left, the store forgets this guest.
     /// - Returns: whether any are left.

@@ -312,6 +312,10 @@ extension SharingEngine {
     }
 
     func note(_ failure: MappingFailure) {
-        if case .destroyed = failure { fatal = failure }
+        switch failure {
+        case .unchanged: break
+        case .wentHome(let pages, _): noteFallenHome(pages)
+        case .destroyed: fatal = failure
+        }
     }
 }

@@ -80,13 +80,17 @@ public final class SharingEngine {
     var nextArrangement = 0
     private var lookCursor = 0
     private let clock: () -> UInt64
+    private let monotonicClock: () -> UInt64
 
-    /// - Parameter clock: CPU time of the calling thread in nanoseconds.
+    /// - Parameters:
+    ///   - clock: CPU time of the calling thread in nanoseconds.
+    ///   - monotonicClock: what quiet and busy times are measured by, nanoseconds.
     /// - Throws: when there is no memory for the records.
     public init(
         mapping: any GuestMapping, log: any DirtyPageLog, vmmWrites: DirtyBitmap, inFlight: InFlightCounts,
         writers: any WriterControl, policy: SharingPolicy = SharingPolicy(),
-        clock: @escaping () -> UInt64 = threadCPUNanoseconds
+        clock: @escaping () -> UInt64 = threadCPUNanoseconds,
+        monotonicClock: @escaping () -> UInt64 = monotonicNanoseconds
     ) throws(LinuxError) {
         self.mapping = mapping
         self.log = log
@@ -95,6 +99,7 @@ public final class SharingEngine {
         self.writers = writers
         self.policy = policy
         self.clock = clock
+        self.monotonicClock = monotonicClock
         records = try PageRecords(count: mapping.pageCount)
         mappingsAtStart = mapping.countMappings()
         let words = (mapping.pageCount + 63) / 64
@@ -160,7 +165,7 @@ public final class SharingEngine {
         let started = clock()
         var result = PassResult()
         takeOldNews()
-        let now = monotonicNanoseconds()
+        let now = monotonicClock()
         if now - lastHarvest >= policy.quietTime {
             lastHarvest = now
             try harvest(now)

@@ -58,6 +58,16 @@ extension FakeGuest {
         case .unchanged:
             mapFault = .none
             throw .unchanged(error)
+        case .wentHome:
+            mapFault = .none
+            for page in pages {
+                home[page] = HostPage(visible(page))
+                copies[page] = nil
+                (backing[page], isTouched[page]) = (.home, false)
+                (isRegistered[page], isProtected[page]) = (false, false)
+            }
+            check("after home took the place of a mapping")
+            throw .wentHome(pages, error)
         case .destroyed:
             mapFault = .none
             isDestroyed = true
@@ -119,6 +129,8 @@ extension FakeGuest {
     func mapHome(_ pages: Range<Int>) throws(MappingFailure) {
         step("go home", allowedInWindow: true)
         if pauses == 0 { world.violated("\(name): pages go home while writers run") }
+        // There is no other place that it could go to.
+        if mapFault == .wentHome { mapFault = .unchanged }
         try fail(pages)
         for page in pages {
             if backing[page] == .home { world.violated("\(name): page \(page) is home already") }

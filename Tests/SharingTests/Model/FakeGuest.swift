@@ -1,4 +1,5 @@
 import GuestMemory
+import TestSupport
 
 @testable import Sharing
 
@@ -18,12 +19,15 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
         var reportsLag = false
         /// This host cannot keep pages inside a stretch.
         var cannotKeep = false
-        var constantHash = false
+        /// All contents have one hash.
+        var constantHash = environmentNumber("MINGLE_CONSTANT_HASH") == 1
+        /// Every second write that makes a copy of a merged page is never reported.
+        var reportsGetLost = false
         /// A punch does nothing.
         var punchesFail = false
     }
     /// What the next replacement of a mapping does instead of succeeding.
-    enum MapFault { case none, unchanged, destroyed }
+    enum MapFault { case none, unchanged, wentHome, destroyed }
     /// Steps that are left out, to see whether anybody notices.
     enum Sabotage: String, CaseIterable {
         case none, noProtection, noCompare, clearAfterLook, keptFromOldRecords, keepInTwoSteps, noWake,
@@ -60,6 +64,9 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
     var staging = [Content](repeating: .zero, count: 64)
     var fetched: [Content]
     var isDestroyed = false
+    /// Writes to merged pages so far; and the next one is not reported.
+    private var copying = 0
+    var losesNextReport = false
     /// Last contents that a look or a mapping found, for sabotage.
     private var oldContents: [Content]
     private var looked: [Int] = []
@@ -156,10 +163,19 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
 
     func guestWrites(_ page: Int, half: Int, _ value: UInt64) {
         whenWritable(page) { [self] in
+            let isLost = losesReport(page)
             writable(page).content.write(half, value)
             oracle[page].write(half, value)
+            if isLost { return }
             if options.reportsLag { lagging[page] = true } else { log[page] = true }
         }
+    }
+
+    private func losesReport(_ page: Int) -> Bool {
+        guard copies[page] == nil, backing[page] != .home else { return false }
+        copying += 1
+        defer { losesNextReport = false }
+        return losesNextReport || options.reportsGetLost && copying % 2 == 0
     }
 
     func guestReads(_ page: Int) {

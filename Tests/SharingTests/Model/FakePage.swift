@@ -23,15 +23,10 @@ struct Content: Hashable, CustomStringConvertible {
     }
 
     var bytes: [UInt8] {
-        func word(_ value: UInt64) -> [UInt8] {
-            (0..<8).map { UInt8(truncatingIfNeeded: value >> UInt64($0 * 8)) }
-        }
-        let (one, two) = (word(first), word(second))
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(4096)
-        for _ in 0..<256 { bytes += one }
-        for _ in 0..<256 { bytes += two }
-        return bytes
+        let words =
+            [UInt64](repeating: first.littleEndian, count: 256)
+            + [UInt64](repeating: second.littleEndian, count: 256)
+        return words.withUnsafeBytes { [UInt8]($0) }
     }
 
     mutating func write(_ half: Int, _ value: UInt64) {

@@ -25,7 +25,8 @@ indirect enum Operation: Equatable, Sendable {
     case start(Int)
     case loseStore(Int, after: Bool)
     case brokerDies(Int)
-    case failMap(Int)
+    /// The next mapping fails; if it is lost by that, home takes its place.
+    case failMap(Int, isLost: Bool)
     case failWrites(Int)
     case sweep(Int)
 
@@ -81,7 +82,7 @@ struct OperationMaker {
         case 5, 6: return .start(guest)
         case 7: return .loseStore(guest, after: generator.oneIn(2))
         case 8: return generator.oneIn(4) ? .brokerDies(number(2)) : .sweep(number(2))
-        case 9, 10: return .failMap(guest)
+        case 9, 10: return .failMap(guest, isLost: generator.oneIn(2))
         case 11: return .failWrites(number(2))
         case 13: return .setHold(guest, true)
         case 14, 15: return .setHold(guest, false)

@@ -13,6 +13,8 @@ final class ModelRun {
         var mappingLimit = 1000
         /// One in so many shared pages may be given up for fewer mappings.
         var arrangementAllowance = 1000
+        var domains = 2
+        var policy: @Sendable (inout SharingPolicy) -> Void = { _ in }
     }
     /// A device's work on its way.
     private struct Device {
@@ -28,10 +30,9 @@ final class ModelRun {
 
     init(_ setup: Setup) throws {
         self.setup = setup
-        world.domains = [
-            FakeDomain(world, constantHash: setup.options.constantHash),
-            FakeDomain(world, constantHash: setup.options.constantHash),
-        ]
+        for _ in 0..<setup.domains {
+            world.domains.append(FakeDomain(world, constantHash: setup.options.constantHash))
+        }
         devices = [Device](repeating: Device(), count: setup.guests)
         for index in 0..<setup.guests { members.append(try makeMember(index)) }
     }
@@ -47,6 +48,7 @@ final class ModelRun {
         policy.arrangementGain = 1
         policy.arrangementInterval = 3
         policy.arrangementAllowance = setup.arrangementAllowance
+        setup.policy(&policy)
         // The last guest is alone in the second domain, or with the one before.
         let domain = world.domains[setup.guests > 2 && index >= 2 ? 1 : 0]
         let member = try Member(
@@ -92,7 +94,8 @@ final class ModelRun {
         case .loseStore(let guest, let after):
             members[guest]?.stores.last?.nextFate = after ? .lostAfter : .lostBefore
         case .brokerDies(let domain): world.domains[domain].die()
-        case .failMap(let guest): members[guest]?.guest.mapFault = .unchanged
+        case .failMap(let guest, let isLost):
+            members[guest]?.guest.mapFault = isLost ? .wentHome : .unchanged
         case .failWrites(let domain): world.domains[domain].backing.failingWrites = 1
         case .sweep(let domain): world.domains[domain].core.sweep(limit: 2)
         }

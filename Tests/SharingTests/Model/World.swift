@@ -39,6 +39,8 @@ final class FakeStore: FrameStore {
     let batchLimit = 64
     let stagingSlots = 4
     var nextFate = Fate.answered
+    /// Comes with the next answer, as if sent before the store heard that the page is forgotten.
+    var strayNews: [StoreReply.Promotion] = []
     private let domain: FakeDomain
     private unowned let guest: FakeGuest
     private let generation: Int
@@ -60,7 +62,7 @@ final class FakeStore: FrameStore {
         let reply = domain.core.exchange(name, batch) { [guest] in
             Int($0) < guest.staging.count ? guest.staging[Int($0)].bytes : nil
         }
-        guard let reply else {
+        guard var reply else {
             guest.world.violated("\(guest.name): the store found the batch illegal")
             throw lose()
         }
@@ -69,6 +71,8 @@ final class FakeStore: FrameStore {
             for earlier in member?.stores ?? [] where earlier !== self { earlier.end() }
         }
         if fate == .lostAfter { throw lose() }
+        reply.promotions += strayNews
+        strayNews = []
         // Others may act before the answer is here.
         guest.hook("answer")
         return reply
@@ -114,7 +118,7 @@ final class Member {
             clock: {
                 ticks += 1
                 return ticks
-            })
+            }, monotonicClock: { [unowned world] in world.time })
         world.members.append(self)
     }
 
@@ -156,6 +160,8 @@ final class World {
     var members: [Member] = []
     var domains: [FakeDomain] = []
     var nextName: UInt32 = 1
+    /// What the engines take for the time, nanoseconds; it stands still unless a test moves it.
+    var time: UInt64 = 1_000_000
     private(set) var violations: [String] = []
 
     func violated(_ what: String) { if violations.count < 8 { violations.append(what) } }

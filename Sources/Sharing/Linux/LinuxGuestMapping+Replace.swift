@@ -1,0 +1,279 @@
+// Replaces parts of the guest's mapping, and sets right what the kernel leaves behind when it fails at that.
+//
+// mmap over a mapping takes that away first. When it then fails, Linux puts it back from 6.12 on (mmap_region,
+// vms_abort_munmap_vmas); an older kernel leaves nothing there, and so does mremap on every kernel. So after a failure,
+// while writers still wait:
+//  1. The same mapping is tried again, where nothing is (MAP_FIXED_NOREPLACE).
+//  2. Something is there: what was there before. Unless another thread's mmap was given the address meanwhile: where
+//     that can be, every part must bear the marks that only guest memory has.
+//  3. Nothing is there: the bytes, which are known, are written home, and home takes the place.
+//  4. That fails too: the guest is lost. A mapping that nobody can access keeps the place from others until it is stopped.
+// Where a failure may leave nothing behind, each mapping is tried elsewhere first as soon as one has failed, or from the start
+// if the kernel limits what may be committed (vm.overcommit_memory=2): a failure there takes nothing away.
+// A reader that comes between the failure and the repair finds nothing mapped, and ends the guest: see docs/sharing.md.
+
+internal import CLinux
+internal import GuestMemory
+internal import Glibc
+
+// SAFETY (whole file): as in LinuxGuestMapping.swift, every page number is checked before it becomes an address; offsets
+// into the scratch are of pages of a range that was checked to be no longer than it.
+extension LinuxGuestMapping {
+    /// Where the bytes of a range are found that lost its mapping.
+    private enum Source {
+        case frames(FrameLocation)
+        case zeros
+        case scratch
+        /// For each page: the next of the buffer, or else where all the others are.
+        case rearranged([Bool], PageBacking)
+        /// At home: there is no other place to go.
+        case home
+    }
+
+    package func mapFrames(_ pages: Range<Int>, _ location: FrameLocation) throws(MappingFailure) {
+        guard let connection else { throw .unchanged(LinuxError(operation: "mmap", code: EBADF)) }
+        try replace(
+            pages, .frames(location), flags: MAP_PRIVATE | MAP_NORESERVE, descriptor: connection.fileNumber,
+            offset: location.fileOffset)
+    }
+
+    package func mapZero(_ pages: Range<Int>) throws(MappingFailure) {
+        try replace(
+            pages, .zeros, flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, descriptor: -1, offset: 0)
+    }
+
+    package func mapHome(_ pages: Range<Int>) throws(MappingFailure) {
+        precondition(pages.count <= bufferedFrames, "as many pages as the buffer has")
+        for (index, page) in pages.enumerated() {
+            unsafe mingle_copy(fetched(index), pointer(page), Self.pageSize)
+        }
+        // Home's pages are hidden still: they are complete before anybody sees them, and if there is no memory for them, or
+        // the mapping fails, what can be seen is as it was. Zeros need none, unless an earlier punch left some behind.
+        let isEmpty = punch(pages)
+        for (index, page) in pages.enumerated()
+        where unsafe !isEmpty || mingle_page_is_uniform(fetched(index), 0) == 0 {
+            guard unsafe writeHome(page, fetched(index)) else {
+                throw .unchanged(.current("pwrite", "a page that goes home"))
+            }
+        }
+        try replace(
+            pages, .home, flags: MAP_SHARED | MAP_NORESERVE, descriptor: memory.file.number,
+            offset: homeOffset(pages))
+    }
+
+    package func mapFrames(
+        _ pages: Range<Int>, _ location: FrameLocation, keeping kept: [Int]
+    ) throws(MappingFailure) -> Bool {
+        guard let userFault, let connection, pages.count <= bufferedFrames, hasScratch else { return false }
+        let size = pages.count * Self.pageSize
+        let base = unsafe UInt(bitPattern: scratch.base)
+        // The stretch itself, and what the move leaves behind.
+        if triesFirst, !calls.hasRoom(2 * size, true) { return false }
+        guard mapScratch(size, MAP_PRIVATE, connection.fileNumber, location.fileOffset) else { return false }
+        defer { restoreScratch(size) }
+        do throws(LinuxError) {
+            try userFault.register(base, size, .missing)
+            // Copies of zeros too: the kernel's zero page over a file is taken away when the file is punched there.
+            for page in kept {
+                let target = base + UInt((page - pages.lowerBound) * Self.pageSize)
+                try userFault.fill(target, from: address(page..<page + 1))
+            }
+        } catch { return false }
+        userFault.unregister(base, size)
+        // The whole stretch takes its place at once: no reader sees a page of the store where a kept one belongs.
+        let code = calls.move(base, size, address(pages))
+        if code == 0 { return true }
+        let error = LinuxError(
+            operation: "mremap", code: code, subject: "\(pages.count) pages of guest memory")
+        triesFirst = true
+        if isIntact(address(pages), pages.count, whoeverLeftIt: true) { return false }
+        try repair(pages, .scratch, error)
+    }
+
+    package func rearrange(
+        _ pages: Range<Int>, _ target: PageBacking, keeping: inout [Bool]
+    ) throws(MappingFailure) -> Bool {
+        precondition(keeping.count == pages.count && target != .home, "pages and what to keep of them")
+        guard pageMap.addPrivate(address(pages), to: &keeping),
+            keeping.count(where: { $0 }) <= bufferedFrames
+        else { return false }
+        var next = 0
+        for (offset, page) in pages.enumerated() where keeping[offset] {
+            unsafe mingle_copy(fetched(next), pointer(page), Self.pageSize)
+            next += 1
+        }
+        if case .frame(let location) = target {
+            guard let connection else { throw .unchanged(LinuxError(operation: "mmap", code: EBADF)) }
+            try replace(
+                pages, .rearranged(keeping, target), flags: MAP_PRIVATE | MAP_NORESERVE,
+                descriptor: connection.fileNumber, offset: location.fileOffset)
+        } else {
+            try replace(
+                pages, .rearranged(keeping, target), flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                descriptor: -1, offset: 0)
+        }
+        // Registered before it has private pages, it is joined with its left neighbour.
+        if userFault?.ability == .protect {
+            try? userFault?.register(address(pages), pages.count * Self.pageSize, .writeProtect)
+        }
+        next = 0
+        for (offset, page) in pages.enumerated() where keeping[offset] {
+            // Zeros need no page over zeros.
+            if unsafe target != .zero || mingle_page_is_uniform(fetched(next), 0) == 0 {
+                unsafe mingle_copy(pointer(page), fetched(next), Self.pageSize)
+            }
+            next += 1
+        }
+        return true
+    }
+
+    private func homeOffset(_ pages: Range<Int>) -> UInt64 { UInt64(pages.lowerBound) * Page.size }
+
+    /// One mmap over a range.
+    private func replace(
+        _ pages: Range<Int>, _ source: Source, flags: Int32, descriptor: Int32, offset: UInt64
+    ) throws(MappingFailure) {
+        let (start, size) = (address(pages), pages.count * Self.pageSize)
+        if triesFirst, calls.mayLeaveHoles, !calls.hasRoom(size, flags & MAP_PRIVATE != 0) {
+            throw .unchanged(LinuxError(operation: "mmap", code: ENOMEM, subject: "a trial"))
+        }
+        let code = map(start, size, flags | MAP_FIXED, descriptor, offset)
+        if code == 0 { return }
+        triesFirst = true
+        if map(start, size, flags | MAP_FIXED_NOREPLACE, descriptor, offset) == 0 { return }
+        let error = LinuxError(operation: "mmap", code: code, subject: "\(pages.count) pages of guest memory")
+        if isIntact(start, pages.count, whoeverLeftIt: calls.mayLeaveHoles) { throw .unchanged(error) }
+        try repair(pages, source, error)
+    }
+
+    private func map(_ start: UInt, _ size: Int, _ flags: Int32, _ descriptor: Int32, _ offset: UInt64)
+        -> Int32
+    {
+        let code = calls.map(start, size, true, flags, descriptor, offset)
+        if code != 0 { return code }
+        let target = unsafe UnsafeMutableRawPointer(bitPattern: start)
+        // Advice holds for a mapping, so a new one needs it again.
+        _ = unsafe madvise(target, size, Int32(MADV_DONTFORK))
+        _ = unsafe madvise(target, size, Int32(MADV_DONTDUMP))
+        // One write must not make 2 MiB of zeros real, now or by khugepaged.
+        if flags & MAP_ANONYMOUS != 0 { _ = unsafe madvise(target, size, Int32(MADV_NOHUGEPAGE)) }
+        return 0
+    }
+
+    // MARK: repair
+
+    /// A range has lost its mapping, or part of it: home takes its place, with the same bytes.
+    private func repair(_ pages: Range<Int>, _ source: Source, _ error: LinuxError) throws(MappingFailure)
+        -> Never
+    {
+        let (start, size) = (address(pages), pages.count * Self.pageSize)
+        let flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE
+        // Nobody sees home's pages before the mapping is made.
+        if writeHome(pages, source), map(start, size, flags, memory.file.number, homeOffset(pages)) == 0 {
+            throw .wentHome(pages, error)
+        }
+        let block = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE
+        if calls.map(start, size, false, block, -1, 0) != 0 {
+            for page in pages { _ = calls.map(address(page..<page + 1), Self.pageSize, false, block, -1, 0) }
+        }
+        throw .destroyed(error)
+    }
+
+    private func writeHome(_ pages: Range<Int>, _ source: Source) -> Bool {
+        let spare = unsafe fetched(bufferedFrames)
+        var kept = 0
+        for (index, page) in pages.enumerated() {
+            switch source {
+            case .rearranged(let keeping, _) where keeping[index]:
+                unsafe mingle_copy(spare, fetched(kept), Self.pageSize)
+                kept += 1
+            case .rearranged(_, .frame(let location)):
+                guard unsafe readFrames(location.advanced(by: index), 1, spare) == 1 else { return false }
+            case .rearranged: unsafe memset(spare, 0, Self.pageSize)
+            case .home: return false
+            case .zeros: unsafe memset(spare, 0, Self.pageSize)
+            case .scratch: unsafe mingle_copy(spare, scratch.base + index * Self.pageSize, Self.pageSize)
+            case .frames(let location):
+                guard unsafe readFrames(location.advanced(by: index), 1, spare) == 1 else { return false }
+            }
+            guard unsafe writeHome(page, spare) else { return false }
+        }
+        return true
+    }
+
+    /// Past every mapping: for a page of home that none shows.
+    private func writeHome(_ page: Int, _ bytes: UnsafeMutableRawPointer) -> Bool {
+        let offset = Int(homeOffset(page..<page + 1))
+        var done = 0
+        while done < Self.pageSize {
+            let count = unsafe pwrite(
+                memory.file.number, bytes + done, Self.pageSize - done, offset + done)
+            if count < 0, errno == EINTR { continue }
+            if count <= 0 { return false }
+            done += count
+        }
+        return true
+    }
+
+    // MARK: scratch
+
+    /// Maps something over the scratch's start. The scratch never has a hole, not for a moment (a move leaves a mapping
+    /// behind): another thread's mmap might get that address, and lose it to the next stretch. If that may have happened
+    /// all the same, the scratch is not used any more.
+    private func mapScratch(_ size: Int, _ flags: Int32, _ descriptor: Int32, _ offset: UInt64) -> Bool {
+        let base = unsafe UInt(bitPattern: scratch.base)
+        for how in [MAP_FIXED, MAP_FIXED_NOREPLACE]
+        where map(base, size, flags | MAP_NORESERVE | how, descriptor, offset) == 0 { return true }
+        hasScratch = isIntact(base, size / Self.pageSize, whoeverLeftIt: calls.mayLeaveHoles)
+        return false
+    }
+
+    private func restoreScratch(_ size: Int) { _ = mapScratch(size, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) }
+
+    // MARK: what is there
+
+    /// Whether a range is mapped as before a call that failed.
+    /// - Parameter whoeverLeftIt: what is there may be of another thread, which then lacks the marks of guest memory.
+    private func isIntact(_ start: UInt, _ count: Int, whoeverLeftIt: Bool) -> Bool {
+        var residency = [UInt8](repeating: 0, count: count)
+        let pointer = unsafe UnsafeMutableRawPointer(bitPattern: start)
+        guard unsafe mincore(pointer, count * Self.pageSize, &residency) == 0 else { return false }
+        return !whoeverLeftIt || MappingMarks.cover(start..<start + UInt(count * Self.pageSize))
+    }
+}
+
+/// The advice that is given on each mapping of guest memory, and in this process on nothing else, as /proc/self/smaps
+/// shows it (Linux's Documentation/filesystems/proc.rst, "VmFlags": dc, not copied on fork; dd, not dumped).
+enum MappingMarks {
+    /// Whether all of a range is mapped and marked. Walks the whole process: for failures only.
+    static func cover(_ range: Range<UInt>) -> Bool {
+        guard let smaps = try? OwnedDescriptor.open("/proc/self/smaps", flags: O_RDONLY) else { return false }
+        var covered: UInt = 0
+        var current: Range<UInt> = 0..<0
+        var rest: [UInt8] = []
+        var offset: UInt64 = 0
+        while let bytes = try? smaps.read(count: 65536, at: offset), !bytes.isEmpty {
+            offset += UInt64(bytes.count)
+            rest += bytes
+            let end = rest.lastIndex(of: UInt8(ascii: "\n")) ?? rest.startIndex
+            for line in rest[..<end].split(separator: UInt8(ascii: "\n")) {
+                // Twenty and more lines about each mapping: only its first and its last are looked at.
+                guard let first = line.first, first < UInt8(ascii: "A") || first >= UInt8(ascii: "V") else {
+                    continue
+                }
+                let words = line.split(separator: UInt8(ascii: " ")).map {
+                    String(decoding: $0, as: UTF8.self)
+                }
+                if words.first == "VmFlags:", words.contains("dc"), words.contains("dd") {
+                    covered += UInt(current.clamped(to: range).count)
+                } else if let bounds = words.first?.split(separator: "-").map({ UInt($0, radix: 16) }),
+                    bounds.count == 2, let low = bounds[0], let high = bounds[1], low < high
+                {
+                    current = low..<high
+                }
+            }
+            rest.removeSubrange(..<end)
+        }
+        return covered == UInt(range.count)
+    }
+}

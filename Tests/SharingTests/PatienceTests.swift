@@ -1,0 +1,147 @@
+import GuestMemory
+import Testing
+
+@testable import Sharing
+
+/// What takes time or several rounds: quiet and busy guests, the audit, frames without company, stray news.
+@Suite struct PatienceTests {
+    private func makeRun(
+        pages: Int = 24, _ policy: @escaping @Sendable (inout SharingPolicy) -> Void = { _ in }
+    ) throws -> ModelRun {
+        var setup = ModelRun.Setup()
+        setup.guests = 2
+        setup.pages = pages
+        setup.options.constantHash = false
+        setup.policy = policy
+        return try ModelRun(setup)
+    }
+
+    private func fill(_ run: ModelRun, _ guest: Int, _ pages: Range<Int>, base: UInt64 = 100) throws {
+        for page in pages {
+            try run.perform(
+                .fill(guest, page: page, count: 1, first: base + UInt64(page), second: base * 1000))
+        }
+    }
+
+    private func pass(_ run: ModelRun, _ guest: Int, after nanoseconds: UInt64 = 0) throws {
+        run.world.time += nanoseconds
+        try run.perform(.pass(guest, budget: .max / 2, meanwhile: []))
+    }
+
+    @Test func pagesMustHaveBeenQuietForLongEnough() throws {
+        let run = try makeRun { $0.quietTime = 1000 }
+        let engine = try #require(run.member(0)).engine
+        try fill(run, 0, 0..<4)
+        try pass(run, 0)
+        // Cleared and watched; nothing is looked at before the time is over.
+        for _ in 0..<9 {
+            try pass(run, 0, after: 100)
+            #expect(engine.statistics.pagesHashed == 0)
+        }
+        try run.perform(.write(0, page: 2, half: 1, value: 5))
+        try pass(run, 0, after: 99)
+        #expect(engine.statistics.pagesHashed == 0)
+        try pass(run, 0, after: 1)
+        #expect(engine.statistics.pagesHashed == 3, "but for the page that was written")
+        #expect(run.world.violations.isEmpty)
+    }
+
+    @Test func aBusyGuestIsLeftAloneAndThenShared() throws {
+        let run = try makeRun(pages: 1600) { $0.busyPatience = 350 }
+        let quiet = 1560..<1600
+        for guest in 0...1 { try fill(run, guest, quiet) }
+        for _ in 0..<3 { try pass(run, 1) }
+        let member = try #require(run.member(0))
+        // Each time as many pages more are written: nothing is cleared, nothing is looked at.
+        for round in 0..<4 {
+            try fill(run, 0, round * 260..<round * 260 + 260)
+            try pass(run, 0, after: 100)
+            #expect(member.engine.busySince != nil)
+            #expect(member.engine.statistics.pagesHashed == 0, "round \(round)")
+            #expect(quiet.allSatisfy { member.guest.log[$0] }, "round \(round): the log was cleared")
+        }
+        // It is as busy still, and patience is over: what stays clean is shared.
+        for round in 4..<6 {
+            try fill(run, 0, round * 260..<round * 260 + 260)
+            try pass(run, 0, after: 100)
+            #expect(member.engine.busySince == nil)
+        }
+        #expect(member.mappedFrames == Array(quiet))
+        #expect(run.world.violations.isEmpty)
+    }
+
+    @Test func aGuestThatRestsIsSharedBeforePatienceIsOver() throws {
+        let run = try makeRun(pages: 640) { $0.busyPatience = 1_000_000 }
+        for guest in 0...1 { try fill(run, guest, 0..<400) }
+        for guest in 0...1 { try pass(run, guest, after: 10) }
+        #expect(try #require(run.member(0)).engine.busySince != nil)
+        for _ in 0..<4 { for guest in 0...1 { try pass(run, guest, after: 10) } }
+        #expect(try #require(run.member(0)).mappedFrames.count == 400)
+    }
+
+    /// KVM never reports a write to a merged page: only the audit sees that the page is private, and gives back its reference.
+    @Test func theAuditFindsWhatWasNeverReported() throws {
+        let run = try makeRun()
+        for guest in 0...1 { try fill(run, guest, 0..<20) }
+        for _ in 0..<4 { for guest in 0...1 { try pass(run, guest) } }
+        let member = try #require(run.member(0))
+        #expect(member.mappedFrames.count == 20)
+        member.guest.losesNextReport = true
+        try run.perform(.write(0, page: 17, half: 0, value: 4711))
+        #expect(!member.guest.losesNextReport && !member.guest.log[17])
+        // Seven pages a pass.
+        for _ in 0..<5 { try pass(run, 0) }
+        #expect(member.engine.records.kind(17) != .mapped)
+        #expect(member.stores.last?.leases == 19 && member.mappedFrames.count == 19)
+        #expect(member.engine.statistics.pagesUnsharedTotal == 1)
+        #expect(run.world.violations.isEmpty)
+    }
+
+    @Test func framesWithoutCompanyGoHome() throws {
+        let run = try makeRun()
+        for guest in 0...1 { try fill(run, guest, 0..<6) }
+        for _ in 0..<4 { for guest in 0...1 { try pass(run, guest) } }
+        let member = try #require(run.member(0))
+        // With company they stay, however long.
+        for _ in 0..<20 { try pass(run, 0) }
+        #expect(member.mappedFrames.count == 6)
+        try run.perform(.exit(1))
+        // One look is not enough: a guest that has just gone may be followed by another of its kind.
+        try pass(run, 0)
+        #expect(member.mappedFrames.count == 6)
+        for _ in 0..<10 { try pass(run, 0) }
+        #expect(member.mappedFrames.isEmpty)
+        #expect((0..<6).allSatisfy { member.guest.backing[$0] == .home })
+        #expect(member.engine.statistics.pagesRehomed == 6 && member.stores.last?.leases == 0)
+        member.engine.keepInTouch()
+        run.world.domains[0].settle()
+        #expect(run.world.domains[0].core.statistics.frames == 0)
+        // At home they are to be found again.
+        try run.perform(.start(1))
+        try fill(run, 1, 0..<6)
+        for _ in 0..<4 { for guest in 0...1 { try pass(run, guest) } }
+        #expect(member.mappedFrames.count == 6)
+        #expect(run.world.violations.isEmpty)
+    }
+
+    /// News of a page that the store does not know of: there is no reference for it.
+    @Test func strayNewsIsNotTaken() throws {
+        let run = try makeRun()
+        for guest in 0...1 { try fill(run, guest, 0..<1) }
+        for _ in 0..<4 { for guest in 0...1 { try pass(run, guest) } }
+        let member = try #require(run.member(0))
+        guard case .frame(_, let location) = member.guest.backing[0] else {
+            Issue.record("page 0 is not shared")
+            return
+        }
+        // The same content, written a moment ago.
+        try run.perform(.fill(0, page: 9, count: 1, first: 100, second: 100_000))
+        #expect(member.guest.oracle[9] == member.guest.oracle[0])
+        let store = try #require(member.stores.last)
+        store.strayNews = [StoreReply.Promotion(page: 9, location: location)]
+        try pass(run, 0)
+        #expect(store.strayNews.isEmpty)
+        #expect(member.mappedFrames == [0] && store.leases == 1)
+        #expect(try run.run([]) == nil)
+    }
+}
