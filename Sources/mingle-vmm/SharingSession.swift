@@ -45,6 +45,16 @@ final class SharingSession: Sendable {
         policy.quietTime = 200_000_000
         policy.busyPatience = 10_000_000_000
         policy.shortestInterval = 200_000_000
+        #if DEBUG
+            if sharing.injection?.arrangesAlways == true {
+                policy.arrangementGain = 1
+                policy.arrangementCalm = .max
+                policy.arrangementInterval = 1
+                policy.arrangesAll = true
+                policy.busyPatience = 0
+                policy.quietTime = 20_000_000
+            }
+        #endif
         let broker = BrokerState()
         self.broker = broker
         let startPolicy = policy
@@ -132,7 +142,8 @@ final class SharingSession: Sendable {
             ("pages_zero", "\(now.pagesZero)"), ("pages_unshared_total", "\(now.pagesUnsharedTotal)"),
             ("pages_unshared", "\(now.pagesUnshared)"), ("pages_volatile", "\(now.pagesVolatile)"),
             ("pages_rehomed", "\(now.pagesRehomed)"), ("mismatches", "\(now.mismatches)"),
-            ("mappings", "\(now.mappings)"), ("metadata_bytes", "\(now.metadataBytes)"),
+            ("mappings", "\(now.mappings)"), ("arrangements", "\(now.arrangements)"),
+            ("metadata_bytes", "\(now.metadataBytes)"),
             ("cpu_seconds", "\(Double(now.cpuNanoseconds) / 1e9)"),
             ("windows", "\(now.windows.count)"),
             ("window_p50_us", "\(Double(now.windows.quantile(0.5)) / 1000)"),

@@ -39,6 +39,7 @@ final class PageRecords {
         static let known: UInt8 = 0x08
         static let unregistered: UInt8 = 0x20
         static let orphan: UInt8 = 0x40
+        static let givenUp: UInt8 = 0x80
     }
     private static let zeroPlace = UInt64.max
 
@@ -64,7 +65,7 @@ final class PageRecords {
             known[Int(old & Flag.kind)] -= 1
             known[Int(kind.rawValue)] += 1
         }
-        states[page] = old & ~Flag.kind | kind.rawValue
+        states[page] = old & ~(Flag.kind | Flag.givenUp) | kind.rawValue
     }
 
     func count(of kind: Kind) -> Int { population[Int(kind.rawValue)] }
@@ -80,6 +81,9 @@ final class PageRecords {
     /// Mapped since the last registration for write protection.
     func isUnregistered(_ page: Int) -> Bool { states[page] & Flag.unregistered != 0 }
     func setUnregistered(_ page: Int, _ value: Bool) { set(page, Flag.unregistered, value) }
+    /// Its sharing was given up for fewer mappings; until it is anything else.
+    func isGivenUp(_ page: Int) -> Bool { states[page] & Flag.givenUp != 0 }
+    func setGivenUp(_ page: Int, _ value: Bool) { set(page, Flag.givenUp, value) }
     /// Its backing belongs to a store that is lost.
     func isOrphan(_ page: Int) -> Bool { states[page] & Flag.orphan != 0 }
     func setOrphan(_ page: Int, _ value: Bool) { set(page, Flag.orphan, value) }

@@ -15,40 +15,47 @@ extension SharingEngine {
     func arrange(_ activity: Int) -> Bool {
         guard fatal == nil, policy.arrangementGain > 0, !hasOrphans else { return false }
         if arrangeCursor == 0 {
-            let gained = abs(records.seams - arrangedSeams)
-            guard activity <= policy.arrangementCalm, statistics.fullScans >= nextArrangement,
-                gained >= policy.arrangementGain, gained >= arrangedSeams / 16
-            else { return false }
+            guard activity <= policy.arrangementCalm, statistics.fullScans >= nextArrangement else {
+                return false
+            }
+            let least = max(policy.arrangementGain, arrangedSeams / 16)
+            joinsAll = surplus - arrangedSurplus >= least || policy.arrangesAll
+            guard joinsAll || abs(records.seams - arrangedSeams) >= least else { return false }
         }
         let slice = arrangeCursor..<min(arrangeCursor + Self.sliceLength, records.count)
-        let isDone = arrange(slice)
-        if isDone { arrangeCursor = slice.upperBound == records.count ? 0 : slice.upperBound }
-        if isDone, arrangeCursor == 0 {
-            arrangedSeams = records.seams
+        let end = arrange(slice)
+        arrangeCursor = end == records.count ? 0 : end
+        if arrangeCursor == 0 {
+            recountMappings()
+            (arrangedSeams, arrangedSurplus) = (records.seams, surplus)
             nextArrangement = statistics.fullScans + policy.arrangementInterval
         }
         return true
     }
 
-    /// - Returns: whether the slice is as it should be, or cannot be better now.
-    private func arrange(_ slice: Range<Int>) -> Bool {
+    /// - Returns: up to where the slice is as it should be, or cannot be better now.
+    private func arrange(_ slice: Range<Int>) -> Int {
         let shared = slice.count { records.kind($0) == .mapped || records.kind($0) == .zero }
+        let givenUp = slice.count { records.isGivenUp($0) }
         let plan = Arrangement.best(
-            records, slice, prices: policy.mappingPrices, allowance: shared / policy.arrangementAllowance
+            records, slice, prices: policy.mappingPrices,
+            allowance: max(0, (shared + givenUp) / policy.arrangementAllowance - givenUp)
         ) { inFlight.count($0) > 0 }
-        guard plan.seamsBefore - plan.seamsAfter >= max(1, plan.seamsBefore / 16) else { return true }
+        guard joinsAll || plan.seamsBefore - plan.seamsAfter >= max(1, plan.seamsBefore / 16) else {
+            return slice.upperBound
+        }
         var pauses = 0
         let started = monotonicNanoseconds()
         for stretch in plan.stretches {
             for chunk in chunks(of: stretch) {
                 if pauses == Self.pausesPerPass || monotonicNanoseconds() - started > Self.patience {
-                    return false
+                    return chunk.lowerBound
                 }
                 pauses += 1
-                if !move(chunk, to: stretch.territory) || fatal != nil { return true }
+                if !move(chunk, to: stretch.territory) || fatal != nil { return slice.upperBound }
             }
         }
-        return true
+        return slice.upperBound
     }
 
     /// The parts of a stretch that are not yet as they should be, as long as a pause and the buffer allow. Of a stretch of
@@ -58,8 +65,11 @@ extension SharingEngine {
         var chunks: [Range<Int>] = []
         var start: Int?
         var ownPages = 0
+        // To be joined, it needs something to be joined: private pages of its own.
+        let isJoined =
+            joinsAll && stretch.territory != .home && stretch.pages.contains { records.kind($0) == .unshared }
         for page in stretch.pages {
-            let isRight = Territory(records.backing(page), page: page) == stretch.territory
+            let isRight = !isJoined && Territory(records.backing(page), page: page) == stretch.territory
             if let first = start {
                 let isOwn = records.kind(page) == .home || records.kind(page) == .unshared
                 let isFull =
@@ -117,6 +127,7 @@ extension SharingEngine {
             lost.forEach(forget)
             lost.forEach(watch)
         }
+        if moved { count { $0.arrangements += 1 } }
         if moved { recordMove(pages, target, territory) }
         return moved
     }
@@ -134,6 +145,7 @@ extension SharingEngine {
             }
             records.setUnregistered(page, true)
             if was == territory { continue }
+            var givenUp = false
             switch records.kind(page) {
             case .home, .unshared: break
             case .untouched: if territory == .zero { watch(page) }
@@ -141,8 +153,10 @@ extension SharingEngine {
             case .mapped, .zero:
                 forget(page)
                 unwatch(page)
+                givenUp = true
             }
             records.setKind(page, .unshared)
+            records.setGivenUp(page, givenUp)
             note(.absorbed, page)
         }
         records.setBacking(pages, target)

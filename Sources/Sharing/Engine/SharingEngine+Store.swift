@@ -18,6 +18,7 @@ extension SharingEngine {
                 continue
             }
             records.settle(page)
+            records.setGivenUp(page, false)
             count { $0.pagesHashed += 1 }
             switch mapping.inspect(page) {
             case .zero: zero.append(page)

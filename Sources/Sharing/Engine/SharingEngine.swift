@@ -55,7 +55,7 @@ public final class SharingEngine {
     /// Promotions that came between two passes.
     var news: [StoreReply.Promotion] = []
     /// Mappings that the kernel has beyond those that the records count: neighbours that it cannot join.
-    private var surplus = 0
+    private(set) var surplus = 0
     private var countedAt = 0
     private let mappingsAtStart: Int
     var lastHarvest: UInt64 = 0
@@ -77,6 +77,9 @@ public final class SharingEngine {
     /// Where arranging goes on; how many seams were left the last time, and the pass before which it does not begin again.
     var arrangeCursor = 0
     var arrangedSeams = 0
+    var arrangedSurplus = 0
+    /// Stretches that the kernel has in pieces are mapped anew, too.
+    var joinsAll = false
     var nextArrangement = 0
     private var lookCursor = 0
     private let clock: () -> UInt64
@@ -247,7 +250,12 @@ public final class SharingEngine {
 
     /// Asks the kernel how many mappings there really are, when many were made since the last time.
     private func countMappings() {
-        guard abs(records.seams - countedAt) >= 256 else { return }
+        let difference = abs(records.seams - countedAt)
+        guard difference >= 256 || difference * 8 > records.seams else { return }
+        recountMappings()
+    }
+
+    func recountMappings() {
         countedAt = records.seams
         surplus = max(0, mapping.countMappings() - mappingsAtStart - records.seams)
     }

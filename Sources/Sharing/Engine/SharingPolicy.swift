@@ -32,10 +32,12 @@ public struct SharingPolicy: Equatable, Sendable {
     /// Only after a pass that did not more than this, and so many passes after the last time.
     public var arrangementCalm = 256
     public var arrangementInterval = 8
+    /// Every stretch is mapped anew each time, whether or not that changes anything; for tests.
+    public var arrangesAll = false
     /// What a mapping is worth, in 64ths of a page's memory: the first price at which no more than one in
     /// ``arrangementAllowance`` of the shared pages is given up for it; at the last, none is.
-    public var mappingPrices = [128, 64, 32, 64]
-    public var arrangementAllowance = 100
+    public var mappingPrices = [160, 128, 96, 64, 48, 32, 64]
+    public var arrangementAllowance = 50
     /// A page must have stayed clean for so long, nanoseconds, before it is looked at.
     public var quietTime: UInt64 = 0
     /// For so long, nanoseconds, a guest that writes page after page (it boots, say) is left alone: what it holds now, it

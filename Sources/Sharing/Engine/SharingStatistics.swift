@@ -21,6 +21,8 @@ public struct SharingStatistics: Equatable, Sendable {
     public var pagesRehomed = 0
     /// Mappings of guest memory in this process.
     public var mappings = 0
+    /// Pauses in which mappings were arranged anew, since the start.
+    public var arrangements = 0
     /// Bytes of bookkeeping in this process.
     public var metadataBytes = 0
     /// CPU time of the sharing thread, nanoseconds.

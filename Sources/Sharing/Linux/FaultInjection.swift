@@ -7,9 +7,11 @@
     /// - `no-protection`: windows do not keep writers out. Of all that a window does, only the call that protects
     ///   (UFFDIO_WRITEPROTECT), or the pause, is left out.
     /// - `widen=N`: N microseconds pass between the comparison and the new mapping.
+    /// - `arrange`: no fault, but mappings are arranged all the time, however busy the guest is.
     /// - `stop-at=STEP:N`: the process kills itself when it reaches a step (``MergeStep``) for the Nth time.
     public struct FaultInjection: Equatable, Sendable {
         public private(set) var leavesUnprotected = false
+        public private(set) var arrangesAlways = false
         private var microseconds: UInt32 = 0
         private var lastStep: MergeStep?
         private var left = 0
@@ -21,6 +23,7 @@
                 let parts = word.split(separator: "=", maxSplits: 1).map(String.init)
                 switch (parts[0], parts.dropFirst().first) {
                 case ("no-protection", nil): leavesUnprotected = true
+                case ("arrange", nil): arrangesAlways = true
                 case ("widen", let value?):
                     guard let number = UInt32(value), number < 1_000_000 else { return nil }
                     microseconds = number

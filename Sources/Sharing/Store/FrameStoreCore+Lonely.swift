@@ -4,6 +4,7 @@
 extension FrameStoreCore {
     /// Misplaced frames at a time: their memory is needed twice until all who map them have moved.
     private static let movingLimit = 512
+    private static let batchesToForgetMoved: UInt64 = 1 << 14
 
     /// Looks at some of a client's pages, from where the last look ended.
     func lookAtPlaces(of client: Client, _ reply: inout StoreReply) {
@@ -33,13 +34,28 @@ extension FrameStoreCore {
             let entry = table[index]
             let place = FrameLocation(entry.place)
             if entry.references == 1 { reply.lonely.append(ClientPage(page)) }
-            let isBetter = next.map { $0.segment < place.segment && slots.isFree($0) } ?? false
-            if entry.references > 1, moving.contains(index) || isBetter && moving.count < Self.movingLimit {
-                if moving.insert(index).inserted { hide(index) }
+            let moves = next.map { isBetter($0, than: place) } ?? false
+            if entry.references > 1, moving.contains(index) || moves && moving.count < Self.movingLimit {
+                if moving.insert(index).inserted {
+                    hide(index)
+                    moved.insert(Int(place.value % FrameLocation.segmentSpan))
+                }
                 reply.misplaced.append(ClientPage(page))
             }
-            next = (isBetter ? next : place)?.advanced(by: 1)
+            next = (moves ? next : place)?.advanced(by: 1)
         }
+    }
+
+    /// The same place in a lower layer. Guests may disagree about what is best, so each place is left once in a long time.
+    private func isBetter(_ new: FrameLocation, than old: FrameLocation) -> Bool {
+        if generation >= forgetMoved {
+            moved = PageBitmap(count: 0)
+            forgetMoved = generation + Self.batchesToForgetMoved
+        }
+        let number = old.value % FrameLocation.segmentSpan
+        return new.segment < old.segment && new.value % FrameLocation.segmentSpan == number
+            && slots.isFree(new)
+            && !moved.contains(Int(number))
     }
 
     /// Nobody finds the frame any more, so who sees its content makes a new one, in a better place.

@@ -4,27 +4,28 @@ extension FrameStoreCore {
     /// How far the look for a neighbour's place goes, in pages.
     static let placeReach = 16
 
-    /// A place for a frame: such that it continues what its neighbours in one of the guests are mapped to; else that of
-    /// the sighter's page number.
+    /// A place for a frame: such that it continues what its neighbours in one of the guests are mapped to, in the lowest
+    /// layer if they differ; else that of the sighter's page number.
     func takePlace(_ donor: Client, _ sighted: ClientPage, _ client: Client, _ page: ClientPage)
         -> FrameLocation?
     {
-        takePlace(besideThoseOf: donor, sighted) ?? takePlace(besideThoseOf: client, page)
-            ?? slots.take(page: sighted) ?? slots.takeOverflow()
+        let places = placesBesideThose(of: donor, sighted) + placesBesideThose(of: client, page)
+        if let place = places.min(by: { $0.segment < $1.segment }), slots.take(at: place) { return place }
+        return slots.take(page: sighted) ?? slots.takeOverflow()
     }
 
-    private func takePlace(besideThoseOf client: Client, _ page: ClientPage) -> FrameLocation? {
-        for direction in [-1, 1] {
+    /// Free places that continue what the neighbours on either side are mapped to.
+    private func placesBesideThose(of client: Client, _ page: ClientPage) -> [FrameLocation] {
+        [-1, 1].compactMap { direction in
             for distance in 1...Self.placeReach {
                 let neighbour = Int(page) + direction * distance
-                guard 0..<client.pages.count ~= neighbour else { break }
+                guard 0..<client.pages.count ~= neighbour else { return nil }
                 let tag = client.pages[neighbour]
                 guard tag & Tag.leased != 0, tag & Tag.uniform == 0 else { continue }
-                let location = FrameLocation(table[tag & Tag.index].place)
-                if let place = slots.take(beside: location, distance: -direction * distance) { return place }
-                break
+                return slots.freePlace(
+                    beside: FrameLocation(table[tag & Tag.index].place), distance: -direction * distance)
             }
+            return nil
         }
-        return nil
     }
 }

@@ -95,11 +95,14 @@ public final class FrameStoreCore {
     var patternNumbers: [UInt64: Int] = [:]
     /// Frames whose mappers are asked to leave them for a better place.
     var moving: Set<UInt32> = []
+    /// Page numbers of the places that were left lately, and the generation in which that is forgotten.
+    var moved = PageBitmap(count: 0)
+    var forgetMoved: UInt64 = 0
     private(set) var clients: [StoreClient: Client] = [:]
     private var leaving = FIFO<(client: Client, next: Int)>()
     private var current: (client: Client, next: Int)?
     private var retired = FIFO<Retired>()
-    private var generation: UInt64 = 1
+    private(set) var generation: UInt64 = 1
 
     public internal(set) var statistics = StoreStatistics()
 

@@ -30,15 +30,21 @@ struct SlotMap {
     }
 
     /// The place so many pages beside another, in the same layer, if it is free.
-    mutating func take(beside location: FrameLocation, distance: Int) -> FrameLocation? {
+    func freePlace(beside location: FrameLocation, distance: Int) -> FrameLocation? {
         let page = Int(location.value % FrameLocation.segmentSpan) + distance
         guard location.segment >= Self.firstLayer, 0..<Int(FrameLocation.segmentSpan) ~= page else {
             return nil
         }
-        let layer = Int(location.segment - Self.firstLayer)
-        guard layer < layers.count, !layers[layer].contains(page) else { return nil }
-        layers[layer].insert(page)
-        return FrameLocation(segment: location.segment, page: UInt64(page))
+        let place = FrameLocation(segment: location.segment, page: UInt64(page))
+        return isFree(place) ? place : nil
+    }
+
+    /// Takes just this place.
+    mutating func take(at location: FrameLocation) -> Bool {
+        guard isFree(location) else { return false }
+        layers[Int(location.segment - Self.firstLayer)].insert(
+            Int(location.value % FrameLocation.segmentSpan))
+        return true
     }
 
     /// Whether a frame could have just this place.

@@ -35,6 +35,7 @@ extension HostKVM {
                 try guests.map { guest in
                     let counts = try [
                         "pages_merged", "pages_unshared_total", "mismatches", "windows", "full_scans",
+                        "arrangements",
                     ].map { "\($0)=\(try guest.count($0))" }
                     try guest.ask("type exit")
                     let status = try guest.end()
@@ -53,9 +54,12 @@ extension HostKVM {
         @Test("loses nothing with pauses")
         func pause() throws { try losesNothing(window: "pause") }
 
-        private func losesNothing(window: String) throws {
+        @Test("loses nothing while mappings are arranged", .needs(.userfaultfd), .needs(.faults))
+        func arranged() throws { try losesNothing(window: "userfaultfd", faults: "arrange") }
+
+        private func losesNothing(window: String, faults: String? = nil) throws {
             let tool = try CommandLineTool()
-            let pair = try Pair(tool, window: window, domain: "churn")
+            let pair = try Pair(tool, window: window, domain: "churn", faults: faults)
             let start = ContinuousClock.now
             try pair.wait(for: 500)
             // Twenty seconds of it, however soon that was.
