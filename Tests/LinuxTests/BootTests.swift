@@ -64,7 +64,7 @@ extension LinuxGuests {
         func memory(bytes: Int) throws {
             let result = try Mingle.shell(
                 "grep MemTotal: /proc/meminfo; dmesg | grep -e BIOS-e820 -e 'Memory: '",
-                ["--memory", "\(bytes)"])
+                ["--memory", "\(bytes)", "--overcommit"])
             let map = try usable(result.output)
             // [0xA0000, 1 MiB) is RAM, but reserved.
             #expect(map.reduce(0) { $0 + $1.count } == bytes - 0x60000)

@@ -20,18 +20,26 @@ extension SharingEngine {
             }
             let least = max(policy.arrangementGain, arrangedSeams / 16)
             joinsAll = surplus - arrangedSurplus >= least || policy.arrangesAll
-            guard joinsAll || abs(records.seams - arrangedSeams) >= least else { return false }
+            let isLossy = mayGiveUp && !hasGivenUp
+            guard joinsAll || isLossy || abs(records.seams - arrangedSeams) >= least else { return false }
+            if mayGiveUp { hasGivenUp = true }
         }
         let slice = arrangeCursor..<min(arrangeCursor + Self.sliceLength, records.count)
         let end = arrange(slice)
         arrangeCursor = end == records.count ? 0 : end
         if arrangeCursor == 0 {
             recountMappings()
-            (arrangedSeams, arrangedSurplus) = (records.seams, surplus)
+            // As long as it changes something, it goes on. Pieces that are left though all was joined, stay.
+            arrangedSeams = isChanging ? 0 : records.seams
+            if joinsAll { arrangedSurplus = surplus }
+            isChanging = false
             nextArrangement = statistics.fullScans + policy.arrangementInterval
         }
         return true
     }
+
+    /// While frames still find better places, it would be for nothing.
+    private var mayGiveUp: Bool { statistics.fullScans - lastStir >= policy.arrangementRest }
 
     /// - Returns: up to where the slice is as it should be, or cannot be better now.
     private func arrange(_ slice: Range<Int>) -> Int {
@@ -39,7 +47,7 @@ extension SharingEngine {
         let givenUp = slice.count { records.isGivenUp($0) }
         let plan = Arrangement.best(
             records, slice, prices: policy.mappingPrices,
-            allowance: max(0, (shared + givenUp) / policy.arrangementAllowance - givenUp)
+            allowance: mayGiveUp ? max(0, (shared + givenUp) / policy.arrangementAllowance - givenUp) : -1
         ) { inFlight.count($0) > 0 }
         guard joinsAll || plan.seamsBefore - plan.seamsAfter >= max(1, plan.seamsBefore / 16) else {
             return slice.upperBound
@@ -52,6 +60,7 @@ extension SharingEngine {
                     return chunk.lowerBound
                 }
                 pauses += 1
+                isChanging = !joinsAll
                 if !move(chunk, to: stretch.territory) || fatal != nil { return slice.upperBound }
             }
         }

@@ -93,6 +93,7 @@ extension SharingEngine {
             $0 < records.count && records.kind($0) == .mapped && records.isKnown($0)
         }
         if due.isEmpty || busySince != nil { return }
+        stir()
         rehome(due)
         due.forEach(watch)
     }

@@ -78,6 +78,11 @@ public final class SharingEngine {
     var arrangeCursor = 0
     var arrangedSeams = 0
     var arrangedSurplus = 0
+    /// The last pass in which much changed; and whether the current round of arranging changed anything.
+    var lastStir = 0
+    var isChanging = false
+    /// Since the last stir, sharing was given up where that saves mappings.
+    var hasGivenUp = false
     /// Stretches that the kernel has in pieces are mapped anew, too.
     var joinsAll = false
     var nextArrangement = 0
@@ -182,6 +187,7 @@ public final class SharingEngine {
             result.isUnfinished = look(&result.activity, until: started + budget)
         }
         result.activity += takeNews()
+        if result.activity > policy.arrangementCalm { stir() }
         if !policy.holdsMerges {
             settleOrphans()
             if busySince == nil, !result.isUnfinished, arrange(result.activity) { result.activity += 1 }
@@ -244,6 +250,12 @@ public final class SharingEngine {
     }
 
     // MARK: mappings
+
+    /// Much changed just now.
+    func stir() {
+        lastStir = statistics.fullScans
+        hasGivenUp = false
+    }
 
     /// Whether so many mappings more may be made.
     func hasRoom(for growth: Int) -> Bool { records.seams + surplus + growth < policy.mappingLimit }

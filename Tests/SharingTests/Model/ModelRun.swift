@@ -47,6 +47,7 @@ final class ModelRun {
         policy.mappingLimit = setup.mappingLimit
         policy.arrangementGain = 1
         policy.arrangementInterval = 3
+        policy.arrangementRest = 2
         policy.arrangementAllowance = setup.arrangementAllowance
         setup.policy(&policy)
         // The last guest is alone in the second domain, or with the one before.
