@@ -54,8 +54,6 @@ final class ModelRun {
     let contents: [[UInt8]] = (1...20).map { [UInt8](repeating: UInt8($0), count: 4095) + [0] }
     let words: [UInt64] = [0xCCCC_CCCC_CCCC_CCCC, 7]
     var nextClient: UInt32 = 1
-    /// Pages that were called misplaced, so that a test can see that it happens.
-    var misplaced = 0
 
     init(_ name: String, constantHash: Bool) throws {
         random = SeededGenerator(for: name)
@@ -158,7 +156,6 @@ final class ModelRun {
             #expect(model.references(location) > 1)
             // Nobody finds it any more.
             model.frames[location]?.hash = nil
-            misplaced += 1
         }
         if !reply.hasMore { #expect(!model.pending.keys.contains { $0.client == name }) }
     }
@@ -264,15 +261,11 @@ final class ModelRun {
 @Suite struct CoreModelTests {
     @Test(arguments: [false, true])
     func agreesWithTheModel(constantHash: Bool) throws {
-        var misplaced = 0
         for round in 0..<4 {
             let run = try ModelRun(
                 "store model, round \(round), constant hash \(constantHash)", constantHash: constantHash)
             try run.run(steps: 1500)
-            misplaced += run.misplaced
         }
-        // With a constant hash, most contents are refused.
-        if !constantHash { #expect(misplaced > 0) }
     }
 
     private func core(_ backing: InMemoryBacking = InMemoryBacking()) -> FrameStoreCore {

@@ -192,6 +192,8 @@ extension SharingEngine {
                 continue
             }
             remaining = remaining.dropFirst()
+            // A frame of a lost store, written since: should that not have been reported, the audit does not see it any more.
+            if records.kind(page) == .mapped { watch(page) }
             records.setKind(page, .unshared)
             note(.absorbed, page)
             if span.targets.contains(page) {

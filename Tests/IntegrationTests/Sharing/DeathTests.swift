@@ -180,13 +180,13 @@ extension HostKVM {
             var after = try meter.countedBytes(guests)
             let isBack = try eventually(within: 60) {
                 after = try meter.countedBytes(guests)
-                return abs(after - before.counted) <= before.counted / 20
+                return after - before.counted <= before.counted / 20
             }
             #expect(isBack, "\(after) of \(before.counted) bytes")
             try Self.waitUntilShared(guests)
             try SharingGuest.check(guests)
             if let start = before.group, let end = meter.groupBytes {
-                #expect(abs(end - start) <= start / 20)
+                #expect(end - start <= start / 20)
             }
             print(
                 "broker killed with references: \(moments);",

@@ -261,7 +261,11 @@ final class ModelRun {
                     let guest = member.guest
                     let isFree =
                         guest.copies[page] == nil && (guest.backing[page] != .home || guest.home[page] == nil)
-                    if !isFree { world.violated("\(guest.name): page \(page) (\(content)) is not shared") }
+                    if isFree { continue }
+                    let engine = member.engine
+                    world.violated(
+                        "\(guest.name): page \(page) (\(content)) is not shared: \(engine.records.kind(page)), known \(engine.records.isKnown(page)), watched \(engine.isWatched(page)), home \(guest.backing[page] == .home), copy \(guest.copies[page] != nil), given up \(engine.records.isGivenUp(page)), log \(guest.log[page])"
+                    )
                 }
             }
         }
