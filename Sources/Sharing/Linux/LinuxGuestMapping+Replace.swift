@@ -94,9 +94,10 @@ extension LinuxGuestMapping {
         _ pages: Range<Int>, _ target: PageBacking, keeping: inout [Bool]
     ) throws(MappingFailure) -> Bool {
         precondition(keeping.count == pages.count && target != .home, "pages and what to keep of them")
-        guard pageMap.addPrivate(address(pages), to: &keeping),
-            keeping.count(where: { $0 }) <= bufferedFrames
-        else { return false }
+        guard pageMap.addPrivate(address(pages), to: &keeping) else { return false }
+        let kept = keeping.count { $0 }
+        // Without userfaultfd, each kept page would take one of the store as well.
+        guard kept <= bufferedFrames, kept == 0 || target == .zero || userFault != nil else { return false }
         var next = 0
         for (offset, page) in pages.enumerated() where keeping[offset] {
             unsafe mingle_copy(fetched(next), pointer(page), Self.pageSize)
@@ -113,18 +114,48 @@ extension LinuxGuestMapping {
                 descriptor: -1, offset: 0)
         }
         // Registered before it has private pages, it is joined with its left neighbour.
-        if userFault?.ability == .protect {
-            try? userFault?.register(address(pages), pages.count * Self.pageSize, .writeProtect)
+        registerAgain(pages)
+        if target == .zero || !fill(pages, keeping) { copyBack(pages, keeping, skipsZeros: target == .zero) }
+        return true
+    }
+
+    private func registerAgain(_ pages: Range<Int>) {
+        // What is not registered now is when the next window opens.
+        guard let userFault, userFault.ability == .protect else { return }
+        try? userFault.register(address(pages), pages.count * Self.pageSize, .writeProtect)
+    }
+
+    /// Makes private copies without a look at the file below: a write would have the kernel allocate a page there first.
+    /// - Returns: false when some are missing.
+    private func fill(_ pages: Range<Int>, _ keeping: [Bool]) -> Bool {
+        guard let userFault else { return false }
+        let (start, size) = (address(pages), pages.count * Self.pageSize)
+        // Never left so: who touches a missing page there waits for ever.
+        defer {
+            userFault.unregister(start, size)
+            registerAgain(pages)
         }
-        next = 0
+        do throws(LinuxError) {
+            try userFault.register(start, size, .missing)
+            var next = 0
+            for (offset, page) in pages.enumerated() where keeping[offset] {
+                let source = unsafe UInt(bitPattern: fetched(next))
+                try userFault.fill(address(page..<page + 1), from: source)
+                next += 1
+            }
+            return true
+        } catch { return false }
+    }
+
+    private func copyBack(_ pages: Range<Int>, _ keeping: [Bool], skipsZeros: Bool) {
+        var next = 0
         for (offset, page) in pages.enumerated() where keeping[offset] {
             // Zeros need no page over zeros.
-            if unsafe target != .zero || mingle_page_is_uniform(fetched(next), 0) == 0 {
+            if unsafe !skipsZeros || mingle_page_is_uniform(fetched(next), 0) == 0 {
                 unsafe mingle_copy(pointer(page), fetched(next), Self.pageSize)
             }
             next += 1
         }
-        return true
     }
 
     private func homeOffset(_ pages: Range<Int>) -> UInt64 { UInt64(pages.lowerBound) * Page.size }
