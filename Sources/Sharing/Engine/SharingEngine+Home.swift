@@ -52,7 +52,9 @@ extension SharingEngine {
         for page in run {
             forget(page)
             note(.rehomed, page)
-            records.setKind(page, records.kind(page) == .zero ? .untouched : .home)
+            // A page of zeros is a hole now, unless it was written and not reported yet.
+            let isHole = records.kind(page) == .zero && !mapping.hasMemoryAtHome(page)
+            records.setKind(page, isHole ? .untouched : .home)
             records.setUnregistered(page, true)
             records.setOrphan(page, false)
         }

@@ -186,6 +186,11 @@ package final class LinuxGuestMapping: GuestMapping {
             memory.file.number, UInt64(pages.lowerBound) * Page.size, UInt64(pages.count) * Page.size) == 0
     }
 
+    package func hasMemoryAtHome(_ page: Int) -> Bool {
+        let offset = Int(address(page..<page + 1) - address(0..<1)), seekData: Int32 = 3
+        return lseek(memory.file.number, offset, seekData) == offset
+    }
+
     package func arePrivate(_ pages: Range<Int>) -> [Bool] {
         pageMap.arePrivate(address(pages), count: pages.count)
     }

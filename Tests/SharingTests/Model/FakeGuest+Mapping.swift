@@ -149,6 +149,8 @@ extension FakeGuest {
         check("after pages went home")
     }
 
+    func hasMemoryAtHome(_ page: Int) -> Bool { home[page] != nil }
+
     func punchHome(_ pages: Range<Int>) {
         step("punch", allowedInWindow: false)
         for page in pages {

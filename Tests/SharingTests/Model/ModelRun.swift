@@ -262,9 +262,13 @@ final class ModelRun {
                     let isFree =
                         guest.copies[page] == nil && (guest.backing[page] != .home || guest.home[page] == nil)
                     if isFree { continue }
-                    let engine = member.engine
+                    let states = places.map { other, page in
+                        let records = other.engine.records
+                        return
+                            "\(other.guest.name) \(page): \(records.kind(page)), \(records.backing(page)), known \(records.isKnown(page)), watched \(other.engine.isWatched(page)), copy \(other.guest.copies[page] != nil), reported \(other.guest.log[page])"
+                    }
                     world.violated(
-                        "\(guest.name): page \(page) (\(content)) is not shared: \(engine.records.kind(page)), known \(engine.records.isKnown(page)), watched \(engine.isWatched(page)), home \(guest.backing[page] == .home), copy \(guest.copies[page] != nil), given up \(engine.records.isGivenUp(page)), log \(guest.log[page])"
+                        "\(guest.name): page \(page) (\(content)) is not shared; \(states.joined(separator: "; "))"
                     )
                 }
             }
