@@ -197,6 +197,7 @@ struct DensityArithmeticTests {
         #expect(answers.first?.checked == 12 && answers.first?.mismatches == 0)
         #expect(answers.last?.mismatches == 3)
         #expect(SelfCheck.answers("check\nfill: unknown command").isEmpty)
+        #expect(SelfCheck.answers("fill: check ok pages=12").isEmpty)
     }
 
     @Test("weighs medians, and takes the worst of the rest")

@@ -299,9 +299,10 @@ extension DensityPhase {
 
 /// What the payload `fill` says when it has checked its pages.
 enum SelfCheck {
-    /// Every answer in the output, in order.
+    /// Every answer in the output, in order. A line that is still being written is none yet.
     static func answers(_ output: String) -> [PageComparison] {
-        output.split(whereSeparator: \.isNewline).compactMap { line in
+        let whole = output[..<(output.lastIndex(where: \.isNewline) ?? output.startIndex)]
+        return whole.split(whereSeparator: \.isNewline).compactMap { line in
             var result = PageComparison()
             if let pages = number(after: "check ok pages=", in: line) {
                 result.checked = pages
