@@ -226,4 +226,31 @@ import Testing
         #expect(try guests[1].frameNumber(1) != number)
         #expect(guests[0].byte(1) == 0x10)
     }
+
+    /// What arranging does: one mapping for all, frames where they are wanted, copies of what is the guest's own.
+    @Test(.needs(.userfaultfd))
+    func arrangedPagesKeepTheirBytesAndTakeNothingOfTheStore() throws {
+        let guest = try EdgeGuest(pages: 8)
+        guest.store.write(0x11, 2)
+        guest.store.write(0x11, 4)
+        for page in 2..<6 { guest.fill(page, UInt8(page)) }
+        // Two pages map frames; one of them is written, which nobody is told.
+        try guest.mapping.mapFrames(2..<3, FrameLocation(2))
+        try guest.mapping.mapFrames(4..<5, FrameLocation(4))
+        guest.fill(4, 0x44)
+        let before = guest.store.blocks
+        var keeping = [false, true, false, true]
+        #expect(try guest.mapping.rearrange(2..<6, .frame(FrameLocation(2)), keeping: &keeping))
+        #expect(keeping == [false, true, true, true])
+        #expect((2..<6).map(guest.byte) == [0x11, 3, 0x44, 5])
+        #expect(guest.store.blocks == before)
+        #expect(guest.mapping.arePrivate(2..<6) == [false, true, true, true])
+        #expect(try guest.flags(2..<6).count == 1)
+        // And to zeros: what is not kept is zero, what is kept and zero takes no memory.
+        guest.fill(3, 0)
+        keeping = [true, true, true, true]
+        #expect(try guest.mapping.rearrange(2..<6, .zero, keeping: &keeping))
+        #expect((2..<6).map(guest.byte) == [0x11, 0, 0x44, 5])
+        #expect(guest.mapping.arePrivate(2..<6) == [true, false, true, true])
+    }
 }

@@ -52,14 +52,15 @@ struct Arrangement {
     private(set) var seamsBefore = 0
     private(set) var seamsAfter = 0
 
-    /// The arrangement with the fewest mappings that gives up at most `allowance` pages.
+    /// The arrangement with the fewest mappings that gives up at most `allowance` pages; none if that is negative.
     /// - Parameters:
     ///   - prices: what a mapping is worth, in units, the preferred first; with the last, nothing is given up.
     ///   - isFixed: a page whose mapping must not change.
     static func best(
         _ records: PageRecords, _ pages: Range<Int>, prices: [Int], allowance: Int, isFixed: (Int) -> Bool
     ) -> Arrangement {
-        for (index, price) in prices.enumerated() {
+        // Nothing may be given up: the last price alone is for that.
+        for (index, price) in prices.enumerated() where allowance >= 0 || index == prices.count - 1 {
             let isLast = index == prices.count - 1
             let plan = Arrangement(
                 records, pages, price: price, giveUpCost: isLast ? impossible : unit, isFixed: isFixed)
