@@ -69,7 +69,7 @@ final class MappingFaults: Sendable {
 /// Invariant 9: whatever fails, and whatever is gone after that, a page holds its bytes or the guest is given up.
 @Suite(.serialized) struct MappingFaultEdgeTests {
     enum Outcome: Equatable { case done, notPossible, unchanged, wentHome, destroyed }
-    enum Replacement: CaseIterable { case frames, zeros, home, keeping }
+    enum Replacement: CaseIterable { case frames, zeros, home, keeping, arranged }
 
     private static let pages = 8..<12
 
@@ -87,7 +87,7 @@ final class MappingFaults: Sendable {
                 guest.fill(page, UInt8(page + 1))
             }
             if replacement == .zeros { for page in pages { guest.fill(page, 0) } }
-            if replacement == .keeping { guest.fill(9, 0x99) }
+            if replacement == .keeping || replacement == .arranged { guest.fill(9, 0x99) }
             if replacement == .home {
                 try guest.mapping.mapFrames(pages, FrameLocation(8))
                 guest.fill(10, 0x77)
@@ -106,6 +106,10 @@ final class MappingFaults: Sendable {
                     if try !guest.mapping.mapFrames(pages, FrameLocation(8), keeping: [9]) {
                         return .notPossible
                     }
+                case .arranged:
+                    var kept = [false, true, false, false]
+                    let target = PageBacking.frame(FrameLocation(8))
+                    if try !guest.mapping.rearrange(pages, target, keeping: &kept) { return .notPossible }
                 }
                 return .done
             } catch {
@@ -155,7 +159,7 @@ final class MappingFaults: Sendable {
         }
     }
 
-    @Test(arguments: [Replacement.frames, .zeros, .home])
+    @Test(arguments: [Replacement.frames, .zeros, .home, .arranged])
     func whatIsGoneIsThereAgain(replacement: Replacement) throws {
         var stand = try Stand(replacement)
         stand.fail(.cleanly, maps: 2)
@@ -197,7 +201,7 @@ final class MappingFaults: Sendable {
         for page in 0..<16 { #expect(try stand.guest.bytes(page) == stand.expected[page]) }
     }
 
-    @Test(arguments: [Replacement.frames, .zeros, .home])
+    @Test(arguments: [Replacement.frames, .zeros, .home, .arranged])
     func whatCannotBeFilledIsGivenUp(replacement: Replacement) throws {
         var stand = try Stand(replacement)
         stand.fail(.unmapping, maps: 100)
@@ -212,7 +216,7 @@ final class MappingFaults: Sendable {
     }
 
     /// Something is mapped where the guest's page was: not the guest's.
-    @Test(arguments: [Replacement.frames, .zeros, .home])
+    @Test(arguments: [Replacement.frames, .zeros, .home, .arranged])
     func aStrangersMappingIsNotTakenForTheGuests(replacement: Replacement) throws {
         let stand = try Stand(replacement)
         stand.fail(.withAStranger, maps: 2)
