@@ -303,4 +303,39 @@ final class RawClient {
             #expect(read == bytes)
         }
     }
+
+    /// It says that it maps nothing any more of what it learned before, and does; and says so of others, and in its only connection.
+    @Test func falseMovesCostOnlyTheLiar() throws {
+        let stand = try BrokerStand()
+        let honest = try Honest(stand)
+        let pages = (0..<50).map { (UInt32($0), page($0, 13)) }
+        _ = try honest.first.sight(pages, honest.hasher)
+        let leases = try honest.second.publish(pages).publications
+        var claim = StoreBatch()
+        claim.hasMovedOver = true
+        var evil = try stand.join("honest", pages: 64)
+        for _ in 0..<8 {
+            _ = try evil.sight(pages, honest.hasher)
+            // Nothing of an open connection is dropped, its own neither.
+            _ = try evil.exchange(claim)
+            #expect(try stand.figures().total.references == 150)
+            // It keeps what it maps, loses its connection, comes back and denies it.
+            evil.disconnect()
+            try eventually("it is silent") { try stand.figures().clients.contains { $0.isSilent } }
+            evil = try stand.join("honest", pages: 64)
+            _ = try evil.exchange(claim)
+            try eventually("what it denied is dropped") { try stand.figures().total.references == 100 }
+        }
+        let numbers = try stand.figures()
+        #expect(numbers.total.frames == 50 && numbers.clients.count == 3)
+        for (answer, (_, bytes)) in zip(leases, pages) {
+            guard case .frame(let location) = answer else {
+                Issue.record("\(answer)")
+                continue
+            }
+            var read = [UInt8](repeating: 0, count: 4096)
+            pread(honest.first.storeDescriptor.number, &read, 4096, Int(location.fileOffset))
+            #expect(read == bytes)
+        }
+    }
 }

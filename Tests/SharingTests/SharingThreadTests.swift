@@ -1,0 +1,90 @@
+import Glibc
+import GuestMemory
+import Synchronization
+import Testing
+import TestSupport
+
+@testable import Sharing
+
+/// The thread around an engine, with the model's guest.
+@Suite struct SharingThreadTests {
+    /// What the sharing thread made, for the test to look at while that thread does nothing.
+    private final class Made: @unchecked Sendable {
+        // Written by the sharing thread before its first pass, read in holds and after the end.
+        var run: ModelRun?
+        let steps = Atomic<Int>(0)
+    }
+
+    /// A sharing thread of a guest whose every step takes a while.
+    private func start(_ made: Made) throws -> SharingThread {
+        let thread = try SharingThread(
+            policy: SharingPolicy(),
+            make: {
+                var setup = ModelRun.Setup()
+                setup.guests = 1
+                let run = try ModelRun(setup)
+                guard let member = run.member(0) else { throw LinuxError(operation: "make", code: 2) }
+                member.guest.hook = { _ in
+                    made.steps.add(1, ordering: .sequentiallyConsistent)
+                    usleep(300)
+                }
+                made.run = run
+                return member.engine
+            }, connect: { _ in }, failed: { Issue.record("the engine failed: \($0)") })
+        #expect(thread.wait(until: monotonicNanoseconds() + 30_000_000_000) { $0.passes > 0 })
+        return thread
+    }
+
+    /// Zeros need no store to be merged, so every page written is work for the engine.
+    @Test func nothingIsMappedWhileMappingsAreHeld() throws {
+        let made = Made()
+        let thread = try start(made)
+        var generator = SeededGenerator(for: "holds")
+        var merged = 0
+        for round in 0..<30 {
+            // At any moment: mostly in the middle of a pass.
+            usleep(UInt32.random(in: 0...60_000, using: &generator))
+            try thread.withMappingsHeld {
+                let guest = try #require(made.run?.member(0)).guest
+                let before = made.steps.load(ordering: .sequentiallyConsistent)
+                let mappings = guest.backing
+                for page in 0..<guest.pageCount where (page + round) % 5 == 0 {
+                    guest.guestWrites(page, half: 0, 0)
+                }
+                // A request that would begin a pass at once.
+                thread.setPolicy { $0.auditPages = 7 + round % 2 }
+                usleep(10_000)
+                #expect(made.steps.load(ordering: .sequentiallyConsistent) == before)
+                #expect(guest.backing == mappings)
+                merged = max(merged, guest.backing.count { $0 == .zero })
+            }
+        }
+        thread.stop()
+        // There was something to hold up.
+        #expect(merged > 0)
+        #expect(try #require(made.run).world.violations.isEmpty)
+    }
+
+    @Test func holdsMayOverlapAndEndInAnyOrder() throws {
+        let made = Made()
+        let thread = try start(made)
+        let passes = thread.snapshot.passes
+        thread.withMappingsHeld {
+            thread.withMappingsHeld {}
+            // The inner one has ended; the outer one still holds.
+            thread.setPolicy { $0.auditPages = 3 }
+            let before = made.steps.load(ordering: .sequentiallyConsistent)
+            usleep(20_000)
+            #expect(made.steps.load(ordering: .sequentiallyConsistent) == before)
+        }
+        #expect(thread.wait(until: monotonicNanoseconds() + 30_000_000_000) { $0.passes > passes + 1 })
+        thread.stop()
+    }
+
+    /// Also the end does not wait for who holds the mappings.
+    @Test func stopsWhileHeld() throws {
+        let made = Made()
+        let thread = try start(made)
+        thread.withMappingsHeld { thread.stop() }
+    }
+}
