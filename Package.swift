@@ -106,7 +106,7 @@ let package = Package(
             swiftSettings: tests),
         .testTarget(
             name: "LinuxTests",
-            dependencies: ["Hypervisor", "mingle", "mingle-vmm"],
+            dependencies: ["Hypervisor", "mingle", "mingle-vmm", "TestSupport"],
             swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]

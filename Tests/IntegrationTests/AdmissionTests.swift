@@ -1,6 +1,7 @@
 import Foundation
 import GuestMemory
 import Testing
+import TestSupport
 
 extension HostKVM {
     @Suite("Guests that may not fit in memory")

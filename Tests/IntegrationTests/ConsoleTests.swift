@@ -1,14 +1,15 @@
 import Foundation
 import GuestMemory
 import Testing
+import TestSupport
 
 extension HostKVM {
     @Suite("The console of the VMM")
     struct ConsoleTests {
         @Test("the serial line goes to a file")
         func serialFile() throws {
-            let folder = try TemporaryFolder()
-            let path = folder.file("serial")
+            let folder = try TemporaryDirectory()
+            let path = folder.path("serial")
             let guest = try VMMProcess("hello", options: ["--serial", "file:\(path)"], folder: folder)
             #expect(try guest.wait() == 0)
             #expect(guest.output.isEmpty)
@@ -17,9 +18,9 @@ extension HostKVM {
 
         @Test("nobody listens: the guest goes on")
         func serialNone() throws {
-            let folder = try TemporaryFolder()
+            let folder = try TemporaryDirectory()
             let data = [UInt8](repeating: 0x41, count: TinyPayload.floodCount)
-            let kernel = try folder.write(TinyPayload.file(TinyPayload.flood, data: data), "tiny.elf")
+            let kernel = try folder.write("tiny.elf", TinyPayload.file(TinyPayload.flood, data: data))
             let guest = try VMMProcess(kernel: kernel, options: ["--serial", "none"], folder: folder)
             #expect(try guest.wait() == 0)
             #expect(guest.output.isEmpty)
@@ -27,8 +28,8 @@ extension HostKVM {
 
         @Test("lines typed are answered, until the end")
         func echo() throws {
-            let folder = try TemporaryFolder()
-            let input = try folder.write(Array("one\ntwo words\nexit\n".utf8), "input")
+            let folder = try TemporaryDirectory()
+            let input = try folder.write("input", Array("one\ntwo words\nexit\n".utf8))
             let guest = try VMMProcess(
                 "hello", "do=echo code=3", folder: folder, input: .file(input, O_RDONLY))
             #expect(try guest.wait() == 3)
@@ -37,7 +38,7 @@ extension HostKVM {
 
         @Test("input through a pipe; its end leaves the guest running")
         func endOfInput() throws {
-            let folder = try TemporaryFolder()
+            let folder = try TemporaryDirectory()
             let pipe = try SmallPipe(folder)
             let guest = try VMMProcess("hello", "do=echo", folder: folder, input: .descriptor(pipe.reader))
             pipe.closeReader()
@@ -54,11 +55,11 @@ extension HostKVM {
 
         @Test("100 KB of input, more than the line holds, arrive whole")
         func longInput() throws {
-            let folder = try TemporaryFolder()
-            var generator = Random(seed: 1)
+            let folder = try TemporaryDirectory()
+            var generator = SeededGenerator(for: "long input")
             let bytes = (0..<TinyPayload.inputCount).map { _ in UInt8.random(in: 1...255, using: &generator) }
-            let kernel = try folder.write(TinyPayload.file(TinyPayload.sumInput), "tiny.elf")
-            let input = try folder.write(bytes, "input")
+            let kernel = try folder.write("tiny.elf", TinyPayload.file(TinyPayload.sumInput))
+            let input = try folder.write("input", bytes)
             let guest = try VMMProcess(kernel: kernel, folder: folder, input: .file(input, O_RDONLY))
             #expect(try guest.wait() == 0)
             let sum = bytes.reduce(UInt64(0)) { $0 &* 31 &+ UInt64($1) }
@@ -67,10 +68,10 @@ extension HostKVM {
 
         @Test("a flood that nobody reads for a while loses nothing")
         func flood() throws {
-            let folder = try TemporaryFolder()
-            var generator = Random(seed: 2)
+            let folder = try TemporaryDirectory()
+            var generator = SeededGenerator(for: "flood")
             let data = (0..<TinyPayload.floodCount).map { _ in UInt8.random(in: 0...255, using: &generator) }
-            let kernel = try folder.write(TinyPayload.file(TinyPayload.flood, data: data), "tiny.elf")
+            let kernel = try folder.write("tiny.elf", TinyPayload.file(TinyPayload.flood, data: data))
             let pipe = try SmallPipe(folder)
             let guest = try VMMProcess(kernel: kernel, folder: folder, output: .descriptor(pipe.writer))
             pipe.closeWriter()
@@ -85,7 +86,7 @@ extension HostKVM {
 
         @Test("a reader that goes away ends the guest like a hang-up")
         func brokenPipe() throws {
-            let folder = try TemporaryFolder()
+            let folder = try TemporaryDirectory()
             let (input, output) = (try SmallPipe(folder), try SmallPipe(folder))
             let guest = try VMMProcess(
                 "hello", "do=echo", folder: folder, input: .descriptor(input.reader),
@@ -98,7 +99,7 @@ extension HostKVM {
 
         @Test("what a guest says last is there, even if it says much")
         func lastWords() throws {
-            let folder = try TemporaryFolder()
+            let folder = try TemporaryDirectory()
             let data = [UInt8](repeating: 0x42, count: 50_000)
             // rep outsb of 50 000 bytes, and out at once
             let code: [UInt8] =
@@ -107,7 +108,7 @@ extension HostKVM {
                     0x6E,
                 ]
                 + TinyPayload.exit(9)
-            let kernel = try folder.write(TinyPayload.file(code, data: data), "tiny.elf")
+            let kernel = try folder.write("tiny.elf", TinyPayload.file(code, data: data))
             let guest = try VMMProcess(kernel: kernel, folder: folder)
             #expect(try guest.wait() == 9)
             #expect(folder.bytes("output") == data)
@@ -117,19 +118,19 @@ extension HostKVM {
         func quitAtTerminal() throws {
             let terminal = try PseudoTerminal()
             let before = terminal.settings
-            let folder = try TemporaryFolder()
+            let folder = try TemporaryDirectory()
             let state = try folder.stateDirectory()
             let guest = try VMMProcess(
                 "hello", "do=echo", options: ["--state-dir", state], folder: folder,
                 input: .file(terminal.path, O_RDWR), output: .file(terminal.path, O_RDWR), ownSession: true)
-            #expect(terminal.read(until: "hello: vcpu 0 of 1, guest 0"))
+            try terminal.wait(for: "hello: vcpu 0 of 1, guest 0")
             #expect(terminal.settings != before)
             #expect(terminal.settings.isRaw)
             #expect(try folder.namesOfState("terminal").count == 1)
             // An escaped Ctrl-A is the guest's.
-            terminal.write([0x01, 0x01] + Array("key\n".utf8))
-            #expect(terminal.read(until: "hello: echo ?key"))
-            terminal.write([0x01, UInt8(ascii: "x")])
+            terminal.type([0x01, 0x01] + Array("key\n".utf8))
+            try terminal.wait(for: "hello: echo ?key")
+            terminal.type([0x01, UInt8(ascii: "x")])
             #expect(try guest.wait() == 130)
             #expect(terminal.settings == before)
             #expect(try folder.namesOfState("terminal").isEmpty)
@@ -139,12 +140,12 @@ extension HostKVM {
         @Test("kill -9 leaves the record of the terminal, unlocked, with the settings to restore")
         func killedAtTerminal() throws {
             let terminal = try PseudoTerminal()
-            let folder = try TemporaryFolder()
+            let folder = try TemporaryDirectory()
             let state = try folder.stateDirectory()
             let guest = try VMMProcess(
                 "hello", "do=sleep", options: ["--state-dir", state], folder: folder,
                 input: .file(terminal.path, O_RDWR), output: .file(terminal.path, O_RDWR), ownSession: true)
-            #expect(terminal.read(until: "hello: vcpu 0"))
+            try terminal.wait(for: "hello: vcpu 0")
             let name = try #require(try folder.namesOfState("terminal").first)
             #expect(isLocked("\(state)/terminal/\(name)"))
             #expect(isLocked("\(state)/guests/guest"))
@@ -169,9 +170,9 @@ func isLocked(_ path: String) -> Bool {
     return descriptor >= 0 && flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK
 }
 
-extension TemporaryFolder {
+extension TemporaryDirectory {
     /// What is in a folder of the state directory.
     func namesOfState(_ name: String) throws -> [String] {
-        try FileManager.default.contentsOfDirectory(atPath: file("state/\(name)"))
+        try FileManager.default.contentsOfDirectory(atPath: path("state/\(name)"))
     }
 }

@@ -1,5 +1,6 @@
 import Foundation
 import Testing
+import TestSupport
 
 extension HostKVM {
     @Suite("How a guest ends, as the shell sees it")
@@ -20,16 +21,16 @@ extension HostKVM {
                 (0x505, 0x01, 1, 121),
             ] as [(UInt16, UInt32, Int, Int32)])
         func ports(port: UInt16, value: UInt32, size: Int, status: Int32) throws {
-            let folder = try TemporaryFolder()
+            let folder = try TemporaryDirectory()
             let code = TinyPayload.out(port, value, size: size) + TinyPayload.exit(99)
-            let kernel = try folder.write(TinyPayload.file(code), "tiny.elf")
+            let kernel = try folder.write("tiny.elf", TinyPayload.file(code))
             #expect(try VMMProcess(kernel: kernel, folder: folder).wait() == status)
         }
 
         @Test("a triple fault is 122, with registers and code")
         func tripleFault() throws {
-            let folder = try TemporaryFolder()
-            let kernel = try folder.write(TinyPayload.file(TinyPayload.fault), "tiny.elf")
+            let folder = try TemporaryDirectory()
+            let kernel = try folder.write("tiny.elf", TinyPayload.file(TinyPayload.fault))
             let guest = try VMMProcess(kernel: kernel, folder: folder)
             #expect(try guest.wait() == 122)
             #expect(guest.errors.contains("triple fault"))
@@ -105,15 +106,15 @@ extension HostKVM {
                 "missing", "folder", "fifo", "empty", "text", "truncated",
             ])
         func kernel(kind: String) throws {
-            let folder = try TemporaryFolder()
-            var kernel = folder.file(kind)
+            let folder = try TemporaryDirectory()
+            var kernel = folder.path(kind)
             switch kind {
             case "folder": kernel = folder.path
             case "fifo": #expect(mkfifo(kernel, 0o600) == 0)
-            case "empty": kernel = try folder.write([], kind)
-            case "text": kernel = try folder.write([UInt8](repeating: 0x41, count: 10_000), kind)
+            case "empty": kernel = try folder.write(kind, [])
+            case "text": kernel = try folder.write(kind, [UInt8](repeating: 0x41, count: 10_000))
             case "truncated":
-                kernel = try folder.write(Array(TinyPayload.file(TinyPayload.exit(0)).prefix(5000)), kind)
+                kernel = try folder.write(kind, Array(TinyPayload.file(TinyPayload.exit(0)).prefix(5000)))
             default: break
             }
             let guest = try VMMProcess(kernel: kernel, folder: folder)
@@ -143,7 +144,7 @@ extension HostKVM {
 
         @Test("a name that is taken is 125, and the first guest keeps it")
         func name() throws {
-            let folder = try TemporaryFolder()
+            let folder = try TemporaryDirectory()
             let options = ["--state-dir", try folder.stateDirectory()]
             let first = try VMMProcess("hello", "do=sleep", options: options, folder: folder, name: "twin")
             try first.waitForOutput("vcpu 0")

@@ -3,6 +3,7 @@ import GuestMemory
 import Testing
 
 @testable import Hypervisor
+import TestSupport
 
 extension HostKVM {
     /// In processes of their own, where nobody else opens files, starts threads or reaps children.
@@ -12,7 +13,7 @@ extension HostKVM {
         func processes() async {
             let result = await #expect(processExitsWith: .success, observing: [\.standardErrorContent]) {
                 saying {
-                    let folder = try TemporaryFolder()
+                    let folder = try TemporaryDirectory()
                     let options = ["--state-dir", try folder.stateDirectory()]
                     let descriptors = try ownDescriptors()
                     var guests: [VMMProcess] = []
@@ -21,7 +22,7 @@ extension HostKVM {
                             // Each touches 8 MiB, then sleeps.
                             try VMMProcess(
                                 "hello", "do=write pages=2048 stride=1",
-                                options: options + ["--serial", "file:\(folder.file("serial\(index)"))"],
+                                options: options + ["--serial", "file:\(folder.path("serial\(index)"))"],
                                 folder: folder, name: "g\(index)"))
                     }
                     try check(

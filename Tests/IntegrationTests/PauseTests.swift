@@ -4,6 +4,7 @@ import Synchronization
 import Testing
 
 @testable import Hypervisor
+import TestSupport
 
 extension HostKVM {
     @Suite("Pause, resume and stop")
@@ -55,8 +56,8 @@ extension HostKVM {
             "1000 pauses under churn, nested from two threads: memory stands still, nothing is lost",
             arguments: [2, 4])
         func churn(processors: Int) throws {
-            let seed = UInt64.random(in: 0...UInt64.max)
-            var random = Random(seed: seed)
+            let seed = SeededGenerator(for: "pauses").seed
+            var random = SeededGenerator(seed: seed)
             let guest = try TestGuest("churn", "pages=256 seconds=0", memory: 4 << 20, processors: processors)
             let machine = guest.machine
             try guest.start()
@@ -95,7 +96,7 @@ extension HostKVM {
         ) throws {
             let asked = Flag()
             let thread = try HostThread(name: "pauser") {
-                var random = Random(seed: ~seed)
+                var random = SeededGenerator(seed: ~seed)
                 while !asked.isSet {
                     machine.pause()
                     usleep(UInt32.random(in: 0...300, using: &random))
@@ -112,10 +113,10 @@ extension HostKVM {
 
         @Test("a vCPU that sleeps is paused at once, and its sleep goes on")
         func sleeping() throws {
-            let folder = try TemporaryFolder()
+            let folder = try TemporaryDirectory()
             // Sleeps for 1.5 s, then exits with 5.
             let code = TinyPayload.out(0xD08, 1_500_000, size: 4) + TinyPayload.exit(5)
-            let kernel = try folder.write(TinyPayload.file(code), "tiny.elf")
+            let kernel = try folder.write("tiny.elf", TinyPayload.file(code))
             let guest = try TestGuest(kernel: kernel)
             let start = monotonicNanoseconds()
             try guest.start()

@@ -1,5 +1,6 @@
 import Foundation
 import Testing
+import TestSupport
 
 extension HostKVM {
     @Suite("What the VMM writes about its guest")
@@ -16,15 +17,15 @@ extension HostKVM {
             let doorbells: [Doorbell]
         }
 
-        private func report(_ folder: TemporaryFolder) throws -> Report {
+        private func report(_ folder: TemporaryDirectory) throws -> Report {
             try JSONDecoder().decode(Report.self, from: Data(folder.bytes("report")))
         }
 
         @Test("the report parses, and its times are in order")
         func report() throws {
-            let folder = try TemporaryFolder()
+            let folder = try TemporaryDirectory()
             let guest = try VMMProcess(
-                "hello", "code=5", processors: 2, options: ["--report", folder.file("report")],
+                "hello", "code=5", processors: 2, options: ["--report", folder.path("report")],
                 folder: folder,
                 name: "reported")
             #expect(try guest.wait() == 5)
@@ -41,21 +42,21 @@ extension HostKVM {
 
         @Test("a kernel's name may hold anything")
         func quoting() throws {
-            let folder = try TemporaryFolder()
+            let folder = try TemporaryDirectory()
             let kernel = try folder.write(
-                TinyPayload.file(TinyPayload.exit(0)), "a \"b\" \\ \t\n\u{1F} ü.elf")
+                "a \"b\" \\ \t\n\u{1F} ü.elf", TinyPayload.file(TinyPayload.exit(0)))
             let guest = try VMMProcess(
-                kernel: kernel, options: ["--report", folder.file("report")], folder: folder)
+                kernel: kernel, options: ["--report", folder.path("report")], folder: folder)
             #expect(try guest.wait() == 0)
             #expect(try report(folder).kernel == kernel)
         }
 
         @Test("a guest that rings endlessly costs 64 entries")
         func endlessRing() throws {
-            let folder = try TemporaryFolder()
-            let kernel = try folder.write(TinyPayload.file(TinyPayload.ringEndlessly), "tiny.elf")
+            let folder = try TemporaryDirectory()
+            let kernel = try folder.write("tiny.elf", TinyPayload.file(TinyPayload.ringEndlessly))
             let guest = try VMMProcess(
-                kernel: kernel, options: ["--report", folder.file("report"), "--timeout", "1"], folder: folder
+                kernel: kernel, options: ["--report", folder.path("report"), "--timeout", "1"], folder: folder
             )
             #expect(try guest.wait() == 124)
             let report = try report(folder)
@@ -66,7 +67,7 @@ extension HostKVM {
 
         @Test("the guest's record is there while it runs, and gone after")
         func record() throws {
-            let folder = try TemporaryFolder()
+            let folder = try TemporaryDirectory()
             let options = [
                 "--state-dir", try folder.stateDirectory(), "--guest-index", "3", "--image", "greetings",
             ]
@@ -78,7 +79,7 @@ extension HostKVM {
             #expect(fields().contains("name=r") && fields().contains("memory_bytes=\(16 << 20)"))
             #expect(fields().contains("cpus=2") && fields().contains("image=greetings"))
             #expect(fields().contains("guest_index=3"))
-            #expect(isLocked(folder.file("state/guests/r")))
+            #expect(isLocked(folder.path("state/guests/r")))
             guest.child.kill(SIGTERM)
             #expect(try guest.wait() == 143)
             #expect(try folder.namesOfState("guests").isEmpty)

@@ -1,5 +1,6 @@
 import Foundation
 import Testing
+import TestSupport
 
 extension [String: Any] {
     fileprivate func number(_ part: String, _ key: String) throws -> Double {
@@ -20,7 +21,7 @@ extension HostKVM {
             arguments: ["userfaultfd", "pause"])
         func density(window: String) throws {
             let tool = try CommandLineTool()
-            let report = tool.folder.file("report.json")
+            let report = tool.folder.path("report.json")
             var arguments = [
                 "density", "--guests", "3", "--memory", "64M", "--image", "payload:fill", "--arguments",
                 Self.fill,
@@ -54,7 +55,7 @@ extension HostKVM {
             _ = try tool.run([
                 "density", "--guests", "2", "--memory", "32M", "--image", "payload:work", "--arguments",
                 "kind=write pages=3000 seconds=2", "--share-when-up", "--type", "go", "--duration", "4",
-                "--no-baseline", "--json", tool.folder.file("report.json"),
+                "--no-baseline", "--json", tool.folder.path("report.json"),
             ])
             let json = try #require(
                 try JSONSerialization.jsonObject(with: Data(tool.folder.bytes("report.json")))

@@ -1,5 +1,6 @@
 import Foundation
 import Testing
+import TestSupport
 
 extension LinuxGuests {
     @Suite("Ways to boot")
@@ -112,9 +113,9 @@ extension LinuxGuests {
 
         @Test("An initial RAM disk from files, joined in order")
         func initrdFiles() throws {
-            let folder = try TemporaryFolder()
+            let folder = try TemporaryDirectory()
             let extra = try folder.write(
-                Archive.file("etc/from-the-test", Array("right\n".utf8)), "extra.cpio")
+                "extra.cpio", Archive.file("etc/from-the-test", Array("right\n".utf8)))
             let result = try Mingle.run([
                 "run", "--timeout", "150", "--initrd", try Mingle.image("initramfs"), "--initrd", extra, "--",
                 "cat",

@@ -1,5 +1,6 @@
 import Foundation
 import Testing
+import TestSupport
 
 extension LinuxGuests {
     @Suite("Ways to end")
@@ -25,7 +26,7 @@ extension LinuxGuests {
         func terminate() throws {
             let guest = try Mingle(["run", "--grace", "60", "--cmdline", "mingle.hold"])
             try guest.waitFor("mingle: init after ")
-            guest.child.signal(SIGTERM)
+            guest.child.kill(SIGTERM)
             let result = try guest.wait(within: 70)
             #expect(result.status == 0, "\(result.errors)")
         }
@@ -35,7 +36,7 @@ extension LinuxGuests {
             // Without our init nobody waits for the power button.
             let guest = try Mingle(["run", "--grace", "1", "--cmdline", "rdinit=/bin/sleep -- 1000"])
             #expect(eventually(within: 120) { guest.output.contains("PCI") || guest.child.finish() != nil })
-            guest.child.signal(SIGTERM)
+            guest.child.kill(SIGTERM)
             let result = try guest.wait(within: 60)
             #expect(result.status == 143)
             #expect(result.errors.contains("stopped by force after signal 15"))
@@ -54,7 +55,7 @@ extension LinuxGuests {
     struct ManyTests {
         @Test("Four at once: all come up, ps lists them, stop powers them off")
         func four() throws {
-            let runtime = try TemporaryFolder()
+            let runtime = try TemporaryDirectory()
             let names = (1...4).map { "guest\($0)" }
             let guests = try names.map {
                 try Mingle(

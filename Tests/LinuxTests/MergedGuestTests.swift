@@ -1,6 +1,7 @@
 import Foundation
 import Synchronization
 import Testing
+import TestSupport
 
 extension LinuxGuests {
     /// Four guests of 128 MiB share 70 MB and more of a stock kernel's memory; what is asked for here is far less, so
@@ -11,7 +12,7 @@ extension LinuxGuests {
 
         @Test("Idle guests: much is shared, memory comes free, and off brings back every byte")
         func idle() throws {
-            let runtime = try TemporaryFolder()
+            let runtime = try TemporaryDirectory()
             let guests = try SharingGuest.start(4, domain: "idle", sharing: false, runtime: runtime)
             for guest in guests { try guest.bringHome() }
             let alone = try hostMemoryInUse()
@@ -49,7 +50,7 @@ extension LinuxGuests {
 
         @Test("Guests at work while their memory is merged: files and page cache stay what they were")
         func load() throws {
-            let runtime = try TemporaryFolder()
+            let runtime = try TemporaryDirectory()
             let guests = try SharingGuest.start(4, domain: "load", runtime: runtime)
             var cached: [String] = []
             for guest in guests {
@@ -100,7 +101,7 @@ extension LinuxGuests {
         @Test(
             "Clocks and timers go on in guests whose kernel is merged", arguments: ["userfaultfd", "pause"])
         func time(window: String) throws {
-            let runtime = try TemporaryFolder()
+            let runtime = try TemporaryDirectory()
             let guests = try SharingGuest.start(
                 2, domain: window == "pause" ? "rest" : "fault", window: window, sharing: false,
                 runtime: runtime)
@@ -149,7 +150,7 @@ extension LinuxGuests {
         /// Merged bit by bit while it boots, a guest has 1000 mappings and more; the best arrangement has about 100.
         @Test("Once a guest rests, its memory takes few mappings")
         func mappings() throws {
-            let runtime = try TemporaryFolder()
+            let runtime = try TemporaryDirectory()
             let guests = try SharingGuest.start(4, domain: "maps", runtime: runtime)
             for guest in guests { try guest.waitUntilMerged(Self.manyPages) }
             for guest in guests {

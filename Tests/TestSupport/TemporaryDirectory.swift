@@ -22,5 +22,11 @@ public final class TemporaryDirectory: Sendable {
         return path
     }
 
+    /// The bytes of a file in it; none while it does not exist.
+    public func bytes(_ name: String) -> [UInt8] {
+        FileManager.default.contents(atPath: path(name)).map(Array.init) ?? []
+    }
+    public func text(_ name: String) -> String { String(decoding: bytes(name), as: UTF8.self) }
+
     deinit { try? FileManager.default.removeItem(atPath: path) }
 }

@@ -1,5 +1,6 @@
 import Foundation
 import Testing
+import TestSupport
 
 extension HostKVM {
     /// Faults on purpose are for tests alone.
@@ -17,12 +18,12 @@ extension HostKVM {
         }()
 
         private func refusal(of program: String, _ words: String) throws -> String {
-            let folder = try TemporaryFolder()
+            let folder = try TemporaryDirectory()
             let child = try ChildProcess(
                 program, ["--kernel", try Locations.payload("hello"), "--inject", words],
                 streams: [
-                    .file("/dev/null", O_RDONLY), .file(folder.file("output"), O_WRONLY | O_CREAT),
-                    .file(folder.file("errors"), O_WRONLY | O_CREAT),
+                    .file("/dev/null", O_RDONLY), .file(folder.path("output"), O_WRONLY | O_CREAT),
+                    .file(folder.path("errors"), O_WRONLY | O_CREAT),
                 ])
             #expect(try child.wait() == 64)
             return folder.text("errors")

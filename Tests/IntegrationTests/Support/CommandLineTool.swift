@@ -1,15 +1,16 @@
 import Foundation
+import TestSupport
 
 /// `mingle` with a state directory of its own.
 final class CommandLineTool {
     static let path = Locations.vmm.replacingOccurrences(of: "mingle-vmm", with: "mingle")
-    let folder: TemporaryFolder
+    let folder: TemporaryDirectory
     private let environment: [String: String]
     /// The control group that what is started belongs to.
     var group: String?
 
     init() throws {
-        folder = try TemporaryFolder()
+        folder = try TemporaryDirectory()
         // The state directory lies in a short path: sockets' paths are bounded.
         try FileManager.default.setAttributes([.posixPermissions: 0o700], ofItemAtPath: folder.path)
         environment = ["XDG_RUNTIME_DIR": folder.path]
@@ -41,8 +42,8 @@ final class CommandLineTool {
             "/usr/bin/env", words + [Self.path] + arguments,
             streams: [
                 input.map { .descriptor($0) } ?? .file("/dev/null", O_RDONLY),
-                .file(folder.file(output), writing),
-                .file(folder.file(output + ".errors"), writing),
+                .file(folder.path(output), writing),
+                .file(folder.path(output + ".errors"), writing),
             ])
     }
 

@@ -1,5 +1,6 @@
 import Foundation
 import GuestMemory
+import TestSupport
 
 /// A control group with a limit of memory and without swap; removed with its object. Where the host counts memory in
 /// hierarchies of version 1, a group of version 2 beside it has the account of waiting.

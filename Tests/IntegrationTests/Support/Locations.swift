@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// Where the things under test are.
 enum Locations {
@@ -32,53 +33,13 @@ enum Locations {
     }
 }
 
-/// What went wrong in a test's own machinery.
-struct Failure: Error, CustomStringConvertible {
-    let description: String
-    init(_ description: String) { self.description = description }
-}
-
-/// A folder that goes with its owner.
-final class TemporaryFolder: Sendable {
-    let path: String
-
-    init() throws {
-        path = FileManager.default.temporaryDirectory.path + "/mingle-\(UUID().uuidString)"
-        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
-    }
-
-    deinit { try? FileManager.default.removeItem(atPath: path) }
-
-    func file(_ name: String) -> String { "\(path)/\(name)" }
-
-    /// The bytes of a file in it; none while it does not exist.
-    func bytes(_ name: String) -> [UInt8] {
-        FileManager.default.contents(atPath: file(name)).map(Array.init) ?? []
-    }
-    func text(_ name: String) -> String { String(decoding: bytes(name), as: UTF8.self) }
-
-    func write(_ bytes: [UInt8], _ name: String) throws -> String {
-        try Data(bytes).write(to: URL(fileURLWithPath: file(name)))
-        return file(name)
-    }
-
+extension TemporaryDirectory {
     /// A state directory as `mingle` prepares it.
     func stateDirectory() throws -> String {
         for name in ["guests", "terminal"] {
             try FileManager.default.createDirectory(
-                atPath: file("state/\(name)"), withIntermediateDirectories: true)
+                atPath: path("state/\(name)"), withIntermediateDirectories: true)
         }
-        return file("state")
-    }
-}
-
-/// Looks every 2 ms until the condition holds.
-/// - Returns: false when it did not within `seconds`.
-func eventually(within seconds: Double = 30, _ condition: () throws -> Bool) rethrows -> Bool {
-    let start = ContinuousClock.now
-    while true {
-        if try condition() { return true }
-        if ContinuousClock.now - start > .seconds(seconds) { return false }
-        usleep(2000)
+        return path("state")
     }
 }

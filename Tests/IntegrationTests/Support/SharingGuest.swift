@@ -1,6 +1,7 @@
 import Foundation
 import MingleSupport
 import Testing
+import TestSupport
 
 /// A payload guest that `mingle run` started, with sharing on.
 final class SharingGuest {
@@ -34,7 +35,7 @@ final class SharingGuest {
         var variables: [String: String] = [:]
         if let faults = setting.faults {
             let script = "#!/bin/sh\nexec '\(Locations.vmm)' \"$@\" --inject '\(faults)'\n"
-            let path = try tool.folder.write(Array(script.utf8), "vmm-\(name)")
+            let path = try tool.folder.write("vmm-\(name)", Array(script.utf8))
             try FileManager.default.setAttributes([.posixPermissions: 0o700], ofItemAtPath: path)
             variables["MINGLE_VMM"] = path
         }

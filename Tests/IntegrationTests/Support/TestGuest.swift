@@ -3,6 +3,7 @@ import GuestMemory
 import Synchronization
 
 @testable import Hypervisor
+import TestSupport
 
 /// A guest in this process; stopped when its owner goes.
 final class TestGuest: Sendable {

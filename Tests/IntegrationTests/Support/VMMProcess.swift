@@ -1,9 +1,10 @@
 import Foundation
 import Testing
+import TestSupport
 
 /// `mingle-vmm` with one guest; its output goes to files of a temporary folder.
 final class VMMProcess {
-    let folder: TemporaryFolder
+    let folder: TemporaryDirectory
     let child: ChildProcess
 
     /// - Parameters:
@@ -11,12 +12,13 @@ final class VMMProcess {
     ///   - streams: input, output and errors where they differ from nothing, `output`, `errors`.
     init(
         _ payload: String = "hello", _ arguments: String = "", kernel: String? = nil, memory: Int = 16 << 20,
-        processors: Int = 1, options: [String] = [], folder: TemporaryFolder? = nil, name: String = "guest",
+        processors: Int = 1, options: [String] = [], folder: TemporaryDirectory? = nil,
+        name: String = "guest",
         input: ChildProcess.Stream? = nil, output: ChildProcess.Stream? = nil,
         errors: ChildProcess.Stream? = nil,
         ownSession: Bool = false
     ) throws {
-        let folder = try folder ?? TemporaryFolder()
+        let folder = try folder ?? TemporaryDirectory()
         self.folder = folder
         let writing = O_WRONLY | O_CREAT | O_TRUNC
         child = try ChildProcess(
@@ -27,8 +29,8 @@ final class VMMProcess {
                 "--cpus", "\(processors)", "--arguments", arguments, "--timeout", "120",
             ] + options,
             streams: [
-                input ?? .file("/dev/null", O_RDONLY), output ?? .file(folder.file("output"), writing),
-                errors ?? .file(folder.file("errors"), writing),
+                input ?? .file("/dev/null", O_RDONLY), output ?? .file(folder.path("output"), writing),
+                errors ?? .file(folder.path("errors"), writing),
             ], ownSession: ownSession)
     }
 

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// A client of a guest's control socket (docs/control.md). What it paused goes on when it is gone.
 final class ControlSocket: Sendable {

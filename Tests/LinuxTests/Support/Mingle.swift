@@ -1,5 +1,6 @@
 import Foundation
 import Testing
+import TestSupport
 
 /// The built `mingle` with one command line; its output goes to files of a temporary folder.
 final class Mingle {
@@ -12,18 +13,20 @@ final class Mingle {
         return own.map { ($0 as NSString).deletingLastPathComponent } ?? "."
     }()
 
-    let folder: TemporaryFolder
-    let child: Child
+    let folder: TemporaryDirectory
+    let child: ChildProcess
 
     /// - Parameter runtime: the folder of the state directory; guests see each other in `ps` only within it.
-    init(_ arguments: [String], input: Child.Stream = .nothing, runtime: TemporaryFolder? = nil) throws {
-        let folder = try TemporaryFolder()
+    init(_ arguments: [String], input: ChildProcess.Stream = .nothing, runtime: TemporaryDirectory? = nil)
+        throws
+    {
+        let folder = try TemporaryDirectory()
         self.folder = folder
         let runtime = runtime ?? folder
         chmod(runtime.path, 0o700)
-        child = try Child(
+        child = try ChildProcess(
             Self.programs + "/mingle", arguments, environment: ["XDG_RUNTIME_DIR": runtime.path],
-            streams: [input, .into(folder.file("output")), .into(folder.file("errors"))])
+            streams: [input, .into(folder.path("output")), .into(folder.path("errors"))])
     }
 
     var output: String { folder.text("output") }
@@ -61,7 +64,9 @@ final class Mingle {
     }
 
     /// One that runs to its end.
-    static func run(_ arguments: [String], input: Child.Stream = .nothing, runtime: TemporaryFolder? = nil)
+    static func run(
+        _ arguments: [String], input: ChildProcess.Stream = .nothing, runtime: TemporaryDirectory? = nil
+    )
         throws -> Result
     {
         try Mingle(arguments, input: input, runtime: runtime).wait()

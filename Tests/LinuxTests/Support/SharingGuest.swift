@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// A Linux guest that shares its memory, with a shell that takes lines from the test.
 final class SharingGuest {
@@ -9,7 +10,7 @@ final class SharingGuest {
     private var asked = 0
     private var seen = 0
 
-    private init(_ name: String, domain: String, window: String, runtime: TemporaryFolder) throws {
+    private init(_ name: String, domain: String, window: String, runtime: TemporaryDirectory) throws {
         var ends: [Int32] = [-1, -1]
         guard pipe(&ends) == 0 else { throw Failure("pipe: \(errno)") }
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
@@ -29,7 +30,8 @@ final class SharingGuest {
     /// Starts guests of one domain, and waits until their shells answer.
     /// - Parameter sharing: false turns sharing off as soon as they run.
     static func start(
-        _ count: Int, domain: String, window: String = "auto", sharing: Bool = true, runtime: TemporaryFolder
+        _ count: Int, domain: String, window: String = "auto", sharing: Bool = true,
+        runtime: TemporaryDirectory
     ) throws -> [SharingGuest] {
         let guests = try (1...count).map {
             try SharingGuest("\(domain)\($0)", domain: domain, window: window, runtime: runtime)
@@ -92,7 +94,7 @@ final class SharingGuest {
     /// Presses the power button.
     /// - Returns: what it said and how it ended.
     func powerOff() throws -> Mingle.Result {
-        mingle.child.signal(SIGTERM)
+        mingle.child.kill(SIGTERM)
         return try mingle.wait(within: 120)
     }
 }

@@ -2,30 +2,30 @@ import Foundation
 import Synchronization
 
 /// What went wrong in a test's own machinery.
-struct Failure: Error, CustomStringConvertible {
-    let description: String
-    init(_ description: String) { self.description = description }
+public struct Failure: Error, CustomStringConvertible {
+    public let description: String
+    public init(_ description: String) { self.description = description }
 }
 
 /// A process of ours: killed and reaped when its owner goes, however the test ends.
-final class Child: Sendable {
-    enum Stream {
+public final class ChildProcess: Sendable {
+    public enum Stream: Sendable {
         /// A descriptor of ours.
         case descriptor(Int32)
         /// A file, opened by the child.
         case file(String, Int32)
 
-        static let nothing = file("/dev/null", O_RDWR)
-        static func into(_ path: String) -> Stream { file(path, O_WRONLY | O_CREAT | O_TRUNC) }
+        public static let nothing = file("/dev/null", O_RDWR)
+        public static func into(_ path: String) -> Stream { file(path, O_WRONLY | O_CREAT | O_TRUNC) }
     }
 
-    let identifier: pid_t
+    public let identifier: pid_t
     private let status = Mutex<Int32?>(nil)
 
     /// - Parameters:
     ///   - streams: standard input, output and errors.
     ///   - ownSession: the child leads a session; the first terminal that it opens controls it.
-    init(
+    public init(
         _ path: String, _ arguments: [String], environment: [String: String] = [:], streams: [Stream],
         ownSession: Bool = false
     ) throws {
@@ -66,19 +66,19 @@ final class Child: Sendable {
     }
 
     deinit {
-        signal(SIGKILL)
+        kill(SIGKILL)
         _ = finish(blocking: true)
     }
 
     /// Sends a signal, unless it has been reaped.
-    func signal(_ number: Int32) {
+    public func kill(_ signal: Int32) {
         status.withLock { status in
-            if status == nil { _ = kill(identifier, number) }
+            if status == nil { _ = Glibc.kill(identifier, signal) }
         }
     }
 
     /// The exit status, or minus the signal that killed it; nil while it runs.
-    func finish(blocking: Bool = false) -> Int32? {
+    public func finish(blocking: Bool = false) -> Int32? {
         status.withLock { status in
             if let status { return status }
             var word: Int32 = 0
@@ -93,44 +93,21 @@ final class Child: Sendable {
     }
 
     /// Waits for its end; kills it when that does not come.
-    func wait(within seconds: Double = 160) throws -> Int32 {
+    public func wait(within seconds: Double = 160) throws -> Int32 {
         if eventually(within: seconds, { finish() != nil }), let status = finish() { return status }
-        signal(SIGKILL)
+        kill(SIGKILL)
         _ = finish(blocking: true)
         throw Failure("process \(identifier) did not end within \(seconds) s")
     }
 }
 
-/// A folder that goes with its owner.
-final class TemporaryFolder: Sendable {
-    let path: String
-
-    init() throws {
-        path = FileManager.default.temporaryDirectory.path + "/mingle-\(UUID().uuidString)"
-        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
-    }
-
-    deinit { try? FileManager.default.removeItem(atPath: path) }
-
-    func file(_ name: String) -> String { "\(path)/\(name)" }
-    /// The bytes of a file in it; none while it does not exist.
-    func bytes(_ name: String) -> [UInt8] {
-        FileManager.default.contents(atPath: file(name)).map(Array.init) ?? []
-    }
-    func text(_ name: String) -> String { String(decoding: bytes(name), as: UTF8.self) }
-    func write(_ bytes: [UInt8], _ name: String) throws -> String {
-        try Data(bytes).write(to: URL(fileURLWithPath: file(name)))
-        return file(name)
-    }
-}
-
-/// Looks every 5 ms until the condition holds.
+/// Looks every 2 ms until the condition holds.
 /// - Returns: false when it did not within `seconds`.
-func eventually(within seconds: Double = 60, _ condition: () throws -> Bool) rethrows -> Bool {
+public func eventually(within seconds: Double = 60, _ condition: () throws -> Bool) rethrows -> Bool {
     let start = ContinuousClock.now
     while true {
         if try condition() { return true }
         if ContinuousClock.now - start > .seconds(seconds) { return false }
-        usleep(5000)
+        usleep(2000)
     }
 }
