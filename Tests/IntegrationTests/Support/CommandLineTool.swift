@@ -29,17 +29,18 @@ final class CommandLineTool {
         variables: [String: String] = [:]
     ) throws -> ChildProcess {
         let writing = O_WRONLY | O_CREAT | O_TRUNC
-        var words = environment.merging(variables) { $1 }.map { "\($0.key)=\($0.value)" }
+        var environment = environment.merging(variables) { $1 }
         if let payloads = Locations.payloads {
-            words.append("MINGLE_SHARE=\((payloads as NSString).deletingLastPathComponent)")
+            environment["MINGLE_SHARE"] = (payloads as NSString).deletingLastPathComponent
         }
+        var words = [Self.path] + arguments
         let joined = groups + (group.map { [$0 + "/cgroup.procs"] } ?? [])
         if !joined.isEmpty {
             let joining = joined.map { "echo $$ > \($0) || exit 99; " }.joined()
-            words += ["/bin/sh", "-c", joining + "exec \"$@\"", "sh"]
+            words = ["/bin/sh", "-c", joining + "exec \"$@\"", "sh"] + words
         }
         return try ChildProcess(
-            "/usr/bin/env", words + [Self.path] + arguments,
+            words[0], Array(words.dropFirst()), environment: environment,
             streams: [
                 input.map { .descriptor($0) } ?? .file("/dev/null", O_RDONLY),
                 .file(folder.path(output), writing),

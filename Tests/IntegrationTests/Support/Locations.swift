@@ -7,8 +7,11 @@ enum Locations {
         (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe"))
         .map { ($0 as NSString).deletingLastPathComponent } ?? "."
 
-    /// The VMM that the package's build puts beside the tests.
-    static let vmm = ownFolder + "/mingle-vmm"
+    /// The VMM: in `MINGLE_PROGRAMS`, else where the package's build puts it, beside the tests.
+    static let vmm: String = {
+        let given = ProcessInfo.processInfo.environment["MINGLE_PROGRAMS"] ?? ""
+        return (given.isEmpty ? ownFolder : given) + "/mingle-vmm"
+    }()
 
     /// The folder of the payloads: in `MINGLE_SHARE`, else in the nearest `.build-guests` upwards.
     static let payloads: String? = {
