@@ -28,7 +28,7 @@ enum BootBenchmark {
         var times: [[Double]] = [[], [], []]
         for round in 0...rounds {
             for (index, words) in [mingle, vmm, qemu].enumerated() {
-                let process = try MeasuredProcess(words)
+                let process = try MeasuredProcess(words, together: true)
                 guard let ready = try process.wait(for: Guest.readyText) else {
                     throw Failure("\(words[0]) ended early: \(process.output)")
                 }

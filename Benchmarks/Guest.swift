@@ -27,7 +27,8 @@ struct Guest {
         self.name = name
         reportPath = programs.scratch + "/\(name).json"
         process = try MeasuredProcess(
-            [programs.mingle, "run", "--name", name, "--report", reportPath, "--log-level", "error"] + words)
+            [programs.mingle, "run", "--name", name, "--report", reportPath, "--log-level", "error"] + words,
+            together: true)
     }
 
     /// Waits for its end and reads the report. Milliseconds count from before `mingle` was spawned.

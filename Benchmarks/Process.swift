@@ -51,8 +51,10 @@ final class MeasuredProcess {
     private(set) var output = ""
     private(set) var status: Int32?
 
-    /// - Parameter errors: a file for its standard error; nil: ours.
-    init(_ words: [String], errors: String? = nil) throws {
+    /// - Parameters:
+    ///   - errors: a file for its standard error; nil: ours.
+    ///   - together: its standard error comes with its output.
+    init(_ words: [String], errors: String? = nil, together: Bool = false) throws {
         var ends: [Int32] = [0, 0]
         guard pipe(&ends) == 0 else { throw Failure("no pipe") }
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
@@ -61,6 +63,7 @@ final class MeasuredProcess {
         defer { posix_spawn_file_actions_destroy(&actions) }
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
         posix_spawn_file_actions_adddup2(&actions, ends[1], 1)
+        if together { posix_spawn_file_actions_adddup2(&actions, ends[1], 2) }
         if let errors {
             posix_spawn_file_actions_addopen(&actions, 2, errors, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
         }

@@ -22,12 +22,21 @@ struct Console {
     private(set) var inputDescriptor: Int32?
     private(set) var outputDescriptor: Int32?
     private var pending: ArraySlice<UInt8> = []
+    /// What the guest says before a command or script in it begins, the kernel's messages and init's, is not its output: it
+    /// goes to standard error. Nil where there is no such beginning.
+    private var bootDescriptor: Int32?
+    private var isBootMessage = false
+    private var takenCount: UInt64 = 0
+    /// What was taken behind the last of it.
+    private var following: ArraySlice<UInt8> = []
+    private let timeline: Timeline
     private var escaped = false
     /// Nobody reads what the guest says any more.
     private(set) var isBroken = false
 
-    init(_ options: Options, serial: Serial16550) throws(LinuxError) {
+    init(_ options: Options, serial: Serial16550, timeline: Timeline) throws(LinuxError) {
         self.serial = serial
+        self.timeline = timeline
         pipe = options.endOfFileToGuest ? PipeEncoder() : nil
         mayRead = pipe == nil
         switch options.serial {
@@ -37,6 +46,7 @@ struct Console {
             // A terminal that is not ours (a background job) is not read either.
             inputDescriptor = terminal == nil && isatty(0) == 1 ? nil : 0
             outputDescriptor = 1
+            bootDescriptor = pipe == nil ? nil : 2
         case .file(let path):
             file = try OutputFile(path)
             terminal = nil
@@ -52,12 +62,34 @@ struct Console {
 
     /// Whether a write is worth waiting for.
     mutating func hasOutput() -> Bool {
-        if pending.isEmpty { pending = serial.takeOutput(limit: Self.chunk)[...] }
-        if outputDescriptor == nil {
+        if pending.isEmpty { takeOutput() }
+        if target == nil {
             // Nobody listens: keep the line flowing.
-            while !pending.isEmpty { pending = serial.takeOutput(limit: Self.chunk)[...] }
+            while !pending.isEmpty { takeOutput() }
         }
         return !pending.isEmpty
+    }
+
+    /// Where the bytes that wait go.
+    var target: Int32? { isBootMessage ? bootDescriptor : outputDescriptor }
+
+    private mutating func takeOutput() {
+        isBootMessage = false
+        (pending, following) = (following, [])
+        guard pending.isEmpty else { return }
+        pending = serial.takeOutput(limit: Self.chunk)[...]
+        guard bootDescriptor != nil else { return }
+        let start = takenCount
+        takenCount += UInt64(pending.count)
+        // Asked only now: as long as nothing has begun, all that was taken came before.
+        let bootCount = Int(min(max(timeline.bootMessages ?? .max, start) - start, UInt64(pending.count)))
+        following = pending.dropFirst(bootCount)
+        if bootCount > 0 {
+            isBootMessage = true
+            pending = pending.prefix(bootCount)
+        } else {
+            (pending, following) = (following, [])
+        }
     }
 
     /// Whether the guest could take more input.
@@ -72,8 +104,13 @@ struct Console {
 
     /// Writes once; the descriptor was ready.
     mutating func writeOutput() {
-        guard let descriptor = outputDescriptor else { return }
+        guard let descriptor = target else { return }
         guard let count = HostIO.write(descriptor, pending) else {
+            if isBootMessage {
+                // Without anybody to read what was said at the start, the guest is still wanted.
+                pending = []
+                return
+            }
             outputDescriptor = nil
             isBroken = true
             return
@@ -121,7 +158,7 @@ struct Console {
     /// Writes what the guest said last, for at most `seconds` if the reader is slow.
     mutating func flush(seconds: Double) {
         let deadline = monotonicNanoseconds() + UInt64(seconds * 1e9)
-        while hasOutput(), let descriptor = outputDescriptor {
+        while hasOutput(), let descriptor = target {
             let now = monotonicNanoseconds()
             guard now < deadline else { return }
             let ready = HostIO.poll([(descriptor, .output)], timeout: Int32((deadline - now) / 1_000_000 + 1))

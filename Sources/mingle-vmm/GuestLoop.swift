@@ -54,7 +54,7 @@ struct GuestLoop: ~Copyable {
         self.options = options
         self.machine = machine
         self.timeline = timeline
-        console = try Console(options, serial: machine.serial)
+        console = try Console(options, serial: machine.serial, timeline: timeline)
         // A payload has no terminal line that would have to be set up.
         if !machine.hasPowerButton { console.mayRead = true }
         timeLimit = options.timeout > 0 ? monotonicNanoseconds() + UInt64(options.timeout * 1e9) : nil
@@ -79,7 +79,7 @@ struct GuestLoop: ~Copyable {
                 [
                     (signals.number, .input), (wake.number, .input),
                     (console.wantsInput ? console.inputDescriptor ?? -1 : -1, .input),
-                    (hasOutput ? console.outputDescriptor ?? -1 : -1, .output),
+                    (hasOutput ? console.target ?? -1 : -1, .output),
                     (watch?.descriptor ?? -1, .urgent),
                 ] + (control?.descriptors ?? []).map { ($0, .input) }, timeout: timeout(nextInput))
             lookAtMemory(isReady: !ready[4].isEmpty, record)

@@ -43,6 +43,7 @@ struct VMM {
         observer.entered = { timeline.enter() }
 
         let machine = try VirtualMachine(options.configuration, observer: observer)
+        timeline.observe(machine.serial)
         let built = monotonicNanoseconds()
         let sharing = try SharingSession(options, machine)
         if let sharing, options.logLevel <= .info {

@@ -1,4 +1,5 @@
 import GuestMemory
+import Hypervisor
 import Synchronization
 
 /// When things happened, for the report; nanoseconds of the monotonic clock.
@@ -13,6 +14,8 @@ final class Timeline: Sendable {
         var isReady = false
         var readyAfter: UInt64?
         var acceptsInput = false
+        var bootMessages: UInt64?
+        var serial: Serial16550?
         var rings: [Ring] = []
         var ringCount = 0
     }
@@ -26,6 +29,9 @@ final class Timeline: Sendable {
 
     func enter() { state.withLock { $0.entered = monotonicNanoseconds() } }
 
+    /// The line whose bytes are counted; before the guest starts.
+    func observe(_ serial: Serial16550) { state.withLock { $0.serial = serial } }
+
     func ring(_ number: UInt32, _ processor: Int) {
         let now = monotonicNanoseconds()
         state.withLock { state in
@@ -34,7 +40,10 @@ final class Timeline: Sendable {
                 state.isReady = true
                 state.readyAfter = now - started
             }
-            if number == 2 { state.acceptsInput = true }
+            if number == 2, !state.acceptsInput {
+                state.acceptsInput = true
+                state.bootMessages = state.serial?.sentCount
+            }
             if state.rings.count < Self.keptRings {
                 state.rings.append(Ring(number: number, processor: processor, at: now))
             }
@@ -48,6 +57,9 @@ final class Timeline: Sendable {
     var readyAfter: UInt64? { state.withLock { $0.readyAfter } }
     /// Whether the guest has rung 2: its terminal line takes any bytes (guests/linux/README.md).
     var acceptsInput: Bool { state.withLock { $0.acceptsInput } }
+
+    /// How much of what the guest wrote on its serial line came before that; nil until then.
+    var bootMessages: UInt64? { state.withLock { $0.bootMessages } }
 
     /// The fields of the report that are times, as JSON members.
     func json(built: UInt64, ended: UInt64) -> String {

@@ -16,7 +16,7 @@ extension LinuxGuests {
                 "uname -sm; cat /proc/cmdline", options + ["--cmdline", "mingle.test=words"])
             #expect(result.lines.first == "Linux x86_64")
             #expect(result.lines.last?.contains("mingle.test=words") == true)
-            #expect(result.output.contains("mingle: init after "))
+            #expect(result.errors.contains("mingle: init after "))
         }
 
         @Test("The firmware's tables and clocks are in order")

@@ -13,15 +13,12 @@ extension LinuxGuests {
             #expect(values.count >= 100_000)
             let path = try folder.write("input", values)
             let guest = try Mingle(
-                ["run", "--timeout", "150", "--cmdline", "loglevel=1", "--", "cat"],
+                ["run", "--timeout", "280", "--cmdline", "loglevel=1", "--", "cat"],
                 input: .file(path, O_RDONLY))
-            #expect(try guest.wait(within: 160).status == 0)
+            #expect(try guest.wait(within: 290).status == 0)
+            #expect(guest.folder.bytes("output") == values)
             // Before the command runs, the line carries messages of the kernel and of init.
-            let output = guest.folder.bytes("output")
-            #expect(output.count >= values.count)
-            #expect(Array(output.suffix(values.count)) == values)
-            let rest = String(decoding: output.dropLast(values.count), as: UTF8.self)
-            #expect(rest.hasSuffix(" s\r\n") && rest.contains("mingle: init after "), "\(rest)")
+            #expect(guest.errors.contains("mingle: init after "), "\(guest.errors)")
         }
 
         @Test("What is piped in is a script; its status is that of mingle")
@@ -31,7 +28,7 @@ extension LinuxGuests {
             let guest = try Mingle(["run", "--timeout", "150"], input: .file(path, O_RDONLY))
             let result = try guest.wait(within: 160)
             #expect(result.status == 3)
-            #expect(result.lines == ["sum 42"])
+            #expect(result.output == "sum 42\n" && result.errors.contains("mingle: init after "))
         }
 
         @Test("A terminal: a shell answers, Ctrl-A X ends the guest, the terminal is restored")

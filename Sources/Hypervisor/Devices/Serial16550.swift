@@ -26,6 +26,8 @@ public final class Serial16550: PortDevice {
         var transmitInterrupt = false
         var level = false
         var output = ByteQueue()
+        /// Bytes that the guest has sent in all.
+        var sent: UInt64 = 0
         /// The receiver's FIFO, and what waits on the host's side of the line.
         var received = ByteQueue()
         var input = ByteQueue()
@@ -76,6 +78,9 @@ public final class Serial16550: PortDevice {
             return bytes
         }
     }
+
+    /// How many bytes the guest has sent so far, taken or not.
+    public var sentCount: UInt64 { state.withLock { $0.sent } }
 
     /// Bytes that ``receive(_:)`` would take now.
     public var inputSpace: Int { state.withLock { Self.capacity - $0.input.count } }
@@ -180,6 +185,7 @@ public final class Serial16550: PortDevice {
             }
         } else if state.hasRoom {
             state.output.append([byte])
+            state.sent += 1
         }
         // Sent at once: empty again as long as the ring has room. A byte written in spite of a full ring is lost.
         state.transmitInterrupt = state.hasRoom

@@ -172,8 +172,9 @@ struct GuestPreparation {
         try checks.fits(
             memory: result.memoryBytes, kernelBytes: kernel.file.footprintBytes, initrdBytes: initrdBytes)
         if usesOwnInitramfs && !options.bareCmdline { image = guestWords(name: result.name) }
-        result.sendsEndOfFile =
-            usesOwnInitramfs && result.serial == .standardStreams && !Console.isTerminal(0)
+        // Whoever names another first process speaks with that.
+        let isOurInit = usesOwnInitramfs && options.cmdline?.contains("rdinit=") != true
+        result.sendsEndOfFile = isOurInit && result.serial == .standardStreams && !Console.isTerminal(0)
         result.commandLine = try KernelCommandLine.assemble(
             bare: options.bareCmdline, image: image, user: options.cmdline.map { [$0] } ?? [])
     }

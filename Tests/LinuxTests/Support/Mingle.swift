@@ -39,11 +39,9 @@ final class Mingle {
         let output: String
         let errors: String
 
-        /// The lines of the output that do not come from the kernel or from init.
+        /// The lines of the output that do not come from the kernel.
         var lines: [String] {
-            output.split(separator: "\n").map(String.init).filter {
-                !$0.hasPrefix("[") && !$0.hasPrefix("mingle: init")
-            }
+            output.split(separator: "\n").map(String.init).filter { !$0.hasPrefix("[") }
         }
     }
 
@@ -55,10 +53,10 @@ final class Mingle {
         } catch { throw Failure("\(error)\noutput: \(output)\nerrors: \(errors)") }
     }
 
-    /// Waits until it has said this.
+    /// Waits until it has said this: what a guest says before its command begins is on standard error.
     func waitFor(_ text: String, within seconds: Double = 120) throws {
-        let said = eventually(within: seconds) { output.contains(text) || child.finish() != nil }
-        guard said, output.contains(text) else {
+        let said = eventually(within: seconds) { (output + errors).contains(text) || child.finish() != nil }
+        guard said, (output + errors).contains(text) else {
             throw Failure("it did not say '\(text)', but: \(output)\nerrors: \(errors)")
         }
     }
