@@ -34,6 +34,8 @@ struct SharingOptions {
     var ksmSeconds = 8
     var workSeconds = 4
     var linuxSeconds = 30
+    /// What Linux guests run: linux, or a kernel's file.
+    var image = "linux"
 
     var contentRounds: Int { (rounds + 1) / 2 }
 
@@ -51,6 +53,7 @@ struct SharingOptions {
                 guard !found.isEmpty, !found.contains(nil) else { return nil }
                 cases = found.compactMap(\.self)
             case "--json": json = value
+            case "--image": image = value
             case "--share-cpu": sharing += [option, value]
             case "--rounds": if let found = number(1...100) { rounds = found } else { return nil }
             case "--guests": if let found = number(2...64) { guests = found } else { return nil }
