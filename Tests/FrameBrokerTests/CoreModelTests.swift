@@ -69,6 +69,43 @@ final class ModelRun {
             try takeStep()
             try compare(before)
         }
+        settle()
+    }
+
+    /// Whoever is told to speak hears something or is not told any more, so that in the end nobody is.
+    private func settle() {
+        let names = model.members.filter { !$0.value.isSilent }.keys.sorted().map { StoreClient($0) }
+        for _ in 0..<100 {
+            while core.hasWork { core.sweep(limit: 8) }
+            let told = names.filter { core.wantsToHear($0) }
+            if told.isEmpty { return }
+            for name in told {
+                guard let reply = core.exchange(name, StoreBatch(), staging: { _ in nil }) else { continue }
+                // As its pages go home.
+                var batch = StoreBatch()
+                batch.forgotten = reply.lonely + reply.misplaced
+                if !batch.isEmpty { _ = core.exchange(name, batch) { _ in nil } }
+            }
+        }
+        Issue.record("clients are told to speak without end")
+    }
+
+    /// Who must be told to speak, by what is to be told: news, retired frames, lonely and misplaced ones.
+    private func checkNotices() {
+        let waiting = core.clientsHoldingBack()
+        for (name, member) in model.members where !member.isSilent {
+            let frames = model.holdings.compactMap { key, holding -> FrameLocation? in
+                if case .leased(let location) = holding, key.client == name { location } else { nil }
+            }
+            let isToMove = frames.contains { location in
+                guard let frame = model.frames[location], frame.word == nil else { return false }
+                return frame.hash == nil || model.references(location) == 1
+            }
+            let hasNews = model.pending.keys.contains { $0.client == name }
+            if hasNews || isToMove || waiting.contains(StoreClient(name)) {
+                #expect(core.wantsToHear(StoreClient(name)), "news \(hasNews), to move \(isToMove)")
+            }
+        }
     }
 
     private func takeStep() throws {
@@ -229,6 +266,7 @@ final class ModelRun {
 
     /// The two agree, and no frame went or came too early.
     private func compare(_ before: [FrameLocation: [UInt8]]) throws {
+        checkNotices()
         let leases = model.holdings.values.count { if case .leased = $0 { true } else { false } }
         #expect(core.statistics.references == leases)
         #expect(core.statistics.sightings == model.holdings.count - leases)

@@ -20,6 +20,8 @@ final class Session {
     private(set) var state = State.greeting
     /// An answer that the client does not take. Until it does, it is not listened to: it can never have two.
     private var unsent: [UInt8]?
+    /// It was told that it should speak, and has not spoken since.
+    private var isNoticed = false
     /// When the connection began, or the answer started to wait, or the client last spoke.
     private(set) var since: UInt64
 
@@ -69,6 +71,18 @@ final class Session {
         since = monotonicNanoseconds()
         return answer(bytes)
     }
+
+    /// Whether a notice may be sent: one at a time, and none to a client that does not read its answers.
+    var mayBeNoticed: Bool { state == .joined && !isNoticed && unsent == nil }
+
+    /// Tells the client to speak. One that leaves no room for that hears it from its next answers.
+    func notify() {
+        isNoticed = true
+        _ = socket?.send([MessageKind.notice.rawValue])
+    }
+
+    /// A batch came: whatever the notice was for, its answer tells.
+    func hear() { isNoticed = false }
 
     func observe() { state = .observing }
 
