@@ -137,7 +137,8 @@ import TestSupport
         _ = try first.sight([(3, page(1))], stand.hasher)
         _ = try third.sight([(3, page(2))], stand.hasher)
         usleep(300_000)
-        #expect(!first.hasNotice() && !second.hasNotice() && !third.hasNotice(), "a sighting is nobody's news")
+        #expect(
+            !first.hasNotice() && !second.hasNotice() && !third.hasNotice(), "a sighting is nobody's news")
         _ = try second.publish([(7, page(1))])
         eventually("the sighter is told of the frame") { first.hasNotice() }
         #expect(first.hasNotice(), "until it asks")

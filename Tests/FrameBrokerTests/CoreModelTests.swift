@@ -315,6 +315,13 @@ final class ModelRun {
         return batch
     }
 
+    /// Values of another implementation of SipHash-1-3.
+    @Test func theIndexIsKeyedBySipHash() {
+        #expect(SipHash(0, 0).hash(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908) == 0x8972_1884_33a5_c5b7)
+        #expect(SipHash(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908).hash(0, 0) == 0x403e_4b0d_4f19_f787)
+        #expect(SipHash(1, 2).hash(3, 1 << 63) == 0xdfef_bfe5_ab1f_43f4)
+    }
+
     @Test func chosenHashesDoNotMakeLongChains() {
         let core = core()
         #expect(core.join(StoreClient(1), pageCount: 1 << 20))
@@ -391,6 +398,47 @@ final class ModelRun {
         }
         #expect(largest.segment == 1 && largest.value % FrameLocation.segmentSpan < 10_000)
         #expect(backing.frames.count < 10)
+    }
+
+    /// A round of looks over a large guest takes several batches; once one found nothing, there is no further until something
+    /// happens that could matter.
+    @Test func looksEndWhenNothingIsFound() throws {
+        let core = core()
+        let (first, second) = (StoreClient(1), StoreClient(2))
+        for name in [first, second] { #expect(core.join(name, pageCount: 100_000)) }
+        func content(_ number: UInt8) -> [UInt8] { [number] + [UInt8](repeating: 2, count: 4095) }
+        func publish(_ name: StoreClient, _ page: UInt32, _ number: UInt8) {
+            var batch = StoreBatch()
+            batch.publications = [.init(page: page, slot: 0)]
+            _ = core.exchange(name, batch) { _ in content(number) }
+        }
+        func looks(_ name: StoreClient) -> Int {
+            var count = 0
+            while core.wantsToHear(name), count < 100 {
+                _ = core.exchange(name, StoreBatch()) { _ in nil }
+                count += 1
+            }
+            return count
+        }
+        // Pages far apart, shared by both.
+        for page in stride(from: UInt32(0), to: 100_000, by: 1000) {
+            for name in [first, second] { publish(name, page, UInt8(page / 1000)) }
+        }
+        #expect(2...10 ~= looks(first) && 2...10 ~= looks(second))
+        #expect(!core.wantsToHear(first) && !core.wantsToHear(second))
+        // Contents of its own matter to nobody.
+        publish(second, 5, 200)
+        #expect(looks(first) == 0 && looks(second) == 0)
+        // A frame at the far end loses its company.
+        var batch = StoreBatch()
+        batch.forgotten = [99_000]
+        _ = core.exchange(second, batch) { _ in nil }
+        var lonely: [ClientPage] = []
+        for _ in 0..<10 where lonely.isEmpty {
+            #expect(core.wantsToHear(first))
+            lonely = core.exchange(first, StoreBatch(), staging: { _ in nil })?.lonely ?? []
+        }
+        #expect(lonely == [99_000])
     }
 
     @Test func segmentsAreUsedAgain() {

@@ -226,6 +226,23 @@ final class RawClient {
         try honest.check(52)
     }
 
+    /// The kernel tells the broker of a connection that was closed with unread messages before what was said last.
+    @Test func aGoodbyeCountsThoughANoticeWasNotRead() throws {
+        let stand = try BrokerStand(["notice=1"])
+        let honest = try Honest(stand)
+        let staging = try StagingArea()
+        let before = try stand.figures().clients.count
+        for number in 0..<20 {
+            let client = try RawClient(stand.path)
+            #expect(client.join("honest", staging: staging.descriptor.number) == .welcome)
+            try honest.check(number)
+            #expect(client.socket?.waitForInput(until: monotonicNanoseconds() + 5_000_000_000) == true)
+            #expect(client.send(WireWriter(.goodbye).bytes) == .done)
+            client.hangUp()
+        }
+        try eventually("they are gone, not silent") { try stand.figures().clients.count == before }
+    }
+
     @Test func whoSaysNothingHoldsNothingBackForEver() throws {
         let stand = try BrokerStand(["quiet=500", "greeting=300"])
         let honest = try Honest(stand)

@@ -70,6 +70,23 @@ import Testing
         #expect(run.world.violations.isEmpty)
     }
 
+    /// What was written while nobody looked, for however long, says nothing of how busy the guest is.
+    @Test func whatWasWrittenLongAgoIsNotTakenForWork() throws {
+        let run = try makeRun(pages: 640) { $0.busyPatience = 1_000_000_000 }
+        let engine = try #require(run.member(0)).engine
+        run.world.time += 3 * engine.policy.longestInterval
+        try fill(run, 0, 0..<400)
+        try pass(run, 0)
+        #expect(engine.busySince == nil)
+        try pass(run, 0, after: 10)
+        #expect(engine.statistics.pagesHashed == 400, "nothing was written between the two passes")
+        // What is written from one look to the next does.
+        try fill(run, 0, 0..<400, base: 500)
+        try pass(run, 0, after: 10)
+        #expect(engine.busySince != nil)
+        #expect(try run.run([]) == nil)
+    }
+
     @Test func aGuestThatRestsIsSharedBeforePatienceIsOver() throws {
         let run = try makeRun(pages: 640) { $0.busyPatience = 1_000_000 }
         for guest in 0...1 { try fill(run, guest, 0..<400) }

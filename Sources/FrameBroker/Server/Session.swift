@@ -15,6 +15,8 @@ final class Session {
     private(set) var socket: PacketSocket?
     let processDescriptor: OwnedDescriptor
     private var staging: OwnedDescriptor?
+    /// A staged page; the same memory for all of a batch, as nobody keeps them.
+    private var page: [UInt8] = []
     private(set) var domain: BrokerDomain?
     private(set) var pageCount: UInt32 = 0
     private(set) var state = State.greeting
@@ -91,6 +93,7 @@ final class Session {
         self.domain = domain
         self.pageCount = pageCount
         self.staging = consume staging
+        page = [UInt8](repeating: 0, count: 4096)
         domain.members += 1
     }
 
@@ -98,8 +101,8 @@ final class Session {
     func stagedPage(_ slot: UInt32) -> [UInt8]? {
         guard slot < StagingArea.slots, let number = staging?.number else { return nil }
         do throws(LinuxError) {
-            let bytes = try OwnedDescriptor.readBytes(of: number, count: 4096, at: UInt64(slot) * 4096)
-            return bytes.count == 4096 ? bytes : nil
+            let count = try OwnedDescriptor.readBytes(of: number, into: &page, at: UInt64(slot) * 4096)
+            return count == page.count ? page : nil
         } catch { return nil }
     }
 
@@ -107,6 +110,7 @@ final class Session {
     func close() {
         socket = nil
         staging = nil
+        page = []
         unsent = nil
         if state == .joined {
             state = .silent

@@ -71,6 +71,8 @@ public final class SharingEngine {
     let deferred: LazyArray<UInt64>
     private let postponed: LazyArray<UInt64>
     private static let passesToRetry = 64
+    /// Pages that are looked at before the store is asked about them.
+    private static let chunkLength = 768
     /// Half of what a store allows between two batches; nanoseconds.
     static let silenceLimit: UInt64 = 5_000_000_000
     var rechecks: [Int] = []
@@ -179,7 +181,8 @@ public final class SharingEngine {
     /// Whether to ask the store for news now: it says so, or would hear nothing from us until the next pass for too long.
     func isNewsDue(_ now: UInt64) -> Bool {
         guard let store else { return false }
-        return hasMoreNews || now + policy.longestInterval >= lastSpoke + Self.silenceLimit || store.hasNotice()
+        return hasMoreNews || now + policy.longestInterval >= lastSpoke + Self.silenceLimit
+            || store.hasNotice()
     }
 
     // MARK: a pass
@@ -191,6 +194,7 @@ public final class SharingEngine {
         takeOldNews()
         let now = monotonicClock()
         if now - lastHarvest >= policy.quietTime {
+            if now - lastHarvest > 2 * policy.longestInterval { try takeStock() }
             lastHarvest = now
             try harvest(now)
             result.activity += account()
@@ -216,6 +220,15 @@ public final class SharingEngine {
         return result
     }
 
+    /// What was written in a long time in which nobody looked says nothing of how busy the guest is now: a first harvest
+    /// tells it from what is fresh.
+    private func takeStock() throws(LinuxError) {
+        for index in dirty.indices { dirty[index] = 0 }
+        try log.harvestDirtyPages(into: &dirty)
+        vmmWrites.harvest(into: &dirty)
+        for index in dirty.indices { deferred[index] |= dirty[index] }
+    }
+
     /// Nothing was merged for some passes, and perhaps nothing will be for long: buffers need no memory.
     func rest() { mapping.releaseBuffers() }
 
@@ -225,7 +238,7 @@ public final class SharingEngine {
     /// - Returns: whether pages are left.
     private func look(_ activity: inout Int, until deadline: UInt64) -> Bool {
         var chunk: [Int] = []
-        chunk.reserveCapacity(256)
+        chunk.reserveCapacity(Self.chunkLength + 64)
         let words = watched.count
         var visited = 0
         while visited < words {
@@ -238,7 +251,7 @@ public final class SharingEngine {
                 bits ^= bit
                 chunk.append(index * 64 + bit.trailingZeroBitCount)
             }
-            guard chunk.count >= 192 || visited == words, !chunk.isEmpty else { continue }
+            guard chunk.count >= Self.chunkLength || visited == words, !chunk.isEmpty else { continue }
             activity += chunk.count
             share(chunk)
             chunk.removeAll(keepingCapacity: true)

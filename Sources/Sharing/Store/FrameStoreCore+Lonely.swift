@@ -20,7 +20,9 @@ extension FrameStoreCore {
     func lookAtPlaces(of client: Client, _ reply: inout StoreReply) {
         if client.lonelyCursor == 0 { client.roundUnrest = unrest }
         findPlaces(of: client, &reply)
-        if client.pages.firstPossible(from: client.lonelyCursor) == client.pages.count { client.lonelyCursor = 0 }
+        if client.pages.firstPossible(from: client.lonelyCursor) == client.pages.count {
+            client.lonelyCursor = 0
+        }
         if !reply.lonely.isEmpty || !reply.misplaced.isEmpty { client.roundUnrest = 0 }
         if client.lonelyCursor == 0 { client.calmUnrest = client.roundUnrest }
     }

@@ -83,7 +83,8 @@ final class FakeStore: FrameStore {
 
     func hasNotice() -> Bool {
         guest.step("look for a notice", allowedInWindow: false)
-        return isLost || generation != domain.generation || !strayNews.isEmpty || domain.core.wantsToHear(name)
+        return isLost || generation != domain.generation || !strayNews.isEmpty
+            || domain.core.wantsToHear(name)
     }
 
     private func lose() -> FrameStoreError {
