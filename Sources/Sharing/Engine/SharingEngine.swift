@@ -71,8 +71,9 @@ public final class SharingEngine {
     let deferred: LazyArray<UInt64>
     private let postponed: LazyArray<UInt64>
     private static let passesToRetry = 64
-    /// Pages that are looked at before the store is asked about them.
-    private static let chunkLength = 768
+    /// Pages that are looked at before the store is asked about them. With more, several guests that see the same contents
+    /// at a time all publish them.
+    private static let chunkLength = 256
     /// Half of what a store allows between two batches; nanoseconds.
     static let silenceLimit: UInt64 = 5_000_000_000
     var rechecks: [Int] = []
