@@ -30,7 +30,7 @@ struct SharingOptions {
     /// Options of sharing for `mingle density`.
     var sharing: [String] = []
     /// How long guests run: until well after whoever merges is done, with some passes in which nothing changes.
-    var builtinSeconds = 5
+    var builtinSeconds = 12
     var ksmSeconds = 8
     var workSeconds = 4
     var linuxSeconds = 30

@@ -37,6 +37,9 @@ public final class InProcessDomain: Sendable {
             return reply
         }
     }
+    fileprivate func wantsToHear(_ name: StoreClient) -> Bool {
+        state.withLock { $0.core.wantsToHear(name) }
+    }
     fileprivate func silence(_ name: StoreClient) { state.withLock { $0.core.silence(name) } }
     fileprivate func leave(_ name: StoreClient) {
         state.withLock { state in
@@ -91,6 +94,8 @@ public final class InProcessStore: FrameStore {
         }
         return reply
     }
+
+    public func hasNotice() -> Bool { isLost || domain.wantsToHear(name) }
 
     private func lose(_ reason: String) -> FrameStoreError {
         isLost = true

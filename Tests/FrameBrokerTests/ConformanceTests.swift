@@ -1,3 +1,4 @@
+import Foundation
 import GuestMemory
 import Testing
 import TestSupport
@@ -116,6 +117,81 @@ import TestSupport
             try stand.speak()
             return try stand.statistics() == StoreStatistics()
         }
+    }
+
+    /// A client that is quiet is told of news, and of frames that wait for it to speak; and of nothing else.
+    @Test(arguments: StoreKind.allCases)
+    func whoIsQuietIsToldToSpeak(_ kind: StoreKind) throws {
+        let stand = try StoreStand(kind)
+        let (first, second, third) = (try stand.client(), try stand.client(), try stand.client())
+        func settle() throws {
+            try eventually("nobody is told anything any more") {
+                let told = [first, second, third].filter { $0.hasNotice() }
+                for client in told { _ = try client.exchange(StoreBatch()) }
+                try stand.speak()
+                // As long as a broker waits until it tells who has just spoken.
+                usleep(300_000)
+                return told.isEmpty
+            }
+        }
+        _ = try first.sight([(3, page(1))], stand.hasher)
+        _ = try third.sight([(3, page(2))], stand.hasher)
+        usleep(300_000)
+        #expect(
+            !first.hasNotice() && !second.hasNotice() && !third.hasNotice(), "a sighting is nobody's news")
+        _ = try second.publish([(7, page(1))])
+        eventually("the sighter is told of the frame") { first.hasNotice() }
+        #expect(first.hasNotice(), "until it asks")
+        #expect(!third.hasNotice())
+        #expect(try first.exchange(StoreBatch()).promotions.map(\.page) == [3])
+        try settle()
+        // The frame loses its references, and its memory waits for all.
+        _ = try first.forget([3])
+        _ = try second.forget([7])
+        eventually("who holds it back is told") { third.hasNotice() && first.hasNotice() }
+        try settle()
+        #expect(try stand.statistics().retired == 0)
+        // Who shares nothing with it any more, and who only sees what it has, hears nothing.
+        _ = try second.sight([(8, page(9))], stand.hasher)
+        usleep(300_000)
+        #expect(!first.hasNotice() && !third.hasNotice())
+    }
+
+    /// A frame that is left with one mapper is found by looks that its client is told to ask for.
+    @Test(arguments: StoreKind.allCases)
+    func whoIsLeftAloneWithAFrameIsTold(_ kind: StoreKind) throws {
+        let stand = try StoreStand(kind)
+        let (first, second) = (try stand.client(), try stand.client())
+        _ = try first.sight([(3, page(1))], stand.hasher)
+        _ = try second.publish([(7, page(1))])
+        try eventually("the first is calm") {
+            if first.hasNotice() { _ = try first.exchange(StoreBatch()) }
+            usleep(300_000)
+            return !first.hasNotice()
+        }
+        #expect(try first.exchange(StoreBatch()).lonely == [])
+        _ = try second.forget([7])
+        eventually("it is told") { first.hasNotice() }
+        // As often as it is so: the client decides when to act on it.
+        for _ in 0..<3 { #expect(try first.exchange(StoreBatch()).lonely == [3]) }
+        _ = try first.forget([3])
+        _ = try first.exchange(StoreBatch())
+        #expect(try first.exchange(StoreBatch()).lonely == [])
+    }
+
+    @Test(arguments: StoreKind.allCases)
+    func aLostStoreIsNoticed(_ kind: StoreKind) throws {
+        let stand = try StoreStand(kind)
+        let client = try stand.client()
+        #expect(!client.hasNotice())
+        if let broker = stand.stand {
+            kill(try broker.worker(), SIGKILL)
+        } else {
+            (client as? InProcessStore)?.disconnect()
+        }
+        eventually("it is noticed") { client.hasNotice() }
+        #expect(client.hasNotice())
+        #expect(throws: FrameStoreError.self) { try client.exchange(StoreBatch()) }
     }
 
     @Test(arguments: StoreKind.allCases)

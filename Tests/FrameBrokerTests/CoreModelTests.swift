@@ -69,6 +69,43 @@ final class ModelRun {
             try takeStep()
             try compare(before)
         }
+        settle()
+    }
+
+    /// Whoever is told to speak hears something or is not told any more, so that in the end nobody is.
+    private func settle() {
+        let names = model.members.filter { !$0.value.isSilent }.keys.sorted().map { StoreClient($0) }
+        for _ in 0..<100 {
+            while core.hasWork { core.sweep(limit: 8) }
+            let told = names.filter { core.wantsToHear($0) }
+            if told.isEmpty { return }
+            for name in told {
+                guard let reply = core.exchange(name, StoreBatch(), staging: { _ in nil }) else { continue }
+                // As its pages go home.
+                var batch = StoreBatch()
+                batch.forgotten = reply.lonely + reply.misplaced
+                if !batch.isEmpty { _ = core.exchange(name, batch) { _ in nil } }
+            }
+        }
+        Issue.record("clients are told to speak without end")
+    }
+
+    /// Who must be told to speak, by what is to be told: news, retired frames, lonely and misplaced ones.
+    private func checkNotices() {
+        let waiting = core.clientsHoldingBack()
+        for (name, member) in model.members where !member.isSilent {
+            let frames = model.holdings.compactMap { key, holding -> FrameLocation? in
+                if case .leased(let location) = holding, key.client == name { location } else { nil }
+            }
+            let isToMove = frames.contains { location in
+                guard let frame = model.frames[location], frame.word == nil else { return false }
+                return frame.hash == nil || model.references(location) == 1
+            }
+            let hasNews = model.pending.keys.contains { $0.client == name }
+            if hasNews || isToMove || waiting.contains(StoreClient(name)) {
+                #expect(core.wantsToHear(StoreClient(name)), "news \(hasNews), to move \(isToMove)")
+            }
+        }
     }
 
     private func takeStep() throws {
@@ -229,6 +266,7 @@ final class ModelRun {
 
     /// The two agree, and no frame went or came too early.
     private func compare(_ before: [FrameLocation: [UInt8]]) throws {
+        checkNotices()
         let leases = model.holdings.values.count { if case .leased = $0 { true } else { false } }
         #expect(core.statistics.references == leases)
         #expect(core.statistics.sightings == model.holdings.count - leases)
@@ -275,6 +313,13 @@ final class ModelRun {
         var batch = StoreBatch()
         batch.sightings = pages.map { .init(page: $0, hash: ContentHash(low: first + UInt64($0), high: 0)) }
         return batch
+    }
+
+    /// Values of another implementation of SipHash-1-3.
+    @Test func theIndexIsKeyedBySipHash() {
+        #expect(SipHash(0, 0).hash(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908) == 0x8972_1884_33a5_c5b7)
+        #expect(SipHash(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908).hash(0, 0) == 0x403e_4b0d_4f19_f787)
+        #expect(SipHash(1, 2).hash(3, 1 << 63) == 0xdfef_bfe5_ab1f_43f4)
     }
 
     @Test func chosenHashesDoNotMakeLongChains() {
@@ -353,6 +398,47 @@ final class ModelRun {
         }
         #expect(largest.segment == 1 && largest.value % FrameLocation.segmentSpan < 10_000)
         #expect(backing.frames.count < 10)
+    }
+
+    /// A round of looks over a large guest takes several batches; once one found nothing, there is no further until something
+    /// happens that could matter.
+    @Test func looksEndWhenNothingIsFound() throws {
+        let core = core()
+        let (first, second) = (StoreClient(1), StoreClient(2))
+        for name in [first, second] { #expect(core.join(name, pageCount: 100_000)) }
+        func content(_ number: UInt8) -> [UInt8] { [number] + [UInt8](repeating: 2, count: 4095) }
+        func publish(_ name: StoreClient, _ page: UInt32, _ number: UInt8) {
+            var batch = StoreBatch()
+            batch.publications = [.init(page: page, slot: 0)]
+            _ = core.exchange(name, batch) { _ in content(number) }
+        }
+        func looks(_ name: StoreClient) -> Int {
+            var count = 0
+            while core.wantsToHear(name), count < 100 {
+                _ = core.exchange(name, StoreBatch()) { _ in nil }
+                count += 1
+            }
+            return count
+        }
+        // Pages far apart, shared by both.
+        for page in stride(from: UInt32(0), to: 100_000, by: 1000) {
+            for name in [first, second] { publish(name, page, UInt8(page / 1000)) }
+        }
+        #expect(2...10 ~= looks(first) && 2...10 ~= looks(second))
+        #expect(!core.wantsToHear(first) && !core.wantsToHear(second))
+        // Contents of its own matter to nobody.
+        publish(second, 5, 200)
+        #expect(looks(first) == 0 && looks(second) == 0)
+        // A frame at the far end loses its company.
+        var batch = StoreBatch()
+        batch.forgotten = [99_000]
+        _ = core.exchange(second, batch) { _ in nil }
+        var lonely: [ClientPage] = []
+        for _ in 0..<10 where lonely.isEmpty {
+            #expect(core.wantsToHear(first))
+            lonely = core.exchange(first, StoreBatch(), staging: { _ in nil })?.lonely ?? []
+        }
+        #expect(lonely == [99_000])
     }
 
     @Test func segmentsAreUsedAgain() {

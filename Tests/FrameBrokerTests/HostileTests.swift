@@ -16,14 +16,14 @@ final class RawClient {
     func send(_ bytes: [UInt8], passing descriptor: Int32 = -1) -> PacketSocket.Sent {
         socket?.send(bytes, passing: descriptor) ?? .broken
     }
-    /// The next message; nil when the broker closed the connection.
-    func receive(seconds: Double = 5) -> [UInt8]? {
+    /// The next message; nil when the broker closed the connection. Notices may come at any time: only who asks gets them.
+    func receive(seconds: Double = 5, orNotice: Bool = false) -> [UInt8]? {
         let end = monotonicNanoseconds() + UInt64(seconds * 1e9)
         while let received = socket?.receive(into: &buffer) {
             switch received {
             case .packet(let bytes, let passed):
                 if passed >= 0 { close(passed) }
-                return bytes
+                if orNotice || bytes.first != MessageKind.notice.rawValue { return bytes }
             case .nothing: if socket?.waitForInput(until: end) != true { return [] }
             case .closed, .odd: return nil
             }
@@ -90,7 +90,7 @@ final class RawClient {
         let seeds = [
             Hello(domain: "honest", pageCount: 64).encoded(), BatchCoding.encode(batch, number: 1),
             FiguresPart.request(firstDomain: 0, firstClient: 0), WireWriter(.observe).bytes,
-            WireWriter(.goodbye).bytes,
+            WireWriter(.goodbye).bytes, WireWriter(.notice).bytes,
         ]
         var client = try RawClient(stand.path)
         var before = 0
@@ -198,6 +198,49 @@ final class RawClient {
         try honest.check(0)
         #expect(try memory(worker) - before < 4 << 10)
         try eventually("it is silenced") { try stand.figures().clients.contains { $0.isSilent } }
+    }
+
+    /// A client that never reads gets one notice, whatever happens, and the broker keeps nothing for it.
+    @Test func noticesDoNotPileUp() throws {
+        let stand = try BrokerStand(["notice=1"])
+        let honest = try Honest(stand)
+        let staging = try StagingArea()
+        let client = try RawClient(stand.path)
+        #expect(client.join("honest", staging: staging.descriptor.number) == .welcome)
+        // Frames that are freed wait for this client to speak.
+        for number in 0..<50 {
+            try honest.check(number)
+            usleep(5000)
+        }
+        #expect(client.receive(orNotice: true) == [MessageKind.notice.rawValue])
+        #expect(client.receive(seconds: 0.3, orNotice: true) == [])
+        // Once it spoke, there may be another, before the answer or after it.
+        try honest.check(50)
+        #expect(client.send(BatchCoding.encode(StoreBatch(), number: 1)) == .done)
+        #expect(client.receive()?.first == MessageKind.reply.rawValue)
+        try honest.check(51)
+        #expect(client.receive(orNotice: true) == [MessageKind.notice.rawValue])
+        // A notice is nothing that a client may send.
+        #expect(client.send([MessageKind.notice.rawValue]) == .done)
+        #expect(client.receive() == nil)
+        try honest.check(52)
+    }
+
+    /// The kernel tells the broker of a connection that was closed with unread messages before what was said last.
+    @Test func aGoodbyeCountsThoughANoticeWasNotRead() throws {
+        let stand = try BrokerStand(["notice=1"])
+        let honest = try Honest(stand)
+        let staging = try StagingArea()
+        let before = try stand.figures().clients.count
+        for number in 0..<20 {
+            let client = try RawClient(stand.path)
+            #expect(client.join("honest", staging: staging.descriptor.number) == .welcome)
+            try honest.check(number)
+            #expect(client.socket?.waitForInput(until: monotonicNanoseconds() + 5_000_000_000) == true)
+            #expect(client.send(WireWriter(.goodbye).bytes) == .done)
+            client.hangUp()
+        }
+        try eventually("they are gone, not silent") { try stand.figures().clients.count == before }
     }
 
     @Test func whoSaysNothingHoldsNothingBackForEver() throws {

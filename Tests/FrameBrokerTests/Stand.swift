@@ -104,7 +104,7 @@ enum StoreKind: String, CaseIterable, Sendable { case inProcess, broker }
 
 final class StoreStand {
     let kind: StoreKind
-    private let stand: BrokerStand?
+    let stand: BrokerStand?
     private let domain: InProcessDomain?
     private let secret = [UInt8](repeating: 9, count: PageHasher.secretSize)
     private(set) var reader: Int32 = -1

@@ -70,6 +70,23 @@ import Testing
         #expect(run.world.violations.isEmpty)
     }
 
+    /// What was written while nobody looked, for however long, says nothing of how busy the guest is.
+    @Test func whatWasWrittenLongAgoIsNotTakenForWork() throws {
+        let run = try makeRun(pages: 640) { $0.busyPatience = 1_000_000_000 }
+        let engine = try #require(run.member(0)).engine
+        run.world.time += 3 * engine.policy.longestInterval
+        try fill(run, 0, 0..<400)
+        try pass(run, 0)
+        #expect(engine.busySince == nil)
+        try pass(run, 0, after: 10)
+        #expect(engine.statistics.pagesHashed == 400, "nothing was written between the two passes")
+        // What is written from one look to the next does.
+        try fill(run, 0, 0..<400, base: 500)
+        try pass(run, 0, after: 10)
+        #expect(engine.busySince != nil)
+        #expect(try run.run([]) == nil)
+    }
+
     @Test func aGuestThatRestsIsSharedBeforePatienceIsOver() throws {
         let run = try makeRun(pages: 640) { $0.busyPatience = 1_000_000 }
         for guest in 0...1 { try fill(run, guest, 0..<400) }
@@ -89,12 +106,46 @@ import Testing
         member.guest.losesNextReport = true
         try run.perform(.write(0, page: 17, half: 0, value: 4711))
         #expect(!member.guest.losesNextReport && !member.guest.log[17])
-        // Seven pages a pass.
+        // A quarter of the pages each pass.
         for _ in 0..<5 { try pass(run, 0) }
         #expect(member.engine.records.kind(17) != .mapped)
         #expect(member.stores.last?.leases == 19 && member.mappedFrames.count == 19)
         #expect(member.engine.statistics.pagesUnsharedTotal == 1)
         #expect(run.world.violations.isEmpty)
+    }
+
+    /// A guest that rests costs its store nothing, unless there is something to hear; but for a word now and then.
+    @Test func whoHasNothingToSaySaysNothing() throws {
+        let run = try makeRun { $0.arrangementGain = 0 }
+        for guest in 0...1 { try fill(run, guest, 0..<6) }
+        for _ in 0..<12 { for guest in 0...1 { try pass(run, guest) } }
+        let store = try #require(run.member(0)?.stores.last)
+        let settled = store.exchanges
+        for _ in 0..<50 { try pass(run, 0) }
+        #expect(store.exchanges == settled)
+        // What another guest does with contents of its own is nothing to hear of.
+        try run.perform(.fill(1, page: 12, count: 1, first: 1, second: 2))
+        for _ in 0..<4 { for guest in 0...1 { try pass(run, guest) } }
+        #expect(store.exchanges == settled)
+        // Six minutes at the slowest pace: the store hears of it at least every five seconds, and not in every pass.
+        let interval = try #require(run.member(0)).engine.policy.longestInterval
+        var (last, longest, before) = (run.world.time, UInt64(0), store.exchanges)
+        for _ in 0..<180 {
+            try pass(run, 0, after: interval)
+            guard store.exchanges > before else { continue }
+            longest = max(longest, run.world.time - last)
+            (last, before) = (run.world.time, store.exchanges)
+        }
+        #expect(longest <= SharingEngine.silenceLimit)
+        #expect(store.exchanges - settled <= 91)
+        // News is taken by the next pass.
+        try run.perform(.fill(0, page: 20, count: 1, first: 8, second: 9))
+        for _ in 0..<6 { try pass(run, 0) }
+        try run.perform(.fill(1, page: 20, count: 1, first: 8, second: 9))
+        for _ in 0..<4 { try pass(run, 1) }
+        try pass(run, 0)
+        #expect(run.member(0)?.mappedFrames == [0, 1, 2, 3, 4, 5, 20])
+        #expect(try run.run([]) == nil)
     }
 
     @Test func framesWithoutCompanyGoHome() throws {

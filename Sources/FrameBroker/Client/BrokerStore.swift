@@ -14,6 +14,8 @@ public final class BrokerStore: FrameStore {
     private var buffer = [UInt8](repeating: 0, count: BrokerStore.replyLimit)
     private var number: UInt32 = 0
     private let milliseconds: Int
+    /// A notice came that no answer has settled yet.
+    private var isNoticed = false
 
     /// The domain's secret for ``PageHasher``.
     public let secret: [UInt8]
@@ -87,8 +89,31 @@ public final class BrokerStore: FrameStore {
             number == self.number, reply.sightings.count == batch.sightings.count,
             reply.uniform.count == batch.uniform.count, reply.publications.count == batch.publications.count
         else { throw lose("\(BrokerError.malformed("its reply"))") }
+        // What came before the answer is settled by it.
+        if batch.isEmpty { isNoticed = false }
         return reply
     }
+
+    public func hasNotice() -> Bool {
+        guard let open = socket.take() else { return true }
+        while !isNoticed {
+            switch open.receive(into: &buffer) {
+            case .nothing:
+                socket = consume open
+                return false
+            case .packet(let bytes, let passed):
+                if passed >= 0 { _ = OwnedDescriptor(adopting: passed) }
+                // Nothing else comes unasked.
+                guard Self.isNotice(bytes) else { return true }
+                isNoticed = true
+            case .closed, .odd: return true
+            }
+        }
+        socket = consume open
+        return true
+    }
+
+    private static func isNotice(_ message: [UInt8]) -> Bool { message == [MessageKind.notice.rawValue] }
 
     /// Gives back everything at once, without waiting for this process's end: no mapping of a frame may be left.
     public func goodbye() {
@@ -104,10 +129,16 @@ public final class BrokerStore: FrameStore {
         let link = BrokerLink(open, milliseconds)
         do throws(BrokerError) {
             try link.send(request)
-            let (message, passed) = try link.receive(into: &buffer)
-            if passed >= 0 { _ = OwnedDescriptor(adopting: passed) }
-            socket = link.release()
-            return message
+            while true {
+                let (message, passed) = try link.receive(into: &buffer)
+                if passed >= 0 { _ = OwnedDescriptor(adopting: passed) }
+                if Self.isNotice(message) {
+                    isNoticed = true
+                    continue
+                }
+                socket = link.release()
+                return message
+            }
         } catch { throw lose("\(error)") }
     }
 

@@ -52,12 +52,15 @@ package struct PacketSocket: ~Copyable {
     package func receive(into buffer: inout [UInt8]) -> Received {
         var passed: Int32 = -1
         var result = 0
+        var wasReset = false
         repeat {
+            // A peer that closed without reading all that it got: told once, before the messages that it left.
+            wasReset = wasReset || result == Int(-ECONNRESET)
             // SAFETY: the array is alive for the call and as long as said; `passed` is a live local.
             result = unsafe buffer.withUnsafeMutableBytes { bytes in
                 unsafe mingle_packet_receive(descriptor.number, bytes.baseAddress, bytes.count, &passed)
             }
-        } while result == Int(-EINTR)
+        } while result == Int(-EINTR) || (result == Int(-ECONNRESET) && !wasReset)
         switch result {
         case 1...: return .packet(Array(buffer[..<result]), passed: passed)
         case Int(-EAGAIN): return .nothing

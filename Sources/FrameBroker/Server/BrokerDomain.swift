@@ -10,6 +10,8 @@ final class BrokerDomain {
     let core: FrameStoreCore
     /// Sessions that joined and are not gone.
     var members = 0
+    /// Of the core's, those that were looked at for whom to tell to speak.
+    var occurrences: UInt64 = 0
 
     init(name: String) throws(LinuxError) {
         self.name = name

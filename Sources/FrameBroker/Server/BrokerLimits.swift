@@ -20,6 +20,8 @@ public struct BrokerLimits: Sendable {
     public var greeting = 5_000
     public var unread = 10_000
     public var quiet = 30_000
+    /// How long a client must have been quiet to be told that something waits for it; milliseconds.
+    public var notice = 100
     /// How long the broker waits for its first client, and after its last; milliseconds.
     public var firstClient = 10_000
     public var linger = 1_000

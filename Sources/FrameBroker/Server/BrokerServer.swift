@@ -21,6 +21,9 @@ package final class BrokerServer {
     private var hadClient = false
     private var acceptAgain: UInt64 = 0
     private var nextCheck: UInt64 = 0
+    /// Somebody may have to be told to speak; not looked at before that time.
+    private var hasNotices = false
+    private var nextNotices: UInt64 = 0
 
     /// - Parameter listener: a listening packet socket.
     package init(
@@ -61,7 +64,7 @@ package final class BrokerServer {
             wanted.append(session.interest ?? (-1, 0))
             wanted.append((session.processDescriptor.number, Int16(POLLIN)))
         }
-        let ready = poll(wanted, milliseconds: hasWork ? 0 : sessions.isEmpty ? 100 : 500)
+        let ready = poll(wanted, milliseconds: hasWork ? 0 : patience(now))
         for (index, session) in sessions.enumerated() {
             if ready[1 + index * 2] != 0 { serve(session, ready[1 + index * 2]) }
             // After its messages: what it still said counts for nothing, but order keeps this simple to follow.
@@ -70,6 +73,38 @@ package final class BrokerServer {
         if ready[0] != 0 { acceptConnections() }
         if monotonicNanoseconds() >= nextCheck { checkPatience() }
         sweep()
+        for domain in domains.values where domain.occurrences != domain.core.occurrences {
+            domain.occurrences = domain.core.occurrences
+            hasNotices = true
+        }
+        if hasNotices { sendNotices() }
+    }
+
+    /// How long to wait for somebody to speak, milliseconds: for ever would do when all who are there joined, and nothing
+    /// waits for any of them.
+    private func patience(_ now: UInt64) -> Int32 {
+        if sessions.isEmpty || acceptAgain > now || hasNotices { return 100 }
+        let isCalm = sessions.allSatisfy {
+            ($0.state == .joined || $0.state == .silent) && !$0.hasUnsent
+        }
+        return isCalm && !domains.values.contains { $0.core.hasRetired } ? 10_000 : 250
+    }
+
+    /// Tells clients for whom something waits to speak. Who works hears of it with the answers, so that only those are told
+    /// that were quiet for a moment.
+    private func sendNotices() {
+        let now = monotonicNanoseconds()
+        guard now >= nextNotices else { return }
+        nextNotices = now + UInt64(limits.notice) * 500_000
+        hasNotices = false
+        for session in sessions where session.mayBeNoticed {
+            guard session.domain?.core.wantsToHear(session.name) == true else { continue }
+            if now > session.since, now - session.since >= UInt64(limits.notice) * 1_000_000 {
+                session.notify()
+            } else {
+                hasNotices = true
+            }
+        }
     }
 
     private func acceptConnections() {
@@ -121,6 +156,8 @@ package final class BrokerServer {
             guard let (number, batch) = BatchCoding.decode(&reader), let domain = session.domain,
                 let reply = domain.core.exchange(session.name, batch, staging: { session.stagedPage($0) })
             else { return false }
+            session.hear()
+            if domain.core.wantsToHear(session.name) { hasNotices = true }
             if batch.hasMovedOver { endEarlierConnections(of: session) }
             return session.answer(ReplyCoding.encode(reply, number: number))
         case (.statistics, .joined), (.statistics, .observing):

@@ -15,11 +15,15 @@ final class Session {
     private(set) var socket: PacketSocket?
     let processDescriptor: OwnedDescriptor
     private var staging: OwnedDescriptor?
+    /// A staged page; the same memory for all of a batch, as nobody keeps them.
+    private var page: [UInt8] = []
     private(set) var domain: BrokerDomain?
     private(set) var pageCount: UInt32 = 0
     private(set) var state = State.greeting
     /// An answer that the client does not take. Until it does, it is not listened to: it can never have two.
     private var unsent: [UInt8]?
+    /// It was told that it should speak, and has not spoken since.
+    private var isNoticed = false
     /// When the connection began, or the answer started to wait, or the client last spoke.
     private(set) var since: UInt64
 
@@ -70,6 +74,18 @@ final class Session {
         return answer(bytes)
     }
 
+    /// Whether a notice may be sent: one at a time, and none to a client that does not read its answers.
+    var mayBeNoticed: Bool { state == .joined && !isNoticed && unsent == nil }
+
+    /// Tells the client to speak. One that leaves no room for that hears it from its next answers.
+    func notify() {
+        isNoticed = true
+        _ = socket?.send([MessageKind.notice.rawValue])
+    }
+
+    /// A batch came: whatever the notice was for, its answer tells.
+    func hear() { isNoticed = false }
+
     func observe() { state = .observing }
 
     func join(_ domain: BrokerDomain, pageCount: UInt32, staging: consuming OwnedDescriptor) {
@@ -77,6 +93,7 @@ final class Session {
         self.domain = domain
         self.pageCount = pageCount
         self.staging = consume staging
+        page = [UInt8](repeating: 0, count: 4096)
         domain.members += 1
     }
 
@@ -84,8 +101,8 @@ final class Session {
     func stagedPage(_ slot: UInt32) -> [UInt8]? {
         guard slot < StagingArea.slots, let number = staging?.number else { return nil }
         do throws(LinuxError) {
-            let bytes = try OwnedDescriptor.readBytes(of: number, count: 4096, at: UInt64(slot) * 4096)
-            return bytes.count == 4096 ? bytes : nil
+            let count = try OwnedDescriptor.readBytes(of: number, into: &page, at: UInt64(slot) * 4096)
+            return count == page.count ? page : nil
         } catch { return nil }
     }
 
@@ -93,6 +110,7 @@ final class Session {
     func close() {
         socket = nil
         staging = nil
+        page = []
         unsent = nil
         if state == .joined {
             state = .silent

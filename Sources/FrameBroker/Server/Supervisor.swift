@@ -139,6 +139,7 @@ extension BrokerLimits {
             case "greeting": greeting = number
             case "unread": unread = number
             case "quiet": quiet = number
+            case "notice": notice = number
             case "firstClient": firstClient = number
             case "linger": linger = number
             default: return nil

@@ -86,19 +86,31 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
             throw LinuxError(operation: "pread", code: EINVAL)
         }
         var bytes = [UInt8](repeating: 0, count: count)
+        let done = try readBytes(of: number, into: &bytes, at: offset)
+        bytes.removeLast(count - done)
+        return bytes
+    }
+
+    /// As ``readBytes(of:count:at:)``, into an array that is there already.
+    /// - Returns: how many bytes were read: fewer than the array holds only at the end of the file.
+    public static func readBytes(of number: Int32, into bytes: inout [UInt8], at offset: UInt64)
+        throws(LinuxError) -> Int
+    {
+        guard offset <= UInt64(Int64.max) - UInt64(bytes.count) else {
+            throw LinuxError(operation: "pread", code: EINVAL)
+        }
         var done = 0
-        while done < count {
+        while done < bytes.count {
             let got = unsafe bytes.withUnsafeMutableBytes { buffer in
                 // SAFETY: `done` < count = the buffer's size, so the rest of it is ours to fill.
-                unsafe pread(number, buffer.baseAddress! + done, count - done, Int(offset) + done)
+                unsafe pread(number, buffer.baseAddress! + done, buffer.count - done, Int(offset) + done)
             }
             if got < 0, errno == EINTR { continue }
             guard got >= 0 else { throw .current("pread") }
             if got == 0 { break }
             done += got
         }
-        bytes.removeLast(count - done)
-        return bytes
+        return done
     }
 
     deinit { _ = close(number) }

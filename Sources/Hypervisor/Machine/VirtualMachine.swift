@@ -234,7 +234,7 @@ extension VirtualMachine: DirtyPageLog {
     }
 
     public func clearDirtyPages(_ bitmap: [UInt64]) throws(LinuxError) {
-        guard configuration.dirtyLog == .manual else { return }
+        guard configuration.dirtyLog == .manual, bitmap.contains(where: { $0 != 0 }) else { return }
         for (slot, region) in memory.regions.enumerated() {
             let first = Int(region.fileOffset >> Page.shift) / 64
             let pageCount = Int(region.range.sizeInBytes >> Page.shift)

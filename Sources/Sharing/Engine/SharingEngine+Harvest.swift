@@ -104,7 +104,8 @@ extension SharingEngine {
     /// round, since a missed report would keep a reference for ever.
     func audit() -> Int {
         var found = 0
-        let end = min(auditCursor + policy.auditPages, records.count)
+        let passes = max(1, policy.auditPasses)
+        let end = min(auditCursor + (records.count + passes - 1) / passes, records.count)
         var page = auditCursor
         while page < end {
             guard records.kind(page) == .mapped || records.kind(page) == .zero else {

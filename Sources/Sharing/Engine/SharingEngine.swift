@@ -9,7 +9,7 @@
 //  4. Ask the store, in batches: a frame (with a reference counted), publish, or recorded for others to find.
 //  5. Merge, in windows: no writer can change the pages; compare all bytes; replace the mapping; let writers go on.
 //     Then punch the home pages that nobody can see any more.
-//  6. News: pages that this guest sighted first and somebody else published.
+//  6. News, if the store says that there is any: pages that this guest sighted first and somebody else published.
 //  7. Arrange: when the guest rests, stretches that were merged bit by bit become few mappings (`Arrangement`).
 //
 // Order matters in three places. Harvest, clear, *then* look: a write after the clear is reported again. The reference is
@@ -48,12 +48,15 @@ public final class SharingEngine {
     var store: (any FrameStore)?
     let records: PageRecords
     /// Pages that were cleared in the log and not seen written since: to be looked at when still clean at a harvest.
-    var watched: [UInt64]
+    let watched: LazyArray<UInt64>
     var forgotten: [ClientPage] = []
     /// How often a page's frame was found to have no other mapper.
     var lonelyRounds: [Int: Int] = [:]
     /// Promotions that came between two passes.
     var news: [StoreReply.Promotion] = []
+    /// The last answer did not hold all the news; and when the store last heard from us.
+    private var hasMoreNews = false
+    private var lastSpoke: UInt64 = 0
     /// Mappings that the kernel has beyond those that the records count: neighbours that it cannot join.
     private(set) var surplus = 0
     private var countedAt = 0
@@ -65,9 +68,14 @@ public final class SharingEngine {
     var dirty: [UInt64]
     var toClear: [UInt64]
     /// Written, but not to be watched yet; and reported as written, but not proved to be private yet.
-    var deferred: [UInt64]
-    private var postponed: [UInt64]
+    let deferred: LazyArray<UInt64>
+    private let postponed: LazyArray<UInt64>
     private static let passesToRetry = 64
+    /// Pages that are looked at before the store is asked about them. With more, several guests that see the same contents
+    /// at a time all publish them.
+    private static let chunkLength = 256
+    /// Half of what a store allows between two batches; nanoseconds.
+    static let silenceLimit: UInt64 = 5_000_000_000
     var rechecks: [Int] = []
     var orphanPasses = 0
     var hasOrphans = false
@@ -111,11 +119,11 @@ public final class SharingEngine {
         records = try PageRecords(count: mapping.pageCount)
         mappingsAtStart = mapping.countMappings()
         let words = (mapping.pageCount + 63) / 64
-        watched = [UInt64](repeating: 0, count: words)
-        dirty = watched
-        toClear = watched
-        deferred = watched
-        postponed = watched
+        watched = try LazyArray(count: words)
+        deferred = try LazyArray(count: words)
+        postponed = try LazyArray(count: words)
+        dirty = [UInt64](repeating: 0, count: words)
+        toClear = dirty
     }
 
     /// Takes a new policy. Turned on again after it was off, everything is looked at anew.
@@ -160,10 +168,22 @@ public final class SharingEngine {
     /// Sends a batch; a store that does not answer is lost.
     func ask(_ batch: StoreBatch) -> StoreReply? {
         guard let store else { return nil }
-        do throws(FrameStoreError) { return try store.exchange(batch) } catch {
+        lastSpoke = monotonicClock()
+        do throws(FrameStoreError) {
+            let reply = try store.exchange(batch)
+            hasMoreNews = reply.hasMore
+            return reply
+        } catch {
             loseStore()
             return nil
         }
+    }
+
+    /// Whether to ask the store for news now: it says so, or would hear nothing from us until the next pass for too long.
+    func isNewsDue(_ now: UInt64) -> Bool {
+        guard let store else { return false }
+        return hasMoreNews || now + policy.longestInterval >= lastSpoke + Self.silenceLimit
+            || store.hasNotice()
     }
 
     // MARK: a pass
@@ -175,6 +195,7 @@ public final class SharingEngine {
         takeOldNews()
         let now = monotonicClock()
         if now - lastHarvest >= policy.quietTime {
+            if now - lastHarvest > 2 * policy.longestInterval { try takeStock() }
             lastHarvest = now
             try harvest(now)
             result.activity += account()
@@ -186,7 +207,7 @@ public final class SharingEngine {
         if busySince == nil, !policy.holdsMerges {
             result.isUnfinished = look(&result.activity, until: started + budget)
         }
-        result.activity += takeNews()
+        if isNewsDue(now) { result.activity += takeNews() }
         if result.activity > policy.arrangementCalm { stir() }
         if !policy.holdsMerges {
             settleOrphans()
@@ -200,6 +221,15 @@ public final class SharingEngine {
         return result
     }
 
+    /// What was written in a long time in which nobody looked says nothing of how busy the guest is now: a first harvest
+    /// tells it from what is fresh.
+    private func takeStock() throws(LinuxError) {
+        for index in dirty.indices { dirty[index] = 0 }
+        try log.harvestDirtyPages(into: &dirty)
+        vmmWrites.harvest(into: &dirty)
+        for index in dirty.indices { deferred[index] |= dirty[index] }
+    }
+
     /// Nothing was merged for some passes, and perhaps nothing will be for long: buffers need no memory.
     func rest() { mapping.releaseBuffers() }
 
@@ -209,19 +239,20 @@ public final class SharingEngine {
     /// - Returns: whether pages are left.
     private func look(_ activity: inout Int, until deadline: UInt64) -> Bool {
         var chunk: [Int] = []
-        chunk.reserveCapacity(256)
+        chunk.reserveCapacity(Self.chunkLength + 64)
         let words = watched.count
         var visited = 0
         while visited < words {
             let index = (lookCursor + visited) % words
             visited += 1
-            var bits = watched[index] & ~dirty[index]
+            var bits = watched[index]
+            if bits != 0 { bits &= ~dirty[index] }
             while bits != 0 {
                 let bit = bits & (0 &- bits)
                 bits ^= bit
                 chunk.append(index * 64 + bit.trailingZeroBitCount)
             }
-            guard chunk.count >= 192 || visited == words, !chunk.isEmpty else { continue }
+            guard chunk.count >= Self.chunkLength || visited == words, !chunk.isEmpty else { continue }
             activity += chunk.count
             share(chunk)
             chunk.removeAll(keepingCapacity: true)
@@ -286,7 +317,7 @@ public final class SharingEngine {
 
     private func watchPostponed() {
         guard statistics.fullScans % Self.passesToRetry == 0 else { return }
-        for index in postponed.indices where postponed[index] != 0 {
+        for index in 0..<postponed.count where postponed[index] != 0 {
             watched[index] |= postponed[index]
             postponed[index] = 0
         }

@@ -24,9 +24,10 @@ public struct SharingPolicy: Equatable, Sendable {
     /// Uniform pages side by side from which on they get copies of their own.
     public var uniformRun = 8
     /// Looks that must find a frame without another mapper before its page goes home.
-    public var lonelyRounds = 3
-    /// Pages of mapped memory that are proved again in a pass, though nothing was reported.
-    public var auditPages = 1024
+    public var lonelyRounds = 8
+    /// Passes in which every page of mapped memory is proved again once, though nothing was reported: two minutes when
+    /// nothing changes.
+    public var auditPasses = 64
     /// Mappings are arranged anew when there are so many more (or fewer) than after the last time, and not below; 0: never.
     public var arrangementGain = 12
     /// Only after a pass that did not more than this, and so many passes after the last time.

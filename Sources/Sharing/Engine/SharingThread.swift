@@ -35,8 +35,7 @@ public final class SharingThread: Sendable {
     /// Passes without a window after which buffers are given back.
     private static let passesToRest = 3
     private static let connectInterval: UInt64 = 500_000_000
-    /// Half of what a store allows between two batches.
-    private static let silenceLimit: UInt64 = 5_000_000_000
+    private static let silenceLimit = SharingEngine.silenceLimit
 
     private let state: Monitor<State>
     private let thread: HostThread

@@ -12,6 +12,8 @@ final class PageMap {
         static let present: UInt64 = 1 << 63
     }
     private let descriptor: OwnedDescriptor
+    /// What is read at a time.
+    private var entries = [UInt64](repeating: 0, count: 512)
 
     init() throws(LinuxError) { descriptor = try .open("/proc/self/pagemap", flags: O_RDONLY) }
 
@@ -19,39 +21,24 @@ final class PageMap {
     /// deceive: a zero page that was merely read is present and not of a file, but not exclusive; and the marker that
     /// write protection leaves on a page never touched looks swapped out.
     func arePrivate(_ start: UInt, count: Int) -> [Bool] {
-        guard let bytes = try? descriptor.read(count: count * 8, at: UInt64(start) >> Page.shift * 8),
-            bytes.count == count * 8
-        else { return [Bool](repeating: false, count: count) }
-        return (0..<count).map { index in
-            var entry: UInt64 = 0
-            for byte in (0..<8).reversed() { entry = entry << 8 | UInt64(bytes[index * 8 + byte]) }
-            return Self.isPrivate(entry)
-        }
+        var found = [Bool](repeating: false, count: count)
+        return addPrivate(start, to: &found) ? found : [Bool](repeating: false, count: count)
     }
 
     /// Adds to `found` the pages that are private; allocates nothing.
     /// - Returns: false when the map could not be read.
     func addPrivate(_ start: UInt, to found: inout [Bool]) -> Bool {
-        var entries: (UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64) = (
-            0, 0, 0, 0, 0, 0, 0, 0
-        )
         var index = 0
         while index < found.count {
-            let some = min(8, found.count - index)
-            // SAFETY: reads at most the 64 bytes of a live local.
-            let got = unsafe withUnsafeMutableBytes(of: &entries) { bytes in
+            let some = min(entries.count, found.count - index)
+            // SAFETY: reads at most as much as the array holds, which is alive for the call.
+            let got = unsafe entries.withUnsafeMutableBytes { bytes in
                 unsafe pread(
                     descriptor.number, bytes.baseAddress, some * 8,
                     Int(UInt64(start) >> Page.shift * 8) + index * 8)
             }
             guard got == some * 8 else { return false }
-            // SAFETY: as many entries as were read.
-            unsafe withUnsafeBytes(of: &entries) { bytes in
-                for entry in 0..<some
-                where unsafe Self.isPrivate(bytes.load(fromByteOffset: entry * 8, as: UInt64.self)) {
-                    found[index + entry] = true
-                }
-            }
+            for entry in 0..<some where Self.isPrivate(entries[entry]) { found[index + entry] = true }
             index += some
         }
         return true

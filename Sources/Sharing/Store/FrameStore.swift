@@ -106,8 +106,8 @@ public enum FrameStoreError: Error, Equatable, Sendable, CustomStringConvertible
 /// A client's end of a store. In the VMM it is a socket to the broker; in tests and benchmarks the same rules hold in the
 /// process. One thread uses it, the scanner's. Each call may take long, and may find the store lost.
 ///
-/// A client that has nothing to say sends an empty batch every ``heartbeatSeconds``: freed frames wait for every client
-/// to speak, so who stays quiet for long is taken for lost.
+/// A client that has nothing to say sends an empty batch when the store gives it a notice, and every ``heartbeatSeconds`` in
+/// any case: who stays quiet for long is taken for lost.
 public protocol FrameStore: AnyObject {
     /// Largest number of elements that one batch may carry, over all its lists.
     var batchLimit: Int { get }
@@ -115,6 +115,9 @@ public protocol FrameStore: AnyObject {
     var stagingSlots: Int { get }
     /// Carries out a batch.
     func exchange(_ batch: StoreBatch) throws(FrameStoreError) -> StoreReply
+    /// Whether the store has asked, since the last batch that asked for nothing, to hear from this client: it has news for
+    /// it, or frames wait for it to speak. Also when the store is lost, which the next exchange tells. Never waits.
+    func hasNotice() -> Bool
 }
 
 extension FrameStore {

@@ -6,8 +6,28 @@ extension FrameStoreCore {
     private static let movingLimit = 512
     private static let batchesToForgetMoved: UInt64 = 1 << 14
 
+    /// Whether a look at the client's frames would find nothing: none did since anything happened that could matter.
+    func isCalm(_ client: Client) -> Bool { client.leases == 0 || client.calmUnrest == unrest }
+
+    /// The client has a further lease: its place may continue its neighbours', or theirs its own.
+    func disturb(_ client: Client) {
+        client.roundUnrest = 0
+        client.calmUnrest = 0
+        occurrences += 1
+    }
+
     /// Looks at some of a client's pages, from where the last look ended.
     func lookAtPlaces(of client: Client, _ reply: inout StoreReply) {
+        if client.lonelyCursor == 0 { client.roundUnrest = unrest }
+        findPlaces(of: client, &reply)
+        if client.pages.firstPossible(from: client.lonelyCursor) == client.pages.count {
+            client.lonelyCursor = 0
+        }
+        if !reply.lonely.isEmpty || !reply.misplaced.isEmpty { client.roundUnrest = 0 }
+        if client.lonelyCursor == 0 { client.calmUnrest = client.roundUnrest }
+    }
+
+    private func findPlaces(of client: Client, _ reply: inout StoreReply) {
         /// Where a page would continue what comes before it.
         var next: FrameLocation?
         var gap = 0
@@ -38,6 +58,7 @@ extension FrameStoreCore {
             if entry.references > 1, moving.contains(index) || moves && moving.count < Self.movingLimit {
                 if moving.insert(index).inserted {
                     hide(index)
+                    unrest += 1
                     moved.insert(Int(place.value % FrameLocation.segmentSpan))
                 }
                 reply.misplaced.append(ClientPage(page))

@@ -9,23 +9,27 @@ extension FrameStoreCore {
     func takePlace(_ donor: Client, _ sighted: ClientPage, _ client: Client, _ page: ClientPage)
         -> FrameLocation?
     {
-        let places = placesBesideThose(of: donor, sighted) + placesBesideThose(of: client, page)
-        if let place = places.min(by: { $0.segment < $1.segment }), slots.take(at: place) { return place }
+        var best: FrameLocation?
+        for (client, page) in [(donor, sighted), (client, page)] {
+            for direction in [-1, 1] {
+                let place = place(beside: page, of: client, direction)
+                if let place, place.segment < best?.segment ?? .max { best = place }
+            }
+        }
+        if let best, slots.take(at: best) { return best }
         return slots.take(page: sighted) ?? slots.takeOverflow()
     }
 
-    /// Free places that continue what the neighbours on either side are mapped to.
-    private func placesBesideThose(of client: Client, _ page: ClientPage) -> [FrameLocation] {
-        [-1, 1].compactMap { direction in
-            for distance in 1...Self.placeReach {
-                let neighbour = Int(page) + direction * distance
-                guard 0..<client.pages.count ~= neighbour else { return nil }
-                let tag = client.pages[neighbour]
-                guard tag & Tag.leased != 0, tag & Tag.uniform == 0 else { continue }
-                return slots.freePlace(
-                    beside: FrameLocation(table[tag & Tag.index].place), distance: -direction * distance)
-            }
-            return nil
+    /// A free place that continues what the nearest neighbour on one side is mapped to.
+    private func place(beside page: ClientPage, of client: Client, _ direction: Int) -> FrameLocation? {
+        for distance in 1...Self.placeReach {
+            let neighbour = Int(page) + direction * distance
+            guard 0..<client.pages.count ~= neighbour else { return nil }
+            let tag = client.pages[neighbour]
+            guard tag & Tag.leased != 0, tag & Tag.uniform == 0 else { continue }
+            return slots.freePlace(
+                beside: FrameLocation(table[tag & Tag.index].place), distance: -direction * distance)
         }
+        return nil
     }
 }

@@ -27,7 +27,7 @@ public final class FrameStoreCore {
     /// Promotions in one reply.
     public static let promotionLimit = 512
     /// Pages of a client that one look for lonely frames passes, and that it may find.
-    static let lonelyLook = 1024
+    static let lonelyLook = 1 << 15
     public static let lonelyLimit = 256
     /// Pages of retired frames that may wait for their memory to be freed; beyond it nothing new is published.
     public static let retiredLimit = 1 << 16
@@ -57,8 +57,12 @@ public final class FrameStoreCore {
         /// Its connection is closed but its process may still map frames: it keeps its references and hears nothing.
         var isSilent = false
         var isLeaving = false
-        /// Where the look for frames with one mapper goes on.
+        /// Where the look for frames that should not be as they are goes on.
         var lonelyCursor = 0
+        /// ``FrameStoreCore/unrest`` when the current round of looks began, and when the last one began that found nothing
+        /// while this client got no further lease; 0: not so.
+        var roundUnrest: UInt64 = 0
+        var calmUnrest: UInt64 = 0
         init(_ name: StoreClient, pageCount: Int, generation: UInt64) {
             self.name = name
             pages = PageWords(count: pageCount)
@@ -101,8 +105,12 @@ public final class FrameStoreCore {
     private(set) var clients: [StoreClient: Client] = [:]
     private var leaving = FIFO<(client: Client, next: Int)>()
     private var current: (client: Client, next: Int)?
-    private var retired = FIFO<Retired>()
+    var retired = FIFO<Retired>()
     private(set) var generation: UInt64 = 1
+    /// Counts what may have made a frame lonely, or freed a better place for one.
+    var unrest: UInt64 = 1 { didSet { occurrences += 1 } }
+    /// Counts what may have made ``wantsToHear(_:)`` true for somebody.
+    public internal(set) var occurrences: UInt64 = 0
 
     public internal(set) var statistics = StoreStatistics()
 
@@ -152,10 +160,11 @@ public final class FrameStoreCore {
     /// References that a client holds; nil when there is no such client (any more).
     public func leases(of name: StoreClient) -> Int? { clients[name]?.leases }
 
-    /// Clients for whose next batch retired frames wait. Who stays quiet for long should be silenced.
-    public func clientsHoldingBack() -> [StoreClient] {
-        guard let first = retired.first else { return [] }
-        return clients.values.filter { !$0.isSilent && $0.generation <= first.generation }.map(\.name)
+    /// Whether a client should send a batch: there is news for it, retired frames wait for it, or its frames are to be
+    /// looked at. Asking for nothing suffices, as often as this is so.
+    public func wantsToHear(_ name: StoreClient) -> Bool {
+        guard let client = clients[name], !client.isSilent else { return false }
+        return client.promotions.count > 0 || isHoldingBack(client) || !isCalm(client)
     }
 
     // MARK: slices of work
@@ -210,7 +219,7 @@ public final class FrameStoreCore {
             return publish(client, publication.page, bytes)
         }
         takePromotions(client, &reply)
-        if batch.isEmpty, reply.promotions.isEmpty { lookAtPlaces(of: client, &reply) }
+        if batch.isEmpty, reply.promotions.isEmpty, !isCalm(client) { lookAtPlaces(of: client, &reply) }
         discardRetired(limit: Self.discardsPerBatch)
         return reply
     }
@@ -315,10 +324,12 @@ public final class FrameStoreCore {
         table.setReferences(1, of: index)
         donor.pages[Int(sighted)] = index | Tag.leased
         donor.leases += 1
+        disturb(donor)
         donor.pending.insert(Int(sighted))
         if !donor.queued.contains(Int(sighted)) {
             donor.queued.insert(Int(sighted))
             donor.promotions.append(sighted)
+            occurrences += 1
         }
         return lease(client, page, index)
     }
@@ -335,6 +346,7 @@ public final class FrameStoreCore {
         client.pages[Int(page)] = tag
         client.leases += 1
         statistics.references += 1
+        disturb(client)
     }
 
     func forget(_ client: Client, _ page: ClientPage) {
@@ -352,47 +364,12 @@ public final class FrameStoreCore {
         statistics.references -= 1
         if tag & Tag.uniform != 0 { return forgetUniform(Int(index)) }
         let entry = table[index]
-        if entry.references > 1 { return table.setReferences(entry.references - 1, of: index) }
+        if entry.references > 1 {
+            if entry.references == 2 { unrest += 1 }
+            return table.setReferences(entry.references - 1, of: index)
+        }
         table.remove(index)
         moving.remove(index)
         retire(FrameLocation(entry.place), places: 1, frames: 1)
-    }
-
-    // MARK: retired frames
-
-    func retire(_ location: FrameLocation, places: Int, frames: Int) {
-        statistics.frames -= frames
-        statistics.retired += frames
-        retired.append(
-            Retired(location: location, places: Int32(places), frames: Int32(frames), generation: generation))
-    }
-
-    /// Frames that were retired before this generation no client can think of as valid any more.
-    private var safeGeneration: UInt64 {
-        var safe = UInt64.max
-        for client in clients.values where !client.isSilent { safe = min(safe, client.generation) }
-        return safe
-    }
-
-    /// Punches what no client can think of as valid any more, neighbours together.
-    private func discardRetired(limit: Int) {
-        guard retired.count > 0 else { return }
-        let safe = safeGeneration
-        var left = limit
-        var start: FrameLocation?
-        var places = 0
-        while left > 0, let item = retired.first, item.generation < safe {
-            _ = retired.popFirst()
-            left -= 1
-            if let first = start, first.advanced(by: places) != item.location {
-                backing.discard(first, count: places)
-                start = nil
-            }
-            if start == nil { (start, places) = (item.location, 0) }
-            places += Int(item.places)
-            statistics.retired -= Int(item.frames)
-            slots.release(item.location)
-        }
-        if let start { backing.discard(start, count: places) }
     }
 }

@@ -55,6 +55,13 @@ struct SlotMap {
             Int(location.value % FrameLocation.segmentSpan))
     }
 
+    /// Whether a frame has the same page number in a higher layer.
+    func isTakenAbove(_ location: FrameLocation) -> Bool {
+        guard location.segment >= Self.firstLayer else { return false }
+        let page = Int(location.value % FrameLocation.segmentSpan)
+        return layers.dropFirst(Int(location.segment - Self.firstLayer) + 1).contains { $0.contains(page) }
+    }
+
     /// Any free place outside the layers.
     mutating func takeOverflow() -> FrameLocation? {
         if let free = overflowFree.popLast() {

@@ -43,7 +43,7 @@ final class ModelRun {
         policy.uniformRun = 3
         policy.runLimit = 8
         policy.pauseLimit = 8
-        policy.auditPages = 7
+        policy.auditPasses = 4
         policy.mappingLimit = setup.mappingLimit
         policy.arrangementGain = 1
         policy.arrangementInterval = 3

@@ -45,6 +45,8 @@ final class FakeStore: FrameStore {
     private unowned let guest: FakeGuest
     private let generation: Int
     private(set) var isLost = false
+    /// Exchanges so far.
+    private(set) var exchanges = 0
 
     init?(_ domain: FakeDomain, _ guest: FakeGuest, name: StoreClient) {
         guard domain.core.join(name, pageCount: guest.pageCount) else { return nil }
@@ -56,6 +58,7 @@ final class FakeStore: FrameStore {
 
     func exchange(_ batch: StoreBatch) throws(FrameStoreError) -> StoreReply {
         guest.step("ask", allowedInWindow: false)
+        exchanges += 1
         let fate = nextFate
         nextFate = .answered
         if isLost || generation != domain.generation || fate == .lostBefore { throw lose() }
@@ -76,6 +79,12 @@ final class FakeStore: FrameStore {
         // Others may act before the answer is here.
         guest.hook("answer")
         return reply
+    }
+
+    func hasNotice() -> Bool {
+        guest.step("look for a notice", allowedInWindow: false)
+        return isLost || generation != domain.generation || !strayNews.isEmpty
+            || domain.core.wantsToHear(name)
     }
 
     private func lose() -> FrameStoreError {
