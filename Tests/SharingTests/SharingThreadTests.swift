@@ -52,7 +52,7 @@ import TestSupport
                     guest.guestWrites(page, half: 0, 0)
                 }
                 // A request that would begin a pass at once.
-                thread.setPolicy { $0.auditPages = 7 + round % 2 }
+                thread.setPolicy { $0.auditPasses = 7 + round % 2 }
                 usleep(10_000)
                 #expect(made.steps.load(ordering: .sequentiallyConsistent) == before)
                 #expect(guest.backing == mappings)
@@ -72,7 +72,7 @@ import TestSupport
         thread.withMappingsHeld {
             thread.withMappingsHeld {}
             // The inner one has ended; the outer one still holds.
-            thread.setPolicy { $0.auditPages = 3 }
+            thread.setPolicy { $0.auditPasses = 3 }
             let before = made.steps.load(ordering: .sequentiallyConsistent)
             usleep(20_000)
             #expect(made.steps.load(ordering: .sequentiallyConsistent) == before)
