@@ -52,7 +52,7 @@ import Testing
             let location = FrameLocation(UInt64(place))
             #expect(guest.mapping.fetchFrames(location, count: 1, into: 0) == 1)
             let range = page..<page + 1
-            try guest.mapping.prepareWindow(range, containsNewMappings: true)
+            try guest.mapping.prepareWindow(range)
             if protects { try guest.mapping.protect(range) }
             let isEqual = guest.mapping.equalsFetched(page, index: 0)
             if isEqual {
@@ -140,9 +140,8 @@ import Testing
         #expect(guest.byte(0) == 0)
         #expect(guest.mapping.arePrivate(0..<2) == [false, false])
         // Protected though never touched: the marker in the page table looks like a swapped page.
-        let userFault = try #require(UserFault.open())
+        let userFault = try #require(guest.mapping.userFault)
         let start = UInt(bitPattern: guest.memory.mapping.base) + 4096
-        try userFault.register(start, 4096, .writeProtect)
         try userFault.protect(start, 4096, true)
         #expect(guest.mapping.arePrivate(1..<2) == [false])
         try userFault.protect(start, 4096, false)

@@ -57,7 +57,6 @@ public final class SharingEngine {
     /// Mappings that the kernel has beyond those that the records count: neighbours that it cannot join.
     private(set) var surplus = 0
     private var countedAt = 0
-    private let mappingsAtStart: Int
     var lastHarvest: UInt64 = 0
     /// Since when the guest has been left alone; and whether that was long enough for now.
     var busySince: UInt64?
@@ -74,18 +73,7 @@ public final class SharingEngine {
     /// An earlier connection's references may still be counted.
     var countsEarlier = false
     var auditCursor = 0
-    /// Where arranging goes on; how many seams were left the last time, and the pass before which it does not begin again.
-    var arrangeCursor = 0
-    var arrangedSeams = 0
-    var arrangedSurplus = 0
-    /// The last pass in which much changed; and whether the current round of arranging changed anything.
-    var lastStir = 0
-    var isChanging = false
-    /// Since the last stir, sharing was given up where that saves mappings.
-    var hasGivenUp = false
-    /// Stretches that the kernel has in pieces are mapped anew, too.
-    var joinsAll = false
-    var nextArrangement = 0
+    var schedule = ArrangementSchedule()
     private var lookCursor = 0
     private let clock: () -> UInt64
     private let monotonicClock: () -> UInt64
@@ -109,7 +97,6 @@ public final class SharingEngine {
         self.clock = clock
         self.monotonicClock = monotonicClock
         records = try PageRecords(count: mapping.pageCount)
-        mappingsAtStart = mapping.countMappings()
         let words = (mapping.pageCount + 63) / 64
         watched = [UInt64](repeating: 0, count: words)
         dirty = watched
@@ -252,10 +239,7 @@ public final class SharingEngine {
     // MARK: mappings
 
     /// Much changed just now.
-    func stir() {
-        lastStir = statistics.fullScans
-        hasGivenUp = false
-    }
+    func stir() { schedule.stir(statistics.fullScans) }
 
     /// Whether so many mappings more may be made.
     func hasRoom(for growth: Int) -> Bool { records.seams + surplus + growth < policy.mappingLimit }
@@ -269,7 +253,7 @@ public final class SharingEngine {
 
     func recountMappings() {
         countedAt = records.seams
-        surplus = max(0, mapping.countMappings() - mappingsAtStart - records.seams)
+        surplus = max(0, mapping.mappingStarts().count - 1 - records.seams)
     }
 
     // MARK: small steps

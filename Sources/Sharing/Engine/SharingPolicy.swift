@@ -36,9 +36,8 @@ public struct SharingPolicy: Equatable, Sendable {
     public var arrangementRest = 6
     /// Every stretch is mapped anew each time, whether or not that changes anything; for tests.
     public var arrangesAll = false
-    /// What a mapping is worth, in 64ths of a page's memory: the first price at which no more than one in
-    /// ``arrangementAllowance`` of the shared pages is given up for it; at the last, none is.
-    public var mappingPrices = [160, 128, 96, 64, 48, 32, 64]
+    /// Mappings for each 128 MiB, above which sharing is given up for fewer; and one in so many shared pages at most.
+    public var arrangementTarget = 100
     public var arrangementAllowance = 50
     /// A page must have stayed clean for so long, nanoseconds, before it is looked at.
     public var quietTime: UInt64 = 0
