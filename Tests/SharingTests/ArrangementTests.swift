@@ -175,18 +175,30 @@ import Testing
                     #expect(Territory(records.backing(page), page: page) == stretch.territory)
                 }
             }
-            // Carried out, nothing is left to do: what was given up is not more than was allowed, and not given up again.
-            for stretch in plan.stretches {
-                for page in stretch.pages
-                where Territory(records.backing(page), page: page) != stretch.territory {
-                    records.setKind(page, .unshared)
-                    records.setBacking(page..<page + 1, stretch.territory.backing(of: page))
-                }
+            // Carried out, it is what was planned. What was given up, or was never touched, may go anywhere from then on,
+            // so there may be a little more to gain, for nothing; but soon there is not.
+            carryOut(plan, records)
+            var seams = plan.seams
+            for turn in 0..<20 {
+                let after = Terrain(records, slice) { fixed.contains($0) }
+                #expect(after.seams == seams)
+                let next = Arrangement.best(after, goal: goal, allowance: seams <= goal ? 1000 : 0)
+                #expect(next.givenUp == 0 && next.seams <= seams)
+                if next.seams == seams { break }
+                #expect(turn < 19)
+                carryOut(next, records)
+                seams = next.seams
             }
-            let after = Terrain(records, slice) { fixed.contains($0) }
-            #expect(after.seams == plan.seams)
-            let next = Arrangement.best(after, goal: goal, allowance: plan.seams <= goal ? 1000 : 0)
-            #expect(next.givenUp == 0 && next.seams == plan.seams)
+        }
+    }
+
+    private func carryOut(_ plan: Arrangement, _ records: PageRecords) {
+        for stretch in plan.stretches {
+            for page in stretch.pages
+            where Territory(records.backing(page), page: page) != stretch.territory {
+                records.setKind(page, .unshared)
+                records.setBacking(page..<page + 1, stretch.territory.backing(of: page))
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ extension SharingEngine {
     private static let chunkLength = 1024
     /// Pages that are in place already and are remapped all the same, rather than that what is on either side takes a pause
     /// each.
-    private static let bridge = 64
+    private static let bridge = 16
     /// Private pages that are copied to join pieces, for each mapping less.
     private static let copiesPerPiece = 512
     /// Pauses in a pass at most.
@@ -66,40 +66,64 @@ extension SharingEngine {
             guard terrain.seams - plan.seams >= max(1, terrain.seams / 16) else { return true }
             round.isWorthIt = true
         }
+        let starts = round.joins ? mappingStarts(slice, round) : []
         let chunks = plan.stretches.flatMap { stretch in
-            wrongParts(of: stretch).map { Chunk(pages: $0, territory: stretch.territory) }
+            // Where pieces are to be joined, all of it takes its place on the way.
+            (pieces(of: stretch, starts).map { [$0] } ?? wrongParts(of: stretch))
+                .flatMap { split($0, for: stretch.territory) }
         }
         return move(chunks, &round)
     }
 
-    /// Joins what the kernel has in pieces: neighbours that have private pages of their own it leaves apart, but a new
-    /// mapping it joins with its left neighbour. So all that follows the first piece is mapped anew.
+    /// Joins what the kernel still has in pieces.
     private func join(_ slice: Range<Int>, _ round: inout ArrangementSchedule.Round) -> Bool {
-        let starts = mapping.mappingStarts().filter {
-            slice.contains($0) && $0 >= max(round.cursor, slice.lowerBound + 1)
-        }
+        let starts = mappingStarts(slice, round)
         var chunks: [Chunk] = []
-        var next = 0
-        var start = slice.lowerBound
+        var start = max(slice.lowerBound, round.cursor)
         while start < slice.upperBound {
             let territory = Territory(records.backing(start), page: start)
             var end = start + 1
             while end < slice.upperBound, Territory(records.backing(end), page: end) == territory { end += 1 }
-            while next < starts.count, starts[next] <= start { next += 1 }
-            let first =
-                policy.arrangesAll ? max(start, round.cursor) : next < starts.count ? starts[next] : end
-            var pieces = 0
-            while next < starts.count, starts[next] < end { (next, pieces) = (next + 1, pieces + 1) }
-            if territory != .home, first < end,
-                policy.arrangesAll
-                    || (first..<end).count(where: { records.kind($0) == .unshared })
-                        <= pieces * Self.copiesPerPiece
-            {
-                chunks += split(first..<end).map { Chunk(pages: $0, territory: territory) }
+            if let pages = pieces(of: Arrangement.Stretch(pages: start..<end, territory: territory), starts) {
+                chunks += split(pages, for: territory)
             }
             start = end
         }
         return move(chunks, &round)
+    }
+
+    /// Where the kernel's mappings begin in what is left of a slice.
+    private func mappingStarts(_ slice: Range<Int>, _ round: ArrangementSchedule.Round) -> [Int] {
+        mapping.mappingStarts().filter {
+            $0 < slice.upperBound && $0 >= max(slice.lowerBound + 1, round.cursor)
+        }
+    }
+
+    /// What has to be mapped anew to join a stretch that the kernel has in pieces: it leaves neighbours apart that have
+    /// private pages of their own each, but a new mapping it joins with its left neighbour. So that is all that follows
+    /// the first piece.
+    /// - Returns: nil if there are no pieces, or too many pages would have to be copied.
+    private func pieces(of stretch: Arrangement.Stretch, _ starts: [Int]) -> Range<Int>? {
+        let (pages, territory) = (stretch.pages, stretch.territory)
+        if territory == .home { return nil }
+        if policy.arrangesAll { return pages }
+        func isRight(_ page: Int) -> Bool { Territory(records.backing(page), page: page) == territory }
+        let cuts = starts[Self.index(pages.lowerBound + 1, in: starts)...]
+            .prefix { $0 < pages.upperBound }.filter { isRight($0 - 1) && isRight($0) }
+        guard let cut = cuts.first else { return nil }
+        let first = pages.prefix { $0 < cut }.first { !isRight($0) } ?? cut
+        let copies = (first..<pages.upperBound).count { records.kind($0) == .unshared }
+        return copies <= cuts.count * Self.copiesPerPiece ? first..<pages.upperBound : nil
+    }
+
+    /// Of the first element that is not less.
+    private static func index(_ value: Int, in sorted: [Int]) -> Int {
+        var (low, high) = (0, sorted.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if sorted[middle] < value { low = middle + 1 } else { high = middle }
+        }
+        return low
     }
 
     private struct Chunk {
@@ -124,7 +148,7 @@ extension SharingEngine {
         return true
     }
 
-    /// The parts of a stretch that are not yet as they should be, as long as a pause and the buffer allow.
+    /// The parts of a stretch that are not yet as they should be.
     private func wrongParts(of stretch: Arrangement.Stretch) -> [Range<Int>] {
         var found: [Range<Int>] = []
         var start: Int?
@@ -140,24 +164,32 @@ extension SharingEngine {
             end = page + 1
         }
         if let start { found.append(start..<end) }
-        return found.flatMap(split)
+        return found
     }
 
     /// Parts that a pause and the buffer allow.
-    private func split(_ pages: Range<Int>) -> [Range<Int>] {
-        var found: [Range<Int>] = []
+    private func split(_ pages: Range<Int>, for territory: Territory) -> [Chunk] {
+        var found: [Chunk] = []
         var start = pages.lowerBound
-        var ownPages = 0
+        var kept = 0
         for page in pages {
-            let isOwn = records.kind(page) == .home || records.kind(page) == .unshared
-            if page - start == Self.chunkLength || isOwn && ownPages == mapping.bufferedFrames / 2 {
-                found.append(start..<page)
-                (start, ownPages) = (page, 0)
+            let isKept = isKept(page, in: territory)
+            if page - start == Self.chunkLength || isKept && kept == mapping.bufferedFrames / 2 {
+                found.append(Chunk(pages: start..<page, territory: territory))
+                (start, kept) = (page, 0)
             }
-            if isOwn { ownPages += 1 }
+            if isKept { kept += 1 }
         }
-        found.append(start..<pages.upperBound)
+        found.append(Chunk(pages: start..<pages.upperBound, territory: territory))
         return found
+    }
+
+    /// Whether a page has memory of its own over a territory.
+    private func isKept(_ page: Int, in territory: Territory) -> Bool {
+        switch records.kind(page) {
+        case .home, .unshared, .untouched: true
+        case .mapped, .zero: Territory(records.backing(page), page: page) != territory
+        }
     }
 
     /// Replaces the backing of a range in a pause.
@@ -176,12 +208,7 @@ extension SharingEngine {
         }
         let target = territory.backing(of: pages.lowerBound)
         // Allocated before the pause.
-        var kept = pages.map { page in
-            switch records.kind(page) {
-            case .home, .unshared, .untouched: true
-            case .mapped, .zero: Territory(records.backing(page), page: page) != territory
-            }
-        }
+        var kept = pages.map { isKept($0, in: territory) }
         var moved = false
         var fell: MappingFailure?
         writers.pauseWriters()

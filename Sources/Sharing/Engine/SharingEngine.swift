@@ -177,7 +177,10 @@ public final class SharingEngine {
         if result.activity > policy.arrangementCalm { stir() }
         if !policy.holdsMerges {
             settleOrphans()
-            if busySince == nil, !result.isUnfinished, arrange(result.activity) { result.activity += 1 }
+            if busySince == nil, !result.isUnfinished, arrange(result.activity) {
+                // The rest soon: until then every pass has the whole plan to make.
+                result.activity = max(result.activity, SharingPace.quick)
+            }
         }
         sendForgotten()
         countMappings()
