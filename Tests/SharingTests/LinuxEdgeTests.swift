@@ -252,4 +252,33 @@ import Testing
         #expect((2..<6).map(guest.byte) == [0x11, 0, 0x44, 5])
         #expect(guest.mapping.arePrivate(2..<6) == [true, false, true, true])
     }
+
+    /// The kernel leaves stretches apart that have private pages of their own each; what is mapped anew, it joins with its
+    /// left neighbour, whatever is to its right.
+    @Test(.needs(.userfaultfd))
+    func piecesAreJoinedFromTheLeft() throws {
+        let guest = try EdgeGuest(pages: 16)
+        for page in 0..<16 { guest.store.write(0x11, page) }
+        for page in 0..<16 { guest.fill(page, page % 2 == 0 ? 0x11 : UInt8(page)) }
+        #expect(guest.mapping.mappingStarts() == [0])
+        for start in stride(from: 0, to: 12, by: 4) {
+            let pages = start..<start + 4
+            try guest.window(pages) {
+                try guest.mapping.mapFrames(
+                    pages, FrameLocation(UInt64(start)), keeping: [start + 1, start + 3])
+            }
+        }
+        #expect(guest.mapping.mappingStarts() == [0, 4, 8, 12])
+        // Not where the pieces meet: what is left of a piece is joined with the next part.
+        for pages in [4..<6, 6..<10, 10..<12] {
+            var keeping = pages.map { $0 % 2 == 1 }
+            #expect(
+                try guest.mapping.rearrange(
+                    pages, .frame(FrameLocation(UInt64(pages.lowerBound))), keeping: &keeping))
+        }
+        #expect(guest.mapping.mappingStarts() == [0, 12])
+        for page in 0..<16 { #expect(guest.byte(page) == (page % 2 == 0 ? 0x11 : UInt8(page))) }
+        // All of it can be protected, without another registration.
+        try guest.window(0..<16) { false }
+    }
 }

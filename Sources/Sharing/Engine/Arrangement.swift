@@ -99,8 +99,6 @@ struct Arrangement {
     private static let states = 2 + slots
 
     private(set) var stretches: [Stretch] = []
-    /// What it was made with.
-    let giveUpCost: Int
     /// Pages that need memory of their own then, and need none now.
     private(set) var givenUp = 0
     /// Seams inside the range and at its start.
@@ -131,7 +129,6 @@ struct Arrangement {
 
     /// - Parameter giveUpCost: of a page that needs memory of its own then.
     init(_ terrain: Terrain, mappingCost: Int = Arrangement.mappingCost, giveUpCost: Int) {
-        self.giveUpCost = giveUpCost
         var path = Path(count: terrain.parts.count)
         var deltas = [Int?](repeating: nil, count: Self.slots)
         // Before the first page there is nothing to change from.
