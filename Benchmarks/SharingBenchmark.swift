@@ -29,8 +29,9 @@ struct SharingOptions {
     var json: String?
     /// Options of sharing for `mingle density`.
     var sharing: [String] = []
-    /// How long guests run: until well after whoever merges is done, with some passes in which nothing changes.
-    var builtinSeconds = 5
+    /// How long guests run: until well after whoever merges is done, mappings arranged too, with some passes in which nothing
+    /// changes.
+    var builtinSeconds = 10
     var ksmSeconds = 8
     var workSeconds = 4
     var linuxSeconds = 30

@@ -64,11 +64,12 @@ struct ArrangementSchedule {
     mutating func isDue(_ now: Situation, _ policy: SharingPolicy) -> Bool {
         guard now.activity <= policy.arrangementCalm else { return false }
         if round != nil { return true }
-        guard now.pass >= earliest, now.pass - lastStir >= policy.arrangementRest else { return false }
+        let calm = now.pass - lastStir
+        guard now.pass >= earliest, calm >= policy.arrangementRest / 2 else { return false }
         let least = max(policy.arrangementGain, seams / 16)
         let isTooMany = now.seams + now.pieces + 1 > now.target
         let givesUp =
-            isTooMany
+            isTooMany && calm >= policy.arrangementRest
             && (seamsGivenUpFor.map { now.seams + now.pieces >= $0 + least } ?? true)
         let joins = now.pieces - pieces >= least || policy.arrangesAll
         let isRetry = failures > 0 && failures < Self.failureLimit

@@ -11,7 +11,7 @@ extension SharingEngine {
     /// Private pages that are copied to join pieces, for each mapping less.
     private static let copiesPerPiece = 512
     /// Pauses in a pass at most.
-    private static let pausesPerPass = 16
+    private static let pausesPerPass = 32
     /// Wall time, nanoseconds, after which the rest waits for the next pass: the store must hear from us in between.
     private static let patience: UInt64 = 200_000_000
 

@@ -32,7 +32,8 @@ public struct SharingPolicy: Equatable, Sendable {
     /// Only after a pass that did not more than this, and so many passes after the last time.
     public var arrangementCalm = 256
     public var arrangementInterval = 8
-    /// And only when so many passes were calm, and none brought a frame a better place.
+    /// And only when half as many passes were calm, and none brought a frame a better place; as many, before sharing is
+    /// given up for fewer mappings.
     public var arrangementRest = 6
     /// Every stretch is mapped anew each time, whether or not that changes anything; for tests.
     public var arrangesAll = false
