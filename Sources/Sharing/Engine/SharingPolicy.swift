@@ -31,7 +31,7 @@ public struct SharingPolicy: Equatable, Sendable {
     public var arrangementGain = 12
     /// Only after a pass that did not more than this, and so many passes after the last time.
     public var arrangementCalm = 256
-    public var arrangementInterval = 8
+    public var arrangementInterval = 4
     /// And only when half as many passes were calm, and none brought a frame a better place; as many, before sharing is
     /// given up for fewer mappings.
     public var arrangementRest = 6
