@@ -29,7 +29,8 @@ struct SharingOptions {
     var json: String?
     /// Options of sharing for `mingle density`.
     var sharing: [String] = []
-    /// How long guests run: until well after whoever merges is done, with some passes in which nothing changes.
+    /// How long guests run: until well after whoever merges is done, mappings arranged too, with some passes in
+    /// which nothing changes.
     var builtinSeconds = 12
     var ksmSeconds = 8
     var workSeconds = 4

@@ -58,7 +58,7 @@ final class EdgeGuest: @unchecked Sendable {
     var homeBlocks: Int { edgeBlocks(memory.file.number) }
 
     func window(_ pages: Range<Int>, _ body: () throws -> Bool) throws {
-        try mapping.prepareWindow(pages, containsNewMappings: true)
+        try mapping.prepareWindow(pages)
         try mapping.protect(pages)
         mapping.release(pages, replaced: try body())
     }

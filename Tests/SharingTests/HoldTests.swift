@@ -44,7 +44,8 @@ import Testing
         for guest in 0...1 {
             let member = try #require(run.member(guest))
             #expect(member.mappedFrames == Array(0..<4))
-            #expect(member.engine.statistics.pagesZero == 4)
+            // Pages beside them that were never touched may have become zeros, too, for fewer mappings.
+            #expect((8..<12).allSatisfy { member.engine.records.kind($0) == .zero })
         }
         #expect(try run.run([]) == nil)
     }

@@ -46,7 +46,7 @@ import Testing
         init(pages: Int) throws {
             guest = try makeGuest(pages: pages)
             expected = (0..<pages).map { UInt8($0 % 251 + 1) }
-            try guest.mapping.prepareWindow(0..<pages, containsNewMappings: true)
+            try guest.mapping.prepareWindow(0..<pages)
             let last = pages - 8..<pages
             try guest.mapping.mapFrames(last, FrameLocation(UInt64(last.lowerBound)))
             guest.mapping.punchHome(last)

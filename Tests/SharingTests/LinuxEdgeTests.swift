@@ -52,7 +52,7 @@ import Testing
             let location = FrameLocation(UInt64(place))
             #expect(guest.mapping.fetchFrames(location, count: 1, into: 0) == 1)
             let range = page..<page + 1
-            try guest.mapping.prepareWindow(range, containsNewMappings: true)
+            try guest.mapping.prepareWindow(range)
             if protects { try guest.mapping.protect(range) }
             let isEqual = guest.mapping.equalsFetched(page, index: 0)
             if isEqual {
@@ -140,9 +140,8 @@ import Testing
         #expect(guest.byte(0) == 0)
         #expect(guest.mapping.arePrivate(0..<2) == [false, false])
         // Protected though never touched: the marker in the page table looks like a swapped page.
-        let userFault = try #require(UserFault.open())
+        let userFault = try #require(guest.mapping.userFault)
         let start = UInt(bitPattern: guest.memory.mapping.base) + 4096
-        try userFault.register(start, 4096, .writeProtect)
         try userFault.protect(start, 4096, true)
         #expect(guest.mapping.arePrivate(1..<2) == [false])
         try userFault.protect(start, 4096, false)
@@ -252,5 +251,34 @@ import Testing
         #expect(try guest.mapping.rearrange(2..<6, .zero, keeping: &keeping))
         #expect((2..<6).map(guest.byte) == [0x11, 0, 0x44, 5])
         #expect(guest.mapping.arePrivate(2..<6) == [true, false, true, true])
+    }
+
+    /// The kernel leaves stretches apart that have private pages of their own each; what is mapped anew, it joins with its
+    /// left neighbour, whatever is to its right.
+    @Test(.needs(.userfaultfd))
+    func piecesAreJoinedFromTheLeft() throws {
+        let guest = try EdgeGuest(pages: 16)
+        for page in 0..<16 { guest.store.write(0x11, page) }
+        for page in 0..<16 { guest.fill(page, page % 2 == 0 ? 0x11 : UInt8(page)) }
+        #expect(guest.mapping.mappingStarts() == [0])
+        for start in stride(from: 0, to: 12, by: 4) {
+            let pages = start..<start + 4
+            try guest.window(pages) {
+                try guest.mapping.mapFrames(
+                    pages, FrameLocation(UInt64(start)), keeping: [start + 1, start + 3])
+            }
+        }
+        #expect(guest.mapping.mappingStarts() == [0, 4, 8, 12])
+        // Not where the pieces meet: what is left of a piece is joined with the next part.
+        for pages in [4..<6, 6..<10, 10..<12] {
+            var keeping = pages.map { $0 % 2 == 1 }
+            #expect(
+                try guest.mapping.rearrange(
+                    pages, .frame(FrameLocation(UInt64(pages.lowerBound))), keeping: &keeping))
+        }
+        #expect(guest.mapping.mappingStarts() == [0, 12])
+        for page in 0..<16 { #expect(guest.byte(page) == (page % 2 == 0 ? 0x11 : UInt8(page))) }
+        // All of it can be protected, without another registration.
+        try guest.window(0..<16) { false }
     }
 }

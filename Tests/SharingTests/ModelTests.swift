@@ -56,7 +56,18 @@ import Testing
     @Test func sharingIsGivenUpForFewerMappings() throws {
         var setup = ModelRun.Setup()
         setup.arrangementAllowance = 2
+        setup.policy = { $0.arrangementTarget = 2 }
         try Self.search(setup, "model, arranged at a price", runs: Self.runs, length: 100)
+    }
+
+    @Test func everythingIsArrangedAllTheTime() throws {
+        var setup = ModelRun.Setup()
+        setup.policy = {
+            $0.arrangesAll = true
+            $0.arrangementInterval = 1
+            $0.arrangementCalm = .max
+        }
+        try Self.search(setup, "model, arranged all the time", runs: Self.runs, length: 100)
     }
 
     @Test func constantHash() throws {

@@ -68,9 +68,8 @@ import Testing
         guest.store.write(2, 1)
         try guest.mapping.mapFrames(0..<2, FrameLocation(0))
         // Without the look at each page that the engine's windows begin with.
-        let userFault = try #require(UserFault.open())
+        let userFault = try #require(guest.mapping.userFault)
         let start = UInt(bitPattern: guest.memory.mapping.base)
-        try userFault.register(start, 8192, .writeProtect)
         try userFault.protect(start, 8192, true)
         let entry = try Self.entry(guest, 0)
         print("a marker: \(String(entry, radix: 16))")
@@ -88,7 +87,7 @@ import Testing
         for page in 0..<4 { guest.fill(page, 7) }
         guest.store.write(7, 0)
         let pages = 1..<2
-        try guest.mapping.prepareWindow(pages, containsNewMappings: true)
+        try guest.mapping.prepareWindow(pages)
         try guest.mapping.protect(pages)
         let hasWritten = Atomic(false)
         let group = DispatchGroup()
@@ -153,7 +152,7 @@ import Testing
         #expect(entries.allSatisfy { $0 & Self.swapped != 0 && $0 & Self.present == 0 }, "\(entries)")
         #expect(guest.mapping.arePrivate(0..<8) == (0..<8).map { $0 < 4 })
         // Protected while they are in swap; never read while that holds.
-        try guest.mapping.prepareWindow(4..<5, containsNewMappings: true)
+        try guest.mapping.prepareWindow(4..<5)
         try guest.mapping.protect(0..<4)
         guest.mapping.release(0..<4, replaced: false)
         #expect(guest.mapping.arePrivate(0..<4) == [true, true, true, true])

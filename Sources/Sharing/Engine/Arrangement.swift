@@ -3,7 +3,11 @@
 // A page that is the guest's own may live in the home file, or as a private copy over a mapping of zeros or of frames: it
 // costs the same memory. So stretches of frames and of zeros can run across such pages, and which is best is a path
 // through the pages: a territory for each, every change from one to another costing a mapping. The cheapest path is found
-// exactly, page after page (the Viterbi algorithm), from what each territory costs each page.
+// exactly, stretch after stretch of like pages (the Viterbi algorithm), from what each territory costs each page.
+//
+// A shared page between pages of another territory costs two mappings. Its sharing can be given up for them: that is a
+// page of memory. The more a mapping is worth in pages, the fewer mappings are left, so a goal is met at the least price
+// by halving the interval of prices.
 
 /// What a page's part of the mapping is backed by.
 enum Territory: Equatable {
@@ -30,17 +34,66 @@ enum Territory: Equatable {
     }
 }
 
+/// A range of pages as it is, in parts whose pages are alike.
+struct Terrain {
+    enum Kind: Equatable {
+        /// The guest's own: it may have any territory.
+        case own
+        case untouched
+        /// Anywhere else it would need memory of its own.
+        case shared
+        /// Its mapping must not change.
+        case fixed
+    }
+    struct Part: Equatable {
+        var pages: Range<Int>
+        var territory: Territory
+        var kind: Kind
+    }
+
+    private(set) var parts: [Part] = []
+    /// The territory in front of the range.
+    let before: Territory?
+    /// Seams inside the range and at its start.
+    private(set) var seams = 0
+    private(set) var sharedPages = 0
+
+    init(_ records: PageRecords, _ pages: Range<Int>, isFixed: (Int) -> Bool) {
+        let first = pages.lowerBound
+        before = first > 0 ? Territory(records.backing(first - 1), page: first - 1) : nil
+        for page in pages {
+            let territory = Territory(records.backing(page), page: page)
+            let kind: Kind =
+                switch records.kind(page) {
+                case _ where isFixed(page): .fixed
+                case .home, .unshared: .own
+                case .untouched: .untouched
+                case .mapped, .zero: .shared
+                }
+            if kind == .shared { sharedPages += 1 }
+            if let last = parts.last, last.territory == territory, last.kind == kind {
+                parts[parts.count - 1].pages = last.pages.lowerBound..<page + 1
+                continue
+            }
+            if let previous = parts.last?.territory ?? before, previous != territory { seams += 1 }
+            parts.append(Part(pages: page..<page + 1, territory: territory, kind: kind))
+        }
+    }
+}
+
 /// The best territories for a range of pages.
 struct Arrangement {
     struct Stretch: Equatable {
         var pages: Range<Int>
         var territory: Territory
     }
-    /// Parts of a page's memory in which costs are counted.
-    static let unit = 64
-    /// Copying one page that is the guest's own.
-    private static let moveCost = 1
-    private static let impossible = 1 << 40
+    /// What a mapping costs, and copying a page that is the guest's own: so many pages are moved for a mapping, not more.
+    static let mappingCost = 1024
+    private static let moveCost = 16
+    /// Of a page whose sharing is given up: never, and the range of prices that are tried, from eight pages for a mapping
+    /// to eight mappings for a page.
+    static let impossible = 1 << 40
+    private static let giveUpCosts = mappingCost / 8...mappingCost * 8
     /// Home, zero, and the frames of so many numberings at a time.
     private static let slots = 3
     private static let states = 2 + slots
@@ -48,55 +101,53 @@ struct Arrangement {
     private(set) var stretches: [Stretch] = []
     /// Pages that need memory of their own then, and need none now.
     private(set) var givenUp = 0
-    /// Seams inside the range and at its start, as it is and as it would be.
-    private(set) var seamsBefore = 0
-    private(set) var seamsAfter = 0
+    /// Seams inside the range and at its start.
+    private(set) var seams = 0
 
-    /// The arrangement with the fewest mappings that gives up at most `allowance` pages; none if that is negative.
-    /// - Parameters:
-    ///   - prices: what a mapping is worth, in units, the preferred first; with the last, nothing is given up.
-    ///   - isFixed: a page whose mapping must not change.
-    static func best(
-        _ records: PageRecords, _ pages: Range<Int>, prices: [Int], allowance: Int, isFixed: (Int) -> Bool
-    ) -> Arrangement {
-        // Nothing may be given up: the last price alone is for that.
-        for (index, price) in prices.enumerated() where allowance >= 0 || index == prices.count - 1 {
-            let isLast = index == prices.count - 1
-            let plan = Arrangement(
-                records, pages, price: price, giveUpCost: isLast ? impossible : unit, isFixed: isFixed)
-            if isLast || plan.givenUp <= allowance { return plan }
+    /// The arrangement that gives up as few pages as possible so that no more than `goal` seams are left, and at most
+    /// `allowance` pages. If those do not take it at least half of the way there, none is given up.
+    static func best(_ terrain: Terrain, goal: Int, allowance: Int) -> Arrangement {
+        let free = Arrangement(terrain, giveUpCost: impossible)
+        if free.seams <= goal || allowance <= 0 { return free }
+        var best = free
+        // Giving up at `low` brings it to the goal or takes too many; at `high`, it neither reaches the goal nor takes too many.
+        var (low, high) = (giveUpCosts.lowerBound, giveUpCosts.upperBound + 1)
+        while high - low > max(1, low / 64) {
+            let middle = (low + high) / 2
+            let plan = Arrangement(terrain, giveUpCost: middle)
+            if plan.givenUp > allowance {
+                low = middle
+            } else if plan.seams <= goal {
+                (best, low) = (plan, middle)
+            } else {
+                if plan.seams < best.seams { best = plan }
+                high = middle
+            }
         }
-        return Arrangement(records, pages, price: unit, giveUpCost: impossible, isFixed: isFixed)
+        return 2 * (free.seams - best.seams) >= free.seams - goal ? best : free
     }
 
-    /// - Parameter giveUpCost: of a page that needs memory of its own then; in units.
-    init(
-        _ records: PageRecords, _ pages: Range<Int>, price: Int, giveUpCost: Int, isFixed: (Int) -> Bool
-    ) {
-        var path = Path(count: pages.count)
+    /// - Parameter giveUpCost: of a page that needs memory of its own then.
+    init(_ terrain: Terrain, mappingCost: Int = Arrangement.mappingCost, giveUpCost: Int) {
+        var path = Path(count: terrain.parts.count)
         var deltas = [Int?](repeating: nil, count: Self.slots)
-        var costs = [Int](repeating: price, count: Self.states)
-        if pages.lowerBound > 0 {
-            let before = Territory(records.backing(pages.lowerBound - 1), page: pages.lowerBound - 1)
+        // Before the first page there is nothing to change from.
+        var costs = [Int](repeating: terrain.before == nil ? 0 : mappingCost, count: Self.states)
+        if let before = terrain.before {
             if case .frames(let delta) = before { deltas[0] = delta }
             costs[Self.state(of: before, deltas) ?? 0] = 0
         }
-        var local = [Int](repeating: 0, count: Self.states)
-        for page in pages {
-            let index = page - pages.lowerBound
-            let current = Territory(records.backing(page), page: page)
-            if case .frames(let delta) = current, Self.state(of: current, deltas) == nil {
+        for (index, part) in terrain.parts.enumerated() {
+            if case .frames(let delta) = part.territory, Self.state(of: part.territory, deltas) == nil {
                 let slot = Self.leastWorth(deltas, costs)
                 path.replaced.append((index, slot, deltas[slot]))
                 deltas[slot] = delta
-                // Before the first page there is nothing to change from.
-                costs[2 + slot] = page == 0 ? price : Self.impossible
+                costs[2 + slot] = index == 0 && terrain.before == nil ? 0 : Self.impossible
             }
-            let own = Self.state(of: current, deltas) ?? 0
-            Self.price(records.kind(page), own, giveUpCost, isFixed(page), &local)
+            let own = Self.state(of: part.territory, deltas) ?? 0
             var best = 0
             for state in 1..<Self.states where costs[state] < costs[best] { best = state }
-            let change = costs[best] + price
+            let change = costs[best] + mappingCost
             path.best[index] = UInt8(best)
             for state in 0..<Self.states {
                 // A numbering that no page has asked for yet.
@@ -108,11 +159,12 @@ struct Arrangement {
                     costs[state] = change
                     path.changed[index] |= 1 << UInt8(state)
                 }
-                costs[state] = min(costs[state] + local[state], Self.impossible)
+                let local = state == own ? 0 : Self.cost(part.kind, state, giveUpCost)
+                costs[state] = min(costs[state] + local * part.pages.count, Self.impossible)
             }
         }
-        follow(path, pages, deltas, costs)
-        count(records, pages)
+        follow(path, terrain, deltas, costs)
+        count(terrain)
     }
 
     /// The state that stands for a territory; nil for frames of a numbering that has no slot.
@@ -132,26 +184,20 @@ struct Arrangement {
         return slot
     }
 
-    /// What each territory costs a page.
-    private static func price(
-        _ kind: PageRecords.Kind, _ own: Int, _ giveUpCost: Int, _ isFixed: Bool, _ local: inout [Int]
-    ) {
-        for state in 0..<states {
-            local[state] =
-                switch (kind, state) {
-                case (_, own): 0
-                case _ where isFixed: impossible
-                case (.home, _), (.unshared, _): moveCost
-                // A page of zeros, if it is read.
-                case (.untouched, 1): moveCost
-                case (.untouched, _), (.zero, _), (.mapped, _): giveUpCost
-                }
+    /// What a territory that is not its own costs a page.
+    private static func cost(_ kind: Terrain.Kind, _ state: Int, _ giveUpCost: Int) -> Int {
+        switch (kind, state) {
+        case (.fixed, _): impossible
+        case (.own, _): moveCost
+        // A page of zeros, if it is read.
+        case (.untouched, 1): moveCost
+        case (.untouched, _), (.shared, _): giveUpCost
         }
     }
 
     /// How the cheapest way to each state came about.
     private struct Path {
-        /// The cheapest state before each page, and for which states it paid to come from there.
+        /// The cheapest state before each part, and for which states it paid to come from there.
         var best: [UInt8]
         var changed: [UInt8]
         /// When a slot got another numbering, and which it had.
@@ -163,14 +209,11 @@ struct Arrangement {
     }
 
     /// Walks back from the cheapest end.
-    private mutating func follow(
-        _ path: Path, _ pages: Range<Int>, _ last: [Int?], _ costs: [Int]
-    ) {
+    private mutating func follow(_ path: Path, _ terrain: Terrain, _ last: [Int?], _ costs: [Int]) {
         var deltas = last
         var replaced = path.replaced[...]
         var state = costs.indices.min { costs[$0] < costs[$1] } ?? 0
-        for page in pages.reversed() {
-            let index = page - pages.lowerBound
+        for (index, part) in terrain.parts.enumerated().reversed() {
             let territory: Territory =
                 switch state {
                 case 0: .home
@@ -178,9 +221,9 @@ struct Arrangement {
                 default: .frames(deltas[state - 2] ?? 0)
                 }
             if let last = stretches.last, last.territory == territory {
-                stretches[stretches.count - 1].pages = page..<last.pages.upperBound
+                stretches[stretches.count - 1].pages = part.pages.lowerBound..<last.pages.upperBound
             } else {
-                stretches.append(Stretch(pages: page..<page + 1, territory: territory))
+                stretches.append(Stretch(pages: part.pages, territory: territory))
             }
             if path.changed[index] & (1 << UInt8(state)) != 0 { state = Int(path.best[index]) }
             while let event = replaced.last, event.index == index {
@@ -191,22 +234,19 @@ struct Arrangement {
         stretches.reverse()
     }
 
-    private mutating func count(_ records: PageRecords, _ pages: Range<Int>) {
-        var before =
-            pages.lowerBound > 0
-            ? Territory(records.backing(pages.lowerBound - 1), page: pages.lowerBound - 1) : nil
-        seamsAfter = stretches.count - (pages.lowerBound == 0 || stretches.first?.territory == before ? 1 : 0)
-        for stretch in stretches {
-            for page in stretch.pages {
-                let current = Territory(records.backing(page), page: page)
-                if before != current, page > 0 { seamsBefore += 1 }
-                before = current
-                guard current != stretch.territory else { continue }
-                switch records.kind(page) {
-                case .untouched: givenUp += stretch.territory == .zero ? 0 : 1
-                case .zero, .mapped: givenUp += 1
-                case .home, .unshared: break
-                }
+    private mutating func count(_ terrain: Terrain) {
+        let isContinued = terrain.before == nil || stretches.first?.territory == terrain.before
+        seams = stretches.count - (isContinued ? 1 : 0)
+        var next = 0
+        for part in terrain.parts {
+            // Parts never cross the end of a stretch.
+            while stretches[next].pages.upperBound <= part.pages.lowerBound { next += 1 }
+            let territory = stretches[next].territory
+            guard territory != part.territory else { continue }
+            switch part.kind {
+            case .untouched: givenUp += territory == .zero ? 0 : part.pages.count
+            case .shared: givenUp += part.pages.count
+            case .own, .fixed: break
             }
         }
     }

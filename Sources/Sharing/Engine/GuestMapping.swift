@@ -27,8 +27,8 @@ public protocol GuestMapping: AnyObject {
     func fetchFrames(_ location: FrameLocation, count: Int, into index: Int) -> Int
     var bufferedFrames: Int { get }
 
-    /// Makes sure that a range can be protected: registers mappings that are new.
-    func prepareWindow(_ pages: Range<Int>, containsNewMappings: Bool) throws(LinuxError)
+    /// Makes sure that a range can be protected.
+    func prepareWindow(_ pages: Range<Int>) throws(LinuxError)
     /// Opens a window: from here on writers of these pages wait.
     func protect(_ pages: Range<Int>) throws(LinuxError)
     /// All 4096 bytes equal the `index`th fetched frame.
@@ -65,8 +65,9 @@ public protocol GuestMapping: AnyObject {
     func punchHome(_ pages: Range<Int>)
     /// Whether each page of a mapping that is not home's has a private copy (invariant 7).
     func arePrivate(_ pages: Range<Int>) -> [Bool]
-    /// Mappings of this process, counted by the kernel.
-    func countMappings() -> Int
+    /// The first page of each of the kernel's mappings of guest memory, in order: where the backing is not continued, and
+    /// where it is but the kernel has not joined two mappings.
+    func mappingStarts() -> [Int]
     /// Gives the memory of buffers back to the host; what they held is lost. Between passes only.
     func releaseBuffers()
 }

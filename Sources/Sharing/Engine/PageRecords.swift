@@ -37,7 +37,6 @@ final class PageRecords {
     private enum Flag {
         static let kind: UInt8 = 0x07
         static let known: UInt8 = 0x08
-        static let unregistered: UInt8 = 0x20
         static let orphan: UInt8 = 0x40
         static let givenUp: UInt8 = 0x80
     }
@@ -78,9 +77,6 @@ final class PageRecords {
     }
     /// Pages that were sighted and are shared with nobody.
     var sightedCount: Int { known[Int(Kind.home.rawValue)] + known[Int(Kind.unshared.rawValue)] }
-    /// Mapped since the last registration for write protection.
-    func isUnregistered(_ page: Int) -> Bool { states[page] & Flag.unregistered != 0 }
-    func setUnregistered(_ page: Int, _ value: Bool) { set(page, Flag.unregistered, value) }
     /// Its sharing was given up for fewer mappings; until it is anything else.
     func isGivenUp(_ page: Int) -> Bool { states[page] & Flag.givenUp != 0 }
     func setGivenUp(_ page: Int, _ value: Bool) { set(page, Flag.givenUp, value) }

@@ -5,99 +5,191 @@ extension SharingEngine {
     /// Pages that are arranged at a time, and in one pause.
     private static let sliceLength = 1 << 15
     private static let chunkLength = 1024
+    /// Pages that are in place already and are remapped all the same, rather than that what is on either side takes a pause
+    /// each.
+    private static let bridge = 16
+    /// Private pages that are copied to join pieces, for each mapping less.
+    private static let copiesPerPiece = 512
     /// Pauses in a pass at most.
-    private static let pausesPerPass = 16
+    private static let pausesPerPass = 32
     /// Wall time, nanoseconds, after which the rest waits for the next pass: the store must hear from us in between.
     private static let patience: UInt64 = 200_000_000
 
     /// Arranges a slice of memory if that is due.
     /// - Returns: whether there was something to do.
     func arrange(_ activity: Int) -> Bool {
-        guard fatal == nil, policy.arrangementGain > 0, !hasOrphans else { return false }
-        if arrangeCursor == 0 {
-            guard activity <= policy.arrangementCalm, statistics.fullScans >= nextArrangement else {
-                return false
-            }
-            let least = max(policy.arrangementGain, arrangedSeams / 16)
-            joinsAll = surplus - arrangedSurplus >= least || policy.arrangesAll
-            let isLossy = mayGiveUp && !hasGivenUp
-            guard joinsAll || isLossy || abs(records.seams - arrangedSeams) >= least else { return false }
-            if mayGiveUp { hasGivenUp = true }
+        guard fatal == nil, policy.arrangementGain > 0, !hasOrphans,
+            schedule.isDue(situation(activity), policy), var round = schedule.round
+        else { return false }
+        let first = round.slice * Self.sliceLength
+        let slice = first..<min(first + Self.sliceLength, records.count)
+        let isDone: Bool
+        switch round.step {
+        case .moving: isDone = arrange(slice, &round)
+        case .joining: isDone = join(slice, &round)
         }
-        let slice = arrangeCursor..<min(arrangeCursor + Self.sliceLength, records.count)
-        let end = arrange(slice)
-        arrangeCursor = end == records.count ? 0 : end
-        if arrangeCursor == 0 {
+        if isDone {
+            round.cursor = 0
+            if round.step == .moving, round.joins {
+                round.step = .joining
+            } else {
+                round.slice += 1
+                round.step = .moving
+                round.isWorthIt = false
+            }
+        }
+        schedule.update(round)
+        if round.slice * Self.sliceLength >= records.count {
             recountMappings()
-            // As long as it changes something, it goes on. Pieces that are left though all was joined, stay.
-            arrangedSeams = isChanging ? 0 : records.seams
-            if joinsAll { arrangedSurplus = surplus }
-            isChanging = false
-            nextArrangement = statistics.fullScans + policy.arrangementInterval
+            schedule.end(situation(activity), policy)
         }
         return true
     }
 
-    /// While frames still find better places, it would be for nothing.
-    private var mayGiveUp: Bool { statistics.fullScans - lastStir >= policy.arrangementRest }
-
-    /// - Returns: up to where the slice is as it should be, or cannot be better now.
-    private func arrange(_ slice: Range<Int>) -> Int {
-        let shared = slice.count { records.kind($0) == .mapped || records.kind($0) == .zero }
-        let givenUp = slice.count { records.isGivenUp($0) }
-        let plan = Arrangement.best(
-            records, slice, prices: policy.mappingPrices,
-            allowance: mayGiveUp ? max(0, (shared + givenUp) / policy.arrangementAllowance - givenUp) : -1
-        ) { inFlight.count($0) > 0 }
-        guard joinsAll || plan.seamsBefore - plan.seamsAfter >= max(1, plan.seamsBefore / 16) else {
-            return slice.upperBound
-        }
-        var pauses = 0
-        let started = monotonicNanoseconds()
-        for stretch in plan.stretches {
-            for chunk in chunks(of: stretch) {
-                if pauses == Self.pausesPerPass || monotonicNanoseconds() - started > Self.patience {
-                    return chunk.lowerBound
-                }
-                pauses += 1
-                isChanging = !joinsAll
-                if !move(chunk, to: stretch.territory) || fatal != nil { return slice.upperBound }
-            }
-        }
-        return slice.upperBound
+    private func situation(_ activity: Int) -> ArrangementSchedule.Situation {
+        let slices = (records.count + Self.sliceLength - 1) / Self.sliceLength
+        return ArrangementSchedule.Situation(
+            pass: statistics.fullScans, activity: activity, seams: records.seams, pieces: surplus,
+            target: policy.arrangementTarget * slices)
     }
 
-    /// The parts of a stretch that are not yet as they should be, as long as a pause and the buffer allow. Of a stretch of
-    /// private mappings, what follows comes along: the kernel joins a new mapping with its left neighbour, but two that
-    /// have private pages already it does not.
-    private func chunks(of stretch: Arrangement.Stretch) -> [Range<Int>] {
-        var chunks: [Range<Int>] = []
-        var start: Int?
-        var ownPages = 0
-        // To be joined, it needs something to be joined: private pages of its own.
-        let isJoined =
-            joinsAll && stretch.territory != .home && stretch.pages.contains { records.kind($0) == .unshared }
-        for page in stretch.pages {
-            let isRight = !isJoined && Territory(records.backing(page), page: page) == stretch.territory
-            if let first = start {
-                let isOwn = records.kind(page) == .home || records.kind(page) == .unshared
-                let isFull =
-                    page - first == Self.chunkLength
-                    || ownPages + (isOwn ? 1 : 0) > mapping.bufferedFrames / 2
-                if isFull || (isRight && stretch.territory == .home) {
-                    chunks.append(first..<page)
-                    start = isRight && stretch.territory == .home ? nil : page
-                    ownPages = isOwn ? 1 : 0
-                } else {
-                    ownPages += isOwn ? 1 : 0
-                }
-            } else if !isRight {
-                start = page
-                ownPages = 1
-            }
+    /// Moves what is in a wrong place.
+    /// - Returns: whether the slice is as it should be, or cannot be better now.
+    private func arrange(_ slice: Range<Int>, _ round: inout ArrangementSchedule.Round) -> Bool {
+        let terrain = Terrain(records, slice) { inFlight.count($0) > 0 }
+        let givenUp = slice.count { records.isGivenUp($0) }
+        let allowance = (terrain.sharedPages + givenUp) / policy.arrangementAllowance - givenUp
+        // A little below the target, so that it is not passed again soon.
+        let plan = Arrangement.best(
+            terrain, goal: policy.arrangementTarget * 9 / 10, allowance: round.givesUp ? allowance : 0)
+        if !round.isWorthIt {
+            guard terrain.seams - plan.seams >= max(1, terrain.seams / 16) else { return true }
+            round.isWorthIt = true
         }
-        if let first = start { chunks.append(first..<stretch.pages.upperBound) }
-        return chunks
+        let starts = round.joins ? mappingStarts(slice, round) : []
+        let chunks = plan.stretches.flatMap { stretch in
+            // Where pieces are to be joined, all of it takes its place on the way.
+            (pieces(of: stretch, starts).map { [$0] } ?? wrongParts(of: stretch))
+                .flatMap { split($0, for: stretch.territory) }
+        }
+        return move(chunks, &round)
+    }
+
+    /// Joins what the kernel still has in pieces.
+    private func join(_ slice: Range<Int>, _ round: inout ArrangementSchedule.Round) -> Bool {
+        let starts = mappingStarts(slice, round)
+        var chunks: [Chunk] = []
+        var start = max(slice.lowerBound, round.cursor)
+        while start < slice.upperBound {
+            let territory = Territory(records.backing(start), page: start)
+            var end = start + 1
+            while end < slice.upperBound, Territory(records.backing(end), page: end) == territory { end += 1 }
+            if let pages = pieces(of: Arrangement.Stretch(pages: start..<end, territory: territory), starts) {
+                chunks += split(pages, for: territory)
+            }
+            start = end
+        }
+        return move(chunks, &round)
+    }
+
+    /// Where the kernel's mappings begin in what is left of a slice.
+    private func mappingStarts(_ slice: Range<Int>, _ round: ArrangementSchedule.Round) -> [Int] {
+        mapping.mappingStarts().filter {
+            $0 < slice.upperBound && $0 >= max(slice.lowerBound + 1, round.cursor)
+        }
+    }
+
+    /// What has to be mapped anew to join a stretch that the kernel has in pieces: it leaves neighbours apart that have
+    /// private pages of their own each, but a new mapping it joins with its left neighbour. So that is all that follows
+    /// the first piece.
+    /// - Returns: nil if there are no pieces, or too many pages would have to be copied.
+    private func pieces(of stretch: Arrangement.Stretch, _ starts: [Int]) -> Range<Int>? {
+        let (pages, territory) = (stretch.pages, stretch.territory)
+        if territory == .home { return nil }
+        if policy.arrangesAll { return pages }
+        func isRight(_ page: Int) -> Bool { Territory(records.backing(page), page: page) == territory }
+        let cuts = starts[Self.index(pages.lowerBound + 1, in: starts)...]
+            .prefix { $0 < pages.upperBound }.filter { isRight($0 - 1) && isRight($0) }
+        guard let cut = cuts.first else { return nil }
+        let first = pages.prefix { $0 < cut }.first { !isRight($0) } ?? cut
+        let copies = (first..<pages.upperBound).count { records.kind($0) == .unshared }
+        return copies <= cuts.count * Self.copiesPerPiece ? first..<pages.upperBound : nil
+    }
+
+    /// Of the first element that is not less.
+    private static func index(_ value: Int, in sorted: [Int]) -> Int {
+        var (low, high) = (0, sorted.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if sorted[middle] < value { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
+    private struct Chunk {
+        var pages: Range<Int>
+        var territory: Territory
+    }
+
+    /// Moves as many chunks as a pass may, from where the last one stopped.
+    /// - Returns: whether none is left.
+    private func move(_ chunks: [Chunk], _ round: inout ArrangementSchedule.Round) -> Bool {
+        var pauses = 0
+        let started = monotonicNanoseconds()
+        for chunk in chunks where chunk.pages.lowerBound >= round.cursor {
+            if pauses == Self.pausesPerPass || monotonicNanoseconds() - started > Self.patience {
+                return false
+            }
+            pauses += 1
+            if !move(chunk.pages, to: chunk.territory) { round.isIncomplete = true }
+            if fatal != nil { return true }
+            round.cursor = chunk.pages.upperBound
+        }
+        return true
+    }
+
+    /// The parts of a stretch that are not yet as they should be.
+    private func wrongParts(of stretch: Arrangement.Stretch) -> [Range<Int>] {
+        var found: [Range<Int>] = []
+        var start: Int?
+        var end = 0
+        for page in stretch.pages
+        where Territory(records.backing(page), page: page) != stretch.territory {
+            // What is home already cannot go there.
+            if let first = start, page - end > (stretch.territory == .home ? 0 : Self.bridge) {
+                found.append(first..<end)
+                start = nil
+            }
+            start = start ?? page
+            end = page + 1
+        }
+        if let start { found.append(start..<end) }
+        return found
+    }
+
+    /// Parts that a pause and the buffer allow.
+    private func split(_ pages: Range<Int>, for territory: Territory) -> [Chunk] {
+        var found: [Chunk] = []
+        var start = pages.lowerBound
+        var kept = 0
+        for page in pages {
+            let isKept = isKept(page, in: territory)
+            if page - start == Self.chunkLength || isKept && kept == mapping.bufferedFrames / 2 {
+                found.append(Chunk(pages: start..<page, territory: territory))
+                (start, kept) = (page, 0)
+            }
+            if isKept { kept += 1 }
+        }
+        found.append(Chunk(pages: start..<pages.upperBound, territory: territory))
+        return found
+    }
+
+    /// Whether a page has memory of its own over a territory.
+    private func isKept(_ page: Int, in territory: Territory) -> Bool {
+        switch records.kind(page) {
+        case .home, .unshared, .untouched: true
+        case .mapped, .zero: Territory(records.backing(page), page: page) != territory
+        }
     }
 
     /// Replaces the backing of a range in a pause.
@@ -105,19 +197,18 @@ extension SharingEngine {
     private func move(_ pages: Range<Int>, to territory: Territory) -> Bool {
         if territory == .home {
             // What the store knew of them is forgotten on the way. Shared ones are given up.
-            let own = pages.filter { records.kind($0) == .unshared }
+            let own = pages.filter { records.kind($0) == .unshared && !records.isGivenUp($0) }
+            let shared = pages.filter {
+                records.kind($0) == .mapped || records.kind($0) == .zero || records.isGivenUp($0)
+            }
             let taken = rehome(Array(pages))
             own.forEach(watch)
+            for page in shared where records.kind(page) == .home { records.setGivenUp(page, true) }
             return taken == pages.count
         }
         let target = territory.backing(of: pages.lowerBound)
         // Allocated before the pause.
-        var kept = pages.map { page in
-            switch records.kind(page) {
-            case .home, .unshared, .untouched: true
-            case .mapped, .zero: Territory(records.backing(page), page: page) != territory
-            }
-        }
+        var kept = pages.map { isKept($0, in: territory) }
         var moved = false
         var fell: MappingFailure?
         writers.pauseWriters()
@@ -152,13 +243,12 @@ extension SharingEngine {
                     punch.append(page..<page + 1)
                 }
             }
-            records.setUnregistered(page, true)
             if was == territory { continue }
-            var givenUp = false
+            var givenUp = records.isGivenUp(page)
             switch records.kind(page) {
             case .home, .unshared: break
             case .untouched: if territory == .zero { watch(page) }
-            // Given up: its content is the guest's own from now on, and looked at again when it was written.
+            // Given up: a copy of its own from now on, and looked at again when it was written.
             case .mapped, .zero:
                 forget(page)
                 unwatch(page)

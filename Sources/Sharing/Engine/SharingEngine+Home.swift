@@ -55,7 +55,6 @@ extension SharingEngine {
             // A page of zeros is a hole now, unless it was written and not reported yet.
             let isHole = records.kind(page) == .zero && !mapping.hasMemoryAtHome(page)
             records.setKind(page, isHole ? .untouched : .home)
-            records.setUnregistered(page, true)
             records.setOrphan(page, false)
         }
     }
@@ -66,7 +65,6 @@ extension SharingEngine {
         records.setBacking(pages, .home)
         for page in pages {
             records.setKind(page, .home)
-            records.setUnregistered(page, true)
             records.setOrphan(page, false)
         }
         statistics.pagesRehomed += pages.count

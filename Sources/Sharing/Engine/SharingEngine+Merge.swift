@@ -22,6 +22,10 @@ extension SharingEngine {
         var group: [Span] = []
         var size = 0
         for span in spans(hits.sorted { $0.page < $1.page }) {
+            if stayGivenUp(span.pages, span.targets, .frame(span.location)) {
+                span.targets.forEach(forget)
+                continue
+            }
             // A pause costs the same for one page and for many; a protected stretch stands for itself.
             if size > 0, policy.window == .userfaultfd || size + span.pages.count > windowLimit {
                 merge(group)
@@ -32,6 +36,13 @@ extension SharingEngine {
             size += span.pages.count
         }
         merge(group)
+    }
+
+    /// Whether these pages, which were given up for fewer mappings and written since, would cost mappings again.
+    private func stayGivenUp(
+        _ pages: Range<Int>, _ targets: some Collection<Int>, _ backing: PageRecords.Backing
+    ) -> Bool {
+        targets.allSatisfy(records.isGivenUp) && records.growth(pages, backing) > 0
     }
 
     /// Pages in one window at most.
@@ -89,7 +100,6 @@ extension SharingEngine {
             ready.append(span)
         }
         if ready.isEmpty { return }
-        let isNew = ready.contains { $0.pages.contains { records.isUnregistered($0) } }
         // All that the window needs is allocated here.
         var mapped = [Bool](repeating: false, count: ready.count)
         var kept = ready.map { span in
@@ -97,7 +107,7 @@ extension SharingEngine {
             list.reserveCapacity(span.pages.count)
             return list
         }
-        let opened = window(ready.map(\.pages), containsNewMappings: isNew) { replaced in
+        let opened = window(ready.map(\.pages)) { replaced in
             var base = 0
             for index in ready.indices {
                 mapped[index] = self.mapInWindow(ready[index], base: base, kept: &kept[index])
@@ -182,7 +192,6 @@ extension SharingEngine {
         records.setBacking(span.pages, .frame(span.location))
         var remaining = kept[...]
         for page in span.pages {
-            records.setUnregistered(page, true)
             records.setOrphan(page, false)
             guard remaining.first == page else {
                 records.setKind(page, .mapped)
@@ -225,12 +234,11 @@ extension SharingEngine {
     }
 
     private func mergeZeroRun(_ pages: Range<Int>) {
-        guard fatal == nil else { return }
+        if fatal != nil || stayGivenUp(pages, pages, .zero) { return }
         guard hasRoom(for: records.growth(pages, .zero)) else { return pages.forEach(postpone) }
         var run = pages.lowerBound..<pages.lowerBound
         var mapped = false
-        let isNew = pages.contains { records.isUnregistered($0) }
-        let opened = window([pages], containsNewMappings: isNew) { replaced in
+        let opened = window([pages]) { replaced in
             // The first stretch that is still zero; what follows a changed page waits for the next pass.
             var end = pages.lowerBound
             while end < pages.upperBound, self.inFlight.count(end) == 0, self.mapping.isZero(end) { end += 1 }
@@ -253,7 +261,6 @@ extension SharingEngine {
             unwatch(page)
             note(.zeroed, page)
             records.setKind(page, .zero)
-            records.setUnregistered(page, true)
             records.setOrphan(page, false)
         }
         for page in run.upperBound..<max(run.upperBound, pages.upperBound) { watch(page) }
@@ -269,9 +276,7 @@ extension SharingEngine {
     /// Runs `body` while nobody can write the pages. It says of each stretch how many pages from its start on it mapped
     /// anew.
     /// - Returns: false when the window could not be opened.
-    private func window(
-        _ stretches: [Range<Int>], containsNewMappings: Bool, _ body: (inout [Int]) -> Void
-    ) -> Bool {
+    private func window(_ stretches: [Range<Int>], _ body: (inout [Int]) -> Void) -> Bool {
         var replaced = [Int](repeating: 0, count: stretches.count)
         let opened: UInt64
         switch policy.window {
@@ -284,10 +289,7 @@ extension SharingEngine {
             if pauses { writers.resumeWriters() }
         case .userfaultfd:
             do throws(LinuxError) {
-                for pages in stretches {
-                    try mapping.prepareWindow(pages, containsNewMappings: containsNewMappings)
-                }
-                if containsNewMappings { noteRegistered() }
+                for pages in stretches { try mapping.prepareWindow(pages) }
                 opened = monotonicNanoseconds()
                 for pages in stretches { try mapping.protect(pages) }
             } catch {
@@ -304,13 +306,6 @@ extension SharingEngine {
         let length = monotonicNanoseconds() - opened
         count { $0.windows.record(length) }
         return true
-    }
-
-    /// All of guest memory was registered.
-    private func noteRegistered() {
-        for page in 0..<records.count where records.isUnregistered(page) {
-            records.setUnregistered(page, false)
-        }
     }
 
     func note(_ failure: MappingFailure) {

@@ -18,7 +18,6 @@ extension SharingEngine {
                 continue
             }
             records.settle(page)
-            records.setGivenUp(page, false)
             count { $0.pagesHashed += 1 }
             switch mapping.inspect(page) {
             case .zero: zero.append(page)
@@ -167,13 +166,16 @@ extension SharingEngine {
         switch answer {
         case .recorded:
             records.setKnown(Int(page), true)
+            // Nobody else has what it holds now.
+            records.setGivenUp(Int(page), false)
             note(.sighted, Int(page))
         case .frame(let location):
             records.setKnown(Int(page), true)
             hits.append((Int(page), location))
         case .publish:
             records.setKnown(Int(page), false)
-            wanted.append(page)
+            // It would be a frame with one mapper.
+            if !records.isGivenUp(Int(page)) { wanted.append(page) }
         case .refused:
             records.setKnown(Int(page), false)
             postpone(Int(page))

@@ -60,7 +60,6 @@ public final class SharingEngine {
     /// Mappings that the kernel has beyond those that the records count: neighbours that it cannot join.
     private(set) var surplus = 0
     private var countedAt = 0
-    private let mappingsAtStart: Int
     var lastHarvest: UInt64 = 0
     /// Since when the guest has been left alone; and whether that was long enough for now.
     var busySince: UInt64?
@@ -82,18 +81,7 @@ public final class SharingEngine {
     /// An earlier connection's references may still be counted.
     var countsEarlier = false
     var auditCursor = 0
-    /// Where arranging goes on; how many seams were left the last time, and the pass before which it does not begin again.
-    var arrangeCursor = 0
-    var arrangedSeams = 0
-    var arrangedSurplus = 0
-    /// The last pass in which much changed; and whether the current round of arranging changed anything.
-    var lastStir = 0
-    var isChanging = false
-    /// Since the last stir, sharing was given up where that saves mappings.
-    var hasGivenUp = false
-    /// Stretches that the kernel has in pieces are mapped anew, too.
-    var joinsAll = false
-    var nextArrangement = 0
+    var schedule = ArrangementSchedule()
     private var lookCursor = 0
     private let clock: () -> UInt64
     private let monotonicClock: () -> UInt64
@@ -117,7 +105,6 @@ public final class SharingEngine {
         self.clock = clock
         self.monotonicClock = monotonicClock
         records = try PageRecords(count: mapping.pageCount)
-        mappingsAtStart = mapping.countMappings()
         let words = (mapping.pageCount + 63) / 64
         watched = try LazyArray(count: words)
         deferred = try LazyArray(count: words)
@@ -211,7 +198,10 @@ public final class SharingEngine {
         if result.activity > policy.arrangementCalm { stir() }
         if !policy.holdsMerges {
             settleOrphans()
-            if busySince == nil, !result.isUnfinished, arrange(result.activity) { result.activity += 1 }
+            if busySince == nil, !result.isUnfinished, arrange(result.activity) {
+                // The rest soon: until then every pass has the whole plan to make.
+                result.activity = max(result.activity, SharingPace.quick)
+            }
         }
         sendForgotten()
         countMappings()
@@ -283,10 +273,7 @@ public final class SharingEngine {
     // MARK: mappings
 
     /// Much changed just now.
-    func stir() {
-        lastStir = statistics.fullScans
-        hasGivenUp = false
-    }
+    func stir() { schedule.stir(statistics.fullScans) }
 
     /// Whether so many mappings more may be made.
     func hasRoom(for growth: Int) -> Bool { records.seams + surplus + growth < policy.mappingLimit }
@@ -300,7 +287,7 @@ public final class SharingEngine {
 
     func recountMappings() {
         countedAt = records.seams
-        surplus = max(0, mapping.countMappings() - mappingsAtStart - records.seams)
+        surplus = max(0, mapping.mappingStarts().count - 1 - records.seams)
     }
 
     // MARK: small steps

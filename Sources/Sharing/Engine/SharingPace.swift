@@ -4,6 +4,8 @@ struct SharingPace {
     static let burst: Double = 10
     /// What a pass reports that left work behind.
     static let unfinished = Int.max
+    /// From so much activity on, the next pass follows after the shortest interval.
+    static let quick = 257
 
     private var credit = burst
     private var interval: UInt64 = 0
@@ -22,7 +24,7 @@ struct SharingPace {
         credit -= Double(cpu - lastCPU) / 1e9
         (lastWall, lastCPU) = (wall, cpu)
         interval =
-            activity > 256
+            activity >= Self.quick
             ? policy.shortestInterval
             : min(max(interval * 5 / 4, policy.shortestInterval), policy.longestInterval)
         let debt = credit < 0 ? UInt64(min(-credit / max(policy.cpuShare, 0.001), 60) * 1e9) : 0

@@ -32,14 +32,14 @@ public struct SharingPolicy: Equatable, Sendable {
     public var arrangementGain = 12
     /// Only after a pass that did not more than this, and so many passes after the last time.
     public var arrangementCalm = 256
-    public var arrangementInterval = 8
-    /// Sharing is given up for fewer mappings only when so many passes were calm, and none brought a frame a better place.
+    public var arrangementInterval = 4
+    /// And only when half as many passes were calm, and none brought a frame a better place; as many, before sharing is
+    /// given up for fewer mappings.
     public var arrangementRest = 6
     /// Every stretch is mapped anew each time, whether or not that changes anything; for tests.
     public var arrangesAll = false
-    /// What a mapping is worth, in 64ths of a page's memory: the first price at which no more than one in
-    /// ``arrangementAllowance`` of the shared pages is given up for it; at the last, none is.
-    public var mappingPrices = [160, 128, 96, 64, 48, 32, 64]
+    /// Mappings for each 128 MiB, above which sharing is given up for fewer; and one in so many shared pages at most.
+    public var arrangementTarget = 100
     public var arrangementAllowance = 50
     /// A page must have stayed clean for so long, nanoseconds, before it is looked at.
     public var quietTime: UInt64 = 0

@@ -82,10 +82,14 @@ extension LinuxGuestMapping {
         userFault.unregister(base, size)
         // The whole stretch takes its place at once: no reader sees a page of the store where a kept one belongs.
         let code = calls.move(base, size, address(pages))
-        if code == 0 { return true }
+        if code == 0 {
+            registerNew(pages)
+            return true
+        }
         let error = LinuxError(
             operation: "mremap", code: code, subject: "\(pages.count) pages of guest memory")
         triesFirst = true
+        isRegistered = false
         if isIntact(address(pages), pages.count, whoeverLeftIt: true) { return false }
         try repair(pages, .scratch, error)
     }
@@ -113,16 +117,17 @@ extension LinuxGuestMapping {
                 pages, .rearranged(keeping, target), flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                 descriptor: -1, offset: 0)
         }
-        // Registered before it has private pages, it is joined with its left neighbour.
-        registerAgain(pages)
         if target == .zero || !fill(pages, keeping) { copyBack(pages, keeping, skipsZeros: target == .zero) }
         return true
     }
 
-    private func registerAgain(_ pages: Range<Int>) {
-        // What is not registered now is when the next window opens.
+    /// Registers a new mapping at once: before it has private pages, so that the kernel joins it with its neighbours, and
+    /// before anything that is put to its left could be joined with it instead of with its own left neighbour.
+    private func registerNew(_ pages: Range<Int>) {
         guard let userFault, userFault.ability == .protect else { return }
-        try? userFault.register(address(pages), pages.count * Self.pageSize, .writeProtect)
+        do throws(LinuxError) {
+            try userFault.register(address(pages), pages.count * Self.pageSize, .writeProtect)
+        } catch { isRegistered = false }
     }
 
     /// Makes private copies without a look at the file below: a write would have the kernel allocate a page there first.
@@ -130,13 +135,11 @@ extension LinuxGuestMapping {
     private func fill(_ pages: Range<Int>, _ keeping: [Bool]) -> Bool {
         guard let userFault else { return false }
         let (start, size) = (address(pages), pages.count * Self.pageSize)
-        // Never left so: who touches a missing page there waits for ever.
-        defer {
-            userFault.unregister(start, size)
-            registerAgain(pages)
-        }
+        // Any registration will do to fill pages. One for missing pages is never left: who touches one waits for ever.
+        let isNeeded = userFault.ability == .fill || !isRegistered
+        defer { if isNeeded { userFault.unregister(start, size) } }
         do throws(LinuxError) {
-            try userFault.register(start, size, .missing)
+            if isNeeded { try userFault.register(start, size, .missing) }
             var next = 0
             for (offset, page) in pages.enumerated() where keeping[offset] {
                 let source = unsafe UInt(bitPattern: fetched(next))
@@ -169,8 +172,9 @@ extension LinuxGuestMapping {
             throw .unchanged(LinuxError(operation: "mmap", code: ENOMEM, subject: "a trial"))
         }
         let code = map(start, size, flags | MAP_FIXED, descriptor, offset)
-        if code == 0 { return }
+        if code == 0 { return registerNew(pages) }
         triesFirst = true
+        isRegistered = false
         if map(start, size, flags | MAP_FIXED_NOREPLACE, descriptor, offset) == 0 { return }
         let error = LinuxError(operation: "mmap", code: code, subject: "\(pages.count) pages of guest memory")
         if isIntact(start, pages.count, whoeverLeftIt: calls.mayLeaveHoles) { throw .unchanged(error) }

@@ -18,7 +18,8 @@ package final class LinuxGuestMapping: GuestMapping {
     /// Address space in which a stretch with kept pages is put together before it takes its place.
     let scratch: MemoryMapping
     var connection: StoreConnection?
-    private var isRegistered = false
+    /// All of guest memory is registered for write protection, if that is to be had.
+    var isRegistered = false
     private var lastYield: UInt64 = 0
     var hasScratch = true
     var calls: MappingCalls
@@ -112,9 +113,9 @@ package final class LinuxGuestMapping: GuestMapping {
 
     // MARK: windows
 
-    package func prepareWindow(_ pages: Range<Int>, containsNewMappings: Bool) throws(LinuxError) {
+    package func prepareWindow(_ pages: Range<Int>) throws(LinuxError) {
         yieldNowAndThen()
-        if containsNewMappings || !isRegistered { try register() }
+        if !isRegistered { try register() }
         // Protection holds on pages that are there: touch them.
         for page in pages { _ = unsafe mingle_load8(pointer(page)) }
     }
@@ -160,7 +161,7 @@ package final class LinuxGuestMapping: GuestMapping {
     package func release(_ pages: Range<Int>, replaced: Bool) {
         guard let userFault, !pages.isEmpty else { return }
         let (start, size) = (address(pages), pages.count * Self.pageSize)
-        // A new mapping is neither registered nor protected, and lifting would fail on it; its writers sleep all the same.
+        // A new mapping is not protected; who waited for the old one sleeps all the same.
         if replaced { return userFault.wake(start, size) }
         do throws(LinuxError) { try userFault.protect(start, size, false) } catch {
             // Part of the range may be new, or (before Linux 6.4) it is more than one mapping. Everybody is woken.
@@ -200,15 +201,32 @@ package final class LinuxGuestMapping: GuestMapping {
         connection?.staging.discard()
     }
 
-    package func countMappings() -> Int {
-        guard let maps = try? OwnedDescriptor.open("/proc/self/maps", flags: O_RDONLY) else { return 0 }
-        var lines = 0
+    /// From /proc/self/maps, whose lines begin with an address in hexadecimal digits and a dash.
+    package func mappingStarts() -> [Int] {
+        guard let maps = try? OwnedDescriptor.open("/proc/self/maps", flags: O_RDONLY) else { return [] }
+        let all = address(0..<pageCount)
+        var starts: [Int] = []
+        var start: UInt = 0
+        var isInAddress = true
         var offset: UInt64 = 0
         while let bytes = try? maps.read(count: 65536, at: offset), !bytes.isEmpty {
-            lines += bytes.reduce(0) { $0 + ($1 == UInt8(ascii: "\n") ? 1 : 0) }
             offset += UInt64(bytes.count)
+            for byte in bytes {
+                if byte == UInt8(ascii: "\n") {
+                    (start, isInAddress) = (0, true)
+                } else if isInAddress, byte == UInt8(ascii: "-") {
+                    isInAddress = false
+                    if start >= all, start - all < UInt(pageCount * Self.pageSize) {
+                        starts.append(Int(start - all) / Self.pageSize)
+                    }
+                } else if isInAddress {
+                    let digit =
+                        byte < UInt8(ascii: "a") ? byte &- UInt8(ascii: "0") : byte &- UInt8(ascii: "a") &+ 10
+                    start = start << 4 | UInt(digit & 15)
+                }
+            }
         }
-        return lines
+        return starts
     }
 }
 

@@ -76,7 +76,13 @@ extension FakeGuest {
         }
     }
 
-    private func replace(_ pages: Range<Int>, _ backing: (Int) -> Backing, keeping: Set<Int> = []) {
+    /// - Parameter isMoved: the mapping was put together elsewhere: its private pages are none of its neighbours'.
+    private func replace(
+        _ pages: Range<Int>, _ backing: (Int) -> Backing, keeping: Set<Int> = [], isMoved: Bool = false
+    ) {
+        cuts.subtract(pages)
+        if isMoved { cuts.insert(pages.lowerBound) }
+        if isMoved || !keeping.isEmpty { cuts.insert(pages.upperBound) }
         for page in pages {
             checkWindow(page, "replaced")
             let kept = visible(page)
@@ -116,7 +122,7 @@ extension FakeGuest {
             for (page, content) in zip(keeping, contents) { copies[page] = HostPage(content) }
             return true
         }
-        replace(pages, { frame($0, pages, location) }, keeping: Set(keeping))
+        replace(pages, { frame($0, pages, location) }, keeping: Set(keeping), isMoved: true)
         return true
     }
 

@@ -53,6 +53,8 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
     var isTouched: [Bool]
     var isRegistered: [Bool]
     var isProtected: [Bool]
+    /// Where two mappings meet that the kernel cannot join.
+    var cuts: Set<Int> = []
     var pauses = 0
     /// Pages whose writers wait for a wake, though protection is gone.
     var sleepers: Set<Int> = []
@@ -216,9 +218,10 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
         if pauses == 0 { runBlocked() }
     }
 
-    func prepareWindow(_ pages: Range<Int>, containsNewMappings: Bool) throws(LinuxError) {
+    func prepareWindow(_ pages: Range<Int>) throws(LinuxError) {
         step("prepare", allowedInWindow: false)
-        if containsNewMappings { for page in 0..<pageCount { isRegistered[page] = true } }
+        // Its own errand: the engine does not know which mappings could not be registered when they were made.
+        for page in 0..<pageCount { isRegistered[page] = true }
         for page in pages { touch(page) }
     }
 
@@ -270,9 +273,13 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
         }
     }
 
-    /// As the kernel would count.
+    /// Where backings begin, which the kernel might have in more pieces.
     func countMappings() -> Int {
         1 + (1..<pageCount).reduce(0) { $0 + (continues($1) ? 0 : 1) }
+    }
+
+    func mappingStarts() -> [Int] {
+        (0..<pageCount).filter { $0 == 0 || !continues($0) || cuts.contains($0) }
     }
 
     private func continues(_ page: Int) -> Bool {

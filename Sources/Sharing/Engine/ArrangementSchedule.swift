@@ -1,0 +1,95 @@
+// When mappings are arranged anew, and how: decisions on the numbers of each pass alone.
+//
+//   resting --much changed, or too many mappings--> round: slice by slice, move what is in a wrong place, then join
+//      ^                                              |   what the kernel has in pieces
+//      \______________________________________________/
+//
+// It comes to an end on contents that do not change: a round begins only when there are noticeably more (or fewer) seams or
+// pieces than the last one left behind, and gives up sharing once until much changes again or the mappings grow again.
+
+/// Decides when mappings are arranged, and keeps where a round has got to.
+struct ArrangementSchedule {
+    /// What a pass found.
+    struct Situation {
+        var pass: Int
+        /// Pages looked at, merged, accounted for in this pass.
+        var activity: Int
+        /// Places where the backing is not continued.
+        var seams: Int
+        /// Neighbours that the kernel has not joined though the backing is continued.
+        var pieces: Int
+        /// Mappings above which sharing may be given up for fewer.
+        var target: Int
+    }
+
+    /// What is done with a slice: first what is in a wrong place is moved, then pieces are joined.
+    enum Step { case moving, joining }
+
+    /// A round under way.
+    struct Round {
+        let givesUp: Bool
+        let joins: Bool
+        var slice = 0
+        var step = Step.moving
+        /// Up to where the step is done; in pages.
+        var cursor = 0
+        /// Enough mappings are saved by moving what is in a wrong place in this slice.
+        var isWorthIt = false
+        /// Something could not be moved for now.
+        var isIncomplete = false
+    }
+
+    private(set) var round: Round?
+    /// The last pass in which much changed.
+    private var lastStir = 0
+    /// What the last round left behind.
+    private var seams = 0
+    private var pieces = 0
+    /// The seams that the last round left that could give up sharing; nil: nothing was given up since much changed.
+    private var seamsGivenUpFor: Int?
+    /// The pass before which no round begins.
+    private var earliest = 0
+    /// Rounds in a row that could not move everything.
+    private var failures = 0
+    private static let failureLimit = 4
+
+    /// Much changed just now.
+    mutating func stir(_ pass: Int) {
+        lastStir = pass
+        seamsGivenUpFor = nil
+        failures = 0
+    }
+
+    /// Whether a round goes on in this pass, or begins.
+    mutating func isDue(_ now: Situation, _ policy: SharingPolicy) -> Bool {
+        guard now.activity <= policy.arrangementCalm else { return false }
+        if round != nil { return true }
+        let calm = now.pass - lastStir
+        guard now.pass >= earliest, calm >= policy.arrangementRest / 2 else { return false }
+        let least = max(policy.arrangementGain, seams / 16)
+        let isTooMany = now.seams + now.pieces + 1 > now.target
+        let givesUp =
+            isTooMany && calm >= policy.arrangementRest
+            && (seamsGivenUpFor.map { now.seams + now.pieces >= $0 + least } ?? true)
+        let joins = now.pieces - pieces >= least || policy.arrangesAll
+        let isRetry = failures > 0 && failures < Self.failureLimit
+        guard givesUp || joins || isRetry || abs(now.seams - seams) >= least else { return false }
+        round = Round(givesUp: givesUp, joins: joins || givesUp)
+        return true
+    }
+
+    /// The round has got on.
+    mutating func update(_ round: Round) { self.round = round }
+
+    /// The round is over.
+    mutating func end(_ now: Situation, _ policy: SharingPolicy) {
+        guard let round else { return }
+        self.round = nil
+        seams = now.seams
+        // Pieces that are left though all were to be joined, stay.
+        pieces = round.joins ? now.pieces : min(pieces, now.pieces)
+        if round.givesUp { seamsGivenUpFor = now.seams + now.pieces }
+        failures = round.isIncomplete ? failures + 1 : 0
+        earliest = now.pass + policy.arrangementInterval << min(failures, Self.failureLimit)
+    }
+}

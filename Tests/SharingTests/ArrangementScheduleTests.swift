@@ -1,0 +1,126 @@
+import TestSupport
+import Testing
+
+@testable import Sharing
+
+/// When mappings are arranged: rounds begin when they are worth it, and come to an end.
+@Suite struct ArrangementScheduleTests {
+    /// A guest whose rounds do what a round can: fewer seams, fewer pieces if they are joined, fewer of both for a price.
+    private struct Guest {
+        var schedule = ArrangementSchedule()
+        var policy = SharingPolicy()
+        var pass = 0
+        var seams: Int
+        var pieces: Int
+        var rounds: [ArrangementSchedule.Round] = []
+
+        var situation: ArrangementSchedule.Situation { found(0) }
+        private func found(_ activity: Int) -> ArrangementSchedule.Situation {
+            ArrangementSchedule.Situation(
+                pass: pass, activity: activity, seams: seams, pieces: pieces, target: policy.arrangementTarget
+            )
+        }
+
+        /// - Returns: whether a round began and ended.
+        @discardableResult
+        mutating func runPass(
+            activity: Int = 0, _ effect: (inout Guest, inout ArrangementSchedule.Round) -> Void = { _, _ in }
+        ) -> Bool {
+            defer { pass += 1 }
+            if activity > policy.arrangementCalm { schedule.stir(pass) }
+            guard schedule.isDue(found(activity), policy), var round = schedule.round else { return false }
+            effect(&self, &round)
+            schedule.update(round)
+            schedule.end(found(activity), policy)
+            rounds.append(round)
+            return true
+        }
+    }
+
+    @Test func itEndsWhateverRoundsAchieve() {
+        var random = SeededGenerator(for: "itEndsWhateverRoundsAchieve")
+        for _ in 0..<300 {
+            var guest = Guest(
+                seams: Int.random(in: 0...2000, using: &random),
+                pieces: Int.random(in: 0...500, using: &random))
+            for _ in 0..<Int.random(in: 0...20, using: &random) {
+                guest.runPass(activity: Int.random(in: 0...600, using: &random))
+            }
+            guest.rounds = []
+            // Nothing changes any more but by rounds, some of which achieve nothing or fail in part.
+            let isFailing = random.oneIn(4)
+            for _ in 0..<2000 {
+                guest.runPass { guest, round in
+                    round.isIncomplete = isFailing || random.oneIn(3)
+                    guest.seams -= Int.random(in: 0...guest.seams, using: &random) / 2
+                    if round.joins { guest.pieces -= Int.random(in: 0...guest.pieces, using: &random) }
+                }
+            }
+            let count = guest.rounds.count
+            #expect(count <= 12, "\(guest.seams) seams, \(guest.pieces) pieces left")
+            for _ in 0..<200 { guest.runPass() }
+            #expect(guest.rounds.count == count)
+        }
+    }
+
+    @Test func sharingIsGivenUpOnceAndOnlyAboveTheTarget() {
+        for (seams, pieces) in [(99, 0), (60, 39), (0, 0)] {
+            var guest = Guest(seams: seams, pieces: pieces)
+            for _ in 0..<100 { guest.runPass() }
+            #expect(guest.rounds.allSatisfy { !$0.givesUp })
+        }
+        var guest = Guest(seams: 400, pieces: 0)
+        for _ in 0..<100 { guest.runPass() }
+        #expect(guest.rounds.count { $0.givesUp } == 1)
+        // A few seams more are not worth it; noticeably more are.
+        guest.seams += 8
+        for _ in 0..<100 { guest.runPass() }
+        #expect(guest.rounds.count { $0.givesUp } == 1)
+        guest.seams += 30
+        for _ in 0..<100 { guest.runPass() }
+        #expect(guest.rounds.count { $0.givesUp } == 2)
+        // As is another attempt when much has changed.
+        guest.runPass(activity: 1000)
+        for _ in 0..<100 { guest.runPass() }
+        #expect(guest.rounds.count { $0.givesUp } == 3)
+    }
+
+    @Test func nothingHappensWhileMuchChanges() {
+        var guest = Guest(seams: 400, pieces: 100)
+        for pass in 0..<100 { guest.runPass(activity: pass % 2 == 0 ? 1000 : 10) }
+        #expect(guest.rounds.isEmpty)
+        for _ in 0..<20 { guest.runPass() }
+        #expect(!guest.rounds.isEmpty)
+    }
+
+    @Test func piecesAreJoinedOnceThereAreSome() {
+        var guest = Guest(seams: 10, pieces: 5)
+        for _ in 0..<100 { guest.runPass() }
+        #expect(guest.rounds.isEmpty)
+        guest.pieces = 40
+        for _ in 0..<100 { guest.runPass() }
+        #expect(guest.rounds.count == 1 && guest.rounds[0].joins)
+        // They could not be joined: not again, until there are more.
+        guest.pieces = 50
+        for _ in 0..<100 { guest.runPass() }
+        #expect(guest.rounds.count == 1)
+        guest.pieces = 60
+        for _ in 0..<100 { guest.runPass() }
+        #expect(guest.rounds.count == 2)
+    }
+
+    @Test func aRoundGoesOnOverCalmPassesOnly() {
+        var guest = Guest(seams: 400, pieces: 0)
+        while guest.schedule.round == nil, guest.pass < 100 {
+            _ = guest.schedule.isDue(guest.situation, guest.policy)
+            guest.pass += 1
+        }
+        #expect(guest.schedule.round != nil)
+        var busy = guest.situation
+        busy.activity = guest.policy.arrangementCalm + 1
+        let goesOnBusy = guest.schedule.isDue(busy, guest.policy)
+        #expect(!goesOnBusy)
+        let goesOnCalm = guest.schedule.isDue(guest.situation, guest.policy)
+        #expect(goesOnCalm)
+    }
+}
