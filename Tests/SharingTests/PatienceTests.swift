@@ -52,13 +52,14 @@ import Testing
         for guest in 0...1 { try fill(run, guest, quiet) }
         for _ in 0..<3 { try pass(run, 1) }
         let member = try #require(run.member(0))
-        // Each time as many pages more are written: nothing is cleared, nothing is looked at.
+        // Each time as many pages more are written: hardly anything is cleared, nothing is looked at.
         for round in 0..<4 {
             try fill(run, 0, round * 260..<round * 260 + 260)
             try pass(run, 0, after: 100)
             #expect(member.engine.busySince != nil)
             #expect(member.engine.statistics.pagesHashed == 0, "round \(round)")
-            #expect(quiet.allSatisfy { member.guest.log[$0] }, "round \(round): the log was cleared")
+            // All of them in one block.
+            #expect(quiet.count { !member.guest.log[$0] } == round + 1, "round \(round): but for sentinels")
         }
         // It is as busy still, and patience is over: what stays clean is shared.
         for round in 4..<6 {

@@ -2,7 +2,8 @@
 //
 // A pass:
 //  1. Harvest: which pages were written (KVM's dirty log and the VMM's own bitmap). Clear those that are to be watched:
-//     a page that was written while it was watched is left alone for twice as many passes as the last time.
+//     a page that was written while it was watched is left alone for twice as long as the last time, and so are its
+//     neighbours where many were (`WatchPlan`).
 //  2. Account: merged pages that were written have a private copy now, which the page map proves. Their references go
 //     back to the store.
 //  3. Look: pages that were watched and stayed clean are inspected: all zeros, all words equal, or a hash.
@@ -59,6 +60,7 @@ public final class SharingEngine {
     private var countedAt = 0
     private let mappingsAtStart: Int
     var lastHarvest: UInt64 = 0
+    var plan: WatchPlan
     /// Since when the guest has been left alone; and whether that was long enough for now.
     var busySince: UInt64?
     var wasPatient = false
@@ -112,6 +114,7 @@ public final class SharingEngine {
         mappingsAtStart = mapping.countMappings()
         let words = (mapping.pageCount + 63) / 64
         watched = [UInt64](repeating: 0, count: words)
+        plan = WatchPlan(blocks: words)
         dirty = watched
         toClear = watched
         deferred = watched
@@ -175,7 +178,6 @@ public final class SharingEngine {
         takeOldNews()
         let now = monotonicClock()
         if now - lastHarvest >= policy.quietTime {
-            lastHarvest = now
             try harvest(now)
             result.activity += account()
             result.activity += audit()
@@ -244,9 +246,9 @@ public final class SharingEngine {
         statistics.pagesZero = records.count(of: .zero)
         statistics.mappings = records.seams + surplus + 1
         statistics.pagesUnshared = records.sightedCount
-        statistics.pagesVolatile = records.volatileCount
         statistics.metadataBytes =
-            (records.count - records.count(of: .untouched)) * PageRecords.bytesPerPage + watched.count * 40
+            (records.count - records.count(of: .untouched)) * PageRecords.bytesPerPage
+            + watched.count * (40 + WatchPlan.bytesPerBlock)
     }
 
     // MARK: mappings

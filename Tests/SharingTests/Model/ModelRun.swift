@@ -14,6 +14,8 @@ final class ModelRun {
         /// One in so many shared pages may be given up for fewer mappings.
         var arrangementAllowance = 1000
         var domains = 2
+        /// What the clock goes on with each pass at the end, nanoseconds.
+        var time: UInt64 = 0
         var policy: @Sendable (inout SharingPolicy) -> Void = { _ in }
     }
     /// A device's work on its way.
@@ -205,7 +207,10 @@ final class ModelRun {
             domain.backing.failingWrites = 0
             domain.settle()
         }
-        for _ in 0..<150 { for member in members { try member?.pass(world) } }
+        for _ in 0..<150 {
+            world.time += setup.time
+            for member in members { try member?.pass(world) }
+        }
         for member in world.members { checkSettled(member) }
         if !setup.options.constantHash, setup.mappingLimit >= 1000, setup.arrangementAllowance >= 1000,
             !setup.options.readsAreReported
