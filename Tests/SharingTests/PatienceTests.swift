@@ -75,9 +75,15 @@ import Testing
         let run = try makeRun(pages: 640) { $0.busyPatience = 1_000_000 }
         for guest in 0...1 { try fill(run, guest, 0..<400) }
         for guest in 0...1 { try pass(run, guest, after: 10) }
-        #expect(try #require(run.member(0)).engine.busySince != nil)
-        for _ in 0..<4 { for guest in 0...1 { try pass(run, guest, after: 10) } }
-        #expect(try #require(run.member(0)).mappedFrames.count == 400)
+        let member = try #require(run.member(0))
+        #expect(member.engine.busySince != nil)
+        // Sentinels are clean now, but not looked at before the pages around them: that would make pieces.
+        for guest in 0...1 { try pass(run, guest, after: 10) }
+        #expect(member.engine.busySince == nil && member.engine.statistics.pagesHashed == 0)
+        for guest in 0...1 { try pass(run, guest, after: 10) }
+        #expect(member.engine.statistics.pagesHashed == 400)
+        for _ in 0..<2 { for guest in 0...1 { try pass(run, guest, after: 10) } }
+        #expect(member.mappedFrames.count == 400)
     }
 
     /// KVM never reports a write to a merged page: only the audit sees that the page is private, and gives back its reference.

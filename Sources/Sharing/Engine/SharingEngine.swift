@@ -217,7 +217,7 @@ public final class SharingEngine {
         while visited < words {
             let index = (lookCursor + visited) % words
             visited += 1
-            var bits = watched[index] & ~dirty[index]
+            var bits = plan.isOnTrial(index) ? 0 : watched[index] & ~dirty[index]
             while bits != 0 {
                 let bit = bits & (0 &- bits)
                 bits ^= bit

@@ -1,8 +1,7 @@
 /// Which of the pages that were written are to be watched from now on: bookkeeping alone, no page is touched here.
 ///
-/// To watch a page costs the guest a write fault at its next write there, in vain if that write comes soon. On hosts that
-/// keep page tables for the guest it also loses what its processor knew of its page tables, which costs it more than the fault.
-/// Memory is written in neighbourhoods, so it is taken in *blocks* of 64 pages:
+/// To watch a page costs the guest a write fault at its next write there, in vain if that write comes soon. Memory is written
+/// in neighbourhoods, so it is taken in *blocks* of 64 pages:
 ///
 /// ```
 ///  trusted --many of its watched pages were written--> hot --its sentinel stayed clean--> on trial: all are watched
@@ -66,6 +65,9 @@ struct WatchPlan {
     static let bytesPerBlock = 3
 
     func isHot(_ block: Int) -> Bool { heats[block] > 0 }
+    /// Its sentinel stayed clean, and its other pages are watched until the next harvest. They are to be looked at together,
+    /// so that they become few mappings.
+    func isOnTrial(_ block: Int) -> Bool { probes[block] == Self.trial }
 
     /// Begins a harvest.
     /// - Parameter dirty: what is reported as written.
@@ -115,10 +117,11 @@ struct WatchPlan {
         if probe == Self.trial { heats[block] = 0 }
         if candidates == 0 { return 0 }
         if !current.isBusy {
-            if heats[block] == 0 { return candidates }
-            if probe > 0, candidates.nonzeroBitCount <= trials {
-                trials -= candidates.nonzeroBitCount
-                probes[block] = Self.trial
+            // Behind a sentinel that stayed clean.
+            let follows = probe > 0 && probe < Self.trial
+            if heats[block] == 0 || follows && candidates.nonzeroBitCount <= trials {
+                if heats[block] > 0 { trials -= candidates.nonzeroBitCount }
+                if follows { probes[block] = Self.trial }
                 return candidates
             }
         }
