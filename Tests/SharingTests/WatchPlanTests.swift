@@ -58,6 +58,16 @@ import Testing
         #expect(guest.cleanCount == 3200 && guest.faults == 0)
     }
 
+    @Test func withoutALimitEverythingIsWatched() {
+        var guest = Guest(blocks: 8)
+        guest.harvest.faultsPerSecond = .infinity
+        for _ in 0..<20 {
+            for page in 0..<512 { guest.write(page) }
+            guest.look()
+            #expect(guest.cleanCount == 512)
+        }
+    }
+
     /// All of memory is written again and again: after the first look, little more than a page of each block is tried.
     @Test func aGuestThatRewritesEverythingIsLeftAlone() {
         var guest = Guest(blocks: 64)

@@ -105,6 +105,7 @@ struct WatchPlan {
         let isLost = wasWritten(block, dirty)
         let probe = probes[block]
         probes[block] = 0
+        if current.faultsPerSecond == .infinity, !current.isBusy { return candidates }
         if waits[block] > 0 {
             // Faults that come now are of pages that were watched before it became hot.
             waits[block] -= UInt8(min(Int(waits[block]), current.units))
