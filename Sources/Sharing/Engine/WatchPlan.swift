@@ -22,7 +22,7 @@ struct WatchPlan {
     /// Faults in a harvest for which a block becomes hot, as long as the budget lasts.
     private static let faultsOfHotBlock = 16
     /// Seconds of income that can be saved up, and owed.
-    private static let savedSeconds: Double = 4
+    private static let savedSeconds: Double = 1
     private static let owedSeconds: Double = 20
     /// Exponents of the longest wait: of any block, and while the guest is busy, which tells little about later.
     private static let longestWait: UInt8 = 5
