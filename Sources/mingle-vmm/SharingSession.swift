@@ -54,6 +54,10 @@ final class SharingSession: Sendable {
                 policy.busyPatience = 0
                 policy.quietTime = 20_000_000
             }
+            if sharing.injection?.looksAlways == true {
+                policy.faultsPerSecond = .infinity
+                policy.backoffLimit = 1
+            }
         #endif
         let broker = BrokerState()
         self.broker = broker

@@ -112,4 +112,14 @@ import Testing
         setup.mappingLimit = 6
         try Self.search(setup, "model, few mappings", runs: Self.runs / 2, length: 100)
     }
+
+    /// Several blocks, few of whose faults are paid for: whatever was left alone meanwhile is shared in the end.
+    @Test func fewFaults() throws {
+        var setup = ModelRun.Setup()
+        setup.guests = 2
+        setup.pages = 150
+        setup.time = 1_000_000_000
+        setup.policy = { $0.faultsPerSecond = 50 }
+        try Self.search(setup, "model, few faults", runs: Self.runs / 4, length: 100)
+    }
 }

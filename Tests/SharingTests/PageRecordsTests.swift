@@ -65,7 +65,6 @@ import Testing
             }
         }
         for kind in kinds { #expect(records.count(of: kind) == (0..<40).count { records.kind($0) == kind }) }
-        #expect(records.volatileCount == (0..<40).count { records.wait($0) > 0 })
         let sighted = (0..<40).count {
             records.isKnown($0) && (records.kind($0) == .home || records.kind($0) == .unshared)
         }

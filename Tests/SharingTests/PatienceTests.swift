@@ -52,13 +52,14 @@ import Testing
         for guest in 0...1 { try fill(run, guest, quiet) }
         for _ in 0..<3 { try pass(run, 1) }
         let member = try #require(run.member(0))
-        // Each time as many pages more are written: nothing is cleared, nothing is looked at.
+        // Each time as many pages more are written: hardly anything is cleared, nothing is looked at.
         for round in 0..<4 {
             try fill(run, 0, round * 260..<round * 260 + 260)
             try pass(run, 0, after: 100)
             #expect(member.engine.busySince != nil)
             #expect(member.engine.statistics.pagesHashed == 0, "round \(round)")
-            #expect(quiet.allSatisfy { member.guest.log[$0] }, "round \(round): the log was cleared")
+            // All of them in one block.
+            #expect(quiet.count { !member.guest.log[$0] } == round + 1, "round \(round): but for sentinels")
         }
         // It is as busy still, and patience is over: what stays clean is shared.
         for round in 4..<6 {
@@ -91,9 +92,15 @@ import Testing
         let run = try makeRun(pages: 640) { $0.busyPatience = 1_000_000 }
         for guest in 0...1 { try fill(run, guest, 0..<400) }
         for guest in 0...1 { try pass(run, guest, after: 10) }
-        #expect(try #require(run.member(0)).engine.busySince != nil)
-        for _ in 0..<4 { for guest in 0...1 { try pass(run, guest, after: 10) } }
-        #expect(try #require(run.member(0)).mappedFrames.count == 400)
+        let member = try #require(run.member(0))
+        #expect(member.engine.busySince != nil)
+        // Sentinels are clean now, but not looked at before the pages around them: that would make pieces.
+        for guest in 0...1 { try pass(run, guest, after: 10) }
+        #expect(member.engine.busySince == nil && member.engine.statistics.pagesHashed == 0)
+        for guest in 0...1 { try pass(run, guest, after: 10) }
+        #expect(member.engine.statistics.pagesHashed == 400)
+        for _ in 0..<2 { for guest in 0...1 { try pass(run, guest, after: 10) } }
+        #expect(member.mappedFrames.count == 400)
     }
 
     /// KVM never reports a write to a merged page: only the audit sees that the page is private, and gives back its reference.

@@ -31,8 +31,6 @@ final class PageRecords {
     private(set) var seams = 0
     /// Pages by kind that are known.
     private var known = [Int](repeating: 0, count: 8)
-    /// Pages that wait before they are watched again.
-    private(set) var volatileCount = 0
 
     private enum Flag {
         static let kind: UInt8 = 0x07
@@ -90,20 +88,17 @@ final class PageRecords {
 
     // MARK: volatility
 
-    /// Passes to wait before the page is watched again.
+    /// Units of time to wait before the page is watched again.
     func wait(_ page: Int) -> UInt8 { waits[page] }
-    func tick(_ page: Int) {
-        waits[page] -= 1
-        if waits[page] == 0 { volatileCount -= 1 }
+    func tick(_ page: Int, by units: Int = 1) {
+        waits[page] -= UInt8(min(Int(waits[page]), units))
     }
 
     /// The page was written while it was watched: look less often.
     func backOff(_ page: Int, limit: UInt8) {
         let exponent = min(Int(backoffs[page]) + 1, Int(limit), 8)
-        let was = waits[page] > 0
         backoffs[page] = UInt8(exponent)
         waits[page] = UInt8((1 << exponent) - 1)
-        volatileCount += (waits[page] > 0 ? 1 : 0) - (was ? 1 : 0)
     }
     /// The page stayed clean: trust it a little more.
     func settle(_ page: Int) {

@@ -19,48 +19,64 @@ extension SharingEngine {
         }
     }
 
-    /// Step 1. A busy guest's pages are not cleared: each clear costs it a fault, and it would write them again.
+    /// Step 1. Which pages are cleared, the plan decides: each clear costs the guest a fault.
     func harvest(_ now: UInt64) throws(LinuxError) {
+        let unit = max(policy.shortestInterval, 1)
+        let units = max(1, Int(clamping: (now - lastHarvest + unit / 2) / unit))
+        lastHarvest = now
         for index in dirty.indices { dirty[index] = 0 }
         try log.harvestDirtyPages(into: &dirty)
         vmmWrites.harvest(into: &dirty)
         var fresh = 0
         for index in dirty.indices {
-            fresh += (dirty[index] & ~deferred[index]).nonzeroBitCount
+            toClear[index] = dirty[index] & ~deferred[index]
+            fresh += toClear[index].nonzeroBitCount
             dirty[index] |= deferred[index]
         }
         noteBusy(now, fresh: fresh)
-        for index in dirty.indices {
-            toClear[index] = 0
-            var bits = dirty[index]
-            while bits != 0 {
-                let bit = bits & (0 &- bits)
-                bits ^= bit
-                let page = index * 64 + bit.trailingZeroBitCount
-                if records.kind(page) == .untouched { records.setKind(page, .home) }
-                if busySince != nil {
-                    unwatch(page)
-                } else if decideToWatch(page) {
-                    toClear[index] |= bit
-                }
-            }
+        let first = plan.begin(
+            WatchPlan.Harvest(
+                units: units, secondsPerUnit: Double(unit) / 1e9, faultsPerSecond: policy.faultsPerSecond,
+                waitLimit: policy.backoffLimit, isBusy: busySince != nil), dirty)
+        var left = 0
+        for index in [first..<dirty.count, 0..<first].joined() {
+            let (candidates, faults) = take(index, fresh: toClear[index], units: units)
+            toClear[index] = plan.choose(index, candidates, dirty: dirty[index], faults: faults)
             deferred[index] = dirty[index] & ~toClear[index]
+            left += deferred[index].nonzeroBitCount
         }
-        if busySince == nil { try log.clearDirtyPages(toClear) }
+        statistics.pagesVolatile = left
+        try log.clearDirtyPages(toClear)
     }
 
-    /// A page is reported as written: whether to watch it from now on.
-    private func decideToWatch(_ page: Int) -> Bool {
-        if isWatched(page) {
-            // Written between a clear and this harvest.
-            unwatch(page)
-            records.backOff(page, limit: policy.backoffLimit)
+    /// Takes note of a block's pages that are reported as written.
+    /// - Parameter fresh: those that were not known to be.
+    /// - Returns: the pages that could be watched from now on, and how many had been cleared and cost the guest a fault.
+    private func take(_ index: Int, fresh: UInt64, units: Int) -> (candidates: UInt64, faults: Int) {
+        var candidates: UInt64 = 0
+        var faults = 0
+        var bits = dirty[index]
+        while bits != 0 {
+            let bit = bits & (0 &- bits)
+            bits ^= bit
+            let page = index * 64 + bit.trailingZeroBitCount
+            if records.kind(page) == .untouched {
+                records.setKind(page, .home)
+            } else if fresh & bit != 0 {
+                faults += 1
+            }
+            if isWatched(page) {
+                // Written between a clear and this harvest.
+                unwatch(page)
+                if busySince == nil { records.backOff(page, limit: policy.backoffLimit) }
+            }
+            if records.wait(page) > 0 {
+                records.tick(page, by: units)
+            } else {
+                candidates |= bit
+            }
         }
-        if records.wait(page) > 0 {
-            records.tick(page)
-            return false
-        }
-        return true
+        return (candidates, faults)
     }
 
     /// Step 2: every dirty page that was merged is proved private or looked at again next time; all that was cleared is

@@ -2,7 +2,8 @@
 //
 // A pass:
 //  1. Harvest: which pages were written (KVM's dirty log and the VMM's own bitmap). Clear those that are to be watched:
-//     a page that was written while it was watched is left alone for twice as many passes as the last time.
+//     a page that was written while it was watched is left alone for twice as long as the last time, and so are its
+//     neighbours where many were (`WatchPlan`).
 //  2. Account: merged pages that were written have a private copy now, which the page map proves. Their references go
 //     back to the store.
 //  3. Look: pages that were watched and stayed clean are inspected: all zeros, all words equal, or a hash.
@@ -61,6 +62,7 @@ public final class SharingEngine {
     private(set) var surplus = 0
     private var countedAt = 0
     var lastHarvest: UInt64 = 0
+    var plan: WatchPlan
     /// Since when the guest has been left alone; and whether that was long enough for now.
     var busySince: UInt64?
     var wasPatient = false
@@ -109,6 +111,7 @@ public final class SharingEngine {
         watched = try LazyArray(count: words)
         deferred = try LazyArray(count: words)
         postponed = try LazyArray(count: words)
+        plan = WatchPlan(blocks: words)
         dirty = [UInt64](repeating: 0, count: words)
         toClear = dirty
     }
@@ -183,7 +186,6 @@ public final class SharingEngine {
         let now = monotonicClock()
         if now - lastHarvest >= policy.quietTime {
             if now - lastHarvest > 2 * policy.longestInterval { try takeStock() }
-            lastHarvest = now
             try harvest(now)
             result.activity += account()
             result.activity += audit()
@@ -235,7 +237,7 @@ public final class SharingEngine {
         while visited < words {
             let index = (lookCursor + visited) % words
             visited += 1
-            var bits = watched[index]
+            var bits = plan.isOnTrial(index) ? 0 : watched[index]
             if bits != 0 { bits &= ~dirty[index] }
             while bits != 0 {
                 let bit = bits & (0 &- bits)
@@ -265,9 +267,9 @@ public final class SharingEngine {
         statistics.pagesZero = records.count(of: .zero)
         statistics.mappings = records.seams + surplus + 1
         statistics.pagesUnshared = records.sightedCount
-        statistics.pagesVolatile = records.volatileCount
         statistics.metadataBytes =
-            (records.count - records.count(of: .untouched)) * PageRecords.bytesPerPage + watched.count * 40
+            (records.count - records.count(of: .untouched)) * PageRecords.bytesPerPage
+            + watched.count * (40 + WatchPlan.bytesPerBlock)
     }
 
     // MARK: mappings

@@ -13,7 +13,7 @@ public struct SharingStatistics: Equatable, Sendable {
     public var pagesUnsharedTotal = 0
     /// Seen once by everybody (KSM: pages_unshared).
     public var pagesUnshared = 0
-    /// Written so often that they are left alone for now (KSM: pages_volatile).
+    /// Reported as written and left alone for now, most because they are written too often (KSM: pages_volatile).
     public var pagesVolatile = 0
     /// Comparisons in a window that found the page changed.
     public var mismatches = 0

@@ -8,10 +8,12 @@
     ///   (UFFDIO_WRITEPROTECT), or the pause, is left out.
     /// - `widen=N`: N microseconds pass between the comparison and the new mapping.
     /// - `arrange`: no fault, but mappings are arranged all the time, however busy the guest is.
+    /// - `eager`: no fault either, but pages are looked at whatever that costs the guest.
     /// - `stop-at=STEP:N`: the process kills itself when it reaches a step (``MergeStep``) for the Nth time.
     public struct FaultInjection: Equatable, Sendable {
         public private(set) var leavesUnprotected = false
         public private(set) var arrangesAlways = false
+        public private(set) var looksAlways = false
         private var microseconds: UInt32 = 0
         private var lastStep: MergeStep?
         private var left = 0
@@ -24,6 +26,7 @@
                 switch (parts[0], parts.dropFirst().first) {
                 case ("no-protection", nil): leavesUnprotected = true
                 case ("arrange", nil): arrangesAlways = true
+                case ("eager", nil): looksAlways = true
                 case ("widen", let value?):
                     guard let number = UInt32(value), number < 1_000_000 else { return nil }
                     microseconds = number

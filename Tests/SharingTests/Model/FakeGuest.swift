@@ -66,6 +66,8 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
     var staging = [Content](repeating: .zero, count: 64)
     var fetched: [Content]
     var isDestroyed = false
+    /// First writes to pages since they were cleared in the log: each costs a real guest a fault.
+    private(set) var writeFaults = 0
     /// Writes to merged pages so far; and the next one is not reported.
     private var copying = 0
     var losesNextReport = false
@@ -165,6 +167,7 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
 
     func guestWrites(_ page: Int, half: Int, _ value: UInt64) {
         whenWritable(page) { [self] in
+            if !log[page] { writeFaults += 1 }
             let isLost = losesReport(page)
             writable(page).content.write(half, value)
             oracle[page].write(half, value)

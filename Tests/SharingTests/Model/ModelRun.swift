@@ -14,6 +14,8 @@ final class ModelRun {
         /// One in so many shared pages may be given up for fewer mappings.
         var arrangementAllowance = 1000
         var domains = 2
+        /// What the clock goes on with each pass at the end, nanoseconds.
+        var time: UInt64 = 0
         var policy: @Sendable (inout SharingPolicy) -> Void = { _ in }
     }
     /// A device's work on its way.
@@ -205,9 +207,9 @@ final class ModelRun {
             domain.backing.failingWrites = 0
             domain.settle()
         }
-        for _ in 0..<150 { for member in members { try member?.pass(world) } }
+        try passes(150)
         let arrangements = world.members.map(\.engine.statistics.arrangements)
-        for _ in 0..<50 { for member in members { try member?.pass(world) } }
+        try passes(50)
         // With few mappings, what was arranged makes room for pages that had to wait.
         for (member, before) in zip(world.members, arrangements)
         where !member.engine.policy.arrangesAll && setup.mappingLimit >= 1000
@@ -222,6 +224,13 @@ final class ModelRun {
             checkRate()
         }
         try goHome()
+    }
+
+    private func passes(_ count: Int) throws {
+        for _ in 0..<count {
+            world.time += setup.time
+            for member in members { try member?.pass(world) }
+        }
     }
 
     private func checkSettled(_ member: Member) {
