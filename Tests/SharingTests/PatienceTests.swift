@@ -121,6 +121,35 @@ import Testing
         #expect(run.world.violations.isEmpty)
     }
 
+    /// A guest's read of a hole gives it memory, and nobody reports that: the audit finds it, and it becomes the page of zeros.
+    @Test func theAuditFindsHolesThatWereRead() throws {
+        let run = try makeRun { $0.arrangementGain = 0 }
+        try fill(run, 0, 0..<4)
+        for _ in 0..<12 { try pass(run, 0) }
+        let member = try #require(run.member(0))
+        for page in [9, 10, 20] {
+            try run.perform(.read(0, page: page))
+            #expect(member.guest.home[page] != nil && !member.guest.log[page])
+        }
+        // All of it is looked at in so many passes, and in one more what was found is.
+        for _ in 0..<member.engine.policy.auditPasses + 2 { try pass(run, 0) }
+        for page in [9, 10, 20] {
+            #expect(member.guest.home[page] == nil && member.engine.records.kind(page) == .zero)
+        }
+        #expect(member.engine.statistics.pagesZero == 3)
+        // When sharing is turned on again, nobody waits for the audit.
+        var policy = member.engine.policy
+        policy.isEnabled = false
+        member.engine.setPolicy(policy)
+        while member.engine.goHome(limit: 8) {}
+        for page in [9, 10, 20] { try run.perform(.read(0, page: page)) }
+        policy.isEnabled = true
+        member.engine.setPolicy(policy)
+        for _ in 0..<3 { try pass(run, 0) }
+        #expect(member.engine.statistics.pagesZero == 3)
+        #expect(run.world.violations.isEmpty)
+    }
+
     /// A guest that rests costs its store nothing, unless there is something to hear; but for a word now and then.
     @Test func whoHasNothingToSaySaysNothing() throws {
         let run = try makeRun { $0.arrangementGain = 0 }

@@ -116,13 +116,45 @@ extension SharingEngine {
         return activity
     }
 
-    /// Proves some mapped pages again: those that were reported but still shared last time, and a few more, round and
-    /// round, since a missed report would keep a reference for ever.
+    /// Looks at a slice of all pages, round and round, for what was never reported: merged pages that are private now, since
+    /// a missed report would keep a reference for ever, and pages that a guest's read alone gave memory at home.
     func audit() -> Int {
-        var found = 0
         let passes = max(1, policy.auditPasses)
-        let end = min(auditCursor + (records.count + passes - 1) / passes, records.count)
-        var page = auditCursor
+        let slice = auditCursor..<min(auditCursor + (records.count + passes - 1) / passes, records.count)
+        auditCursor = slice.upperBound == records.count ? 0 : slice.upperBound
+        return proveAgain(slice) + findMemory(slice)
+    }
+
+    /// Untouched pages for which there is memory: a guest that reads a hole has the kernel fill it with zeros, and where the
+    /// mapping is registered for write protection, KVM reports that to nobody.
+    @discardableResult
+    func findMemory(_ slice: Range<Int>) -> Int {
+        var found = 0
+        var page = slice.lowerBound
+        while page < slice.upperBound {
+            guard records.kind(page) == .untouched, records.backing(page) == .home else {
+                page += 1
+                continue
+            }
+            var stop = page + 1
+            while stop < slice.upperBound, records.kind(stop) == .untouched, records.backing(stop) == .home {
+                stop += 1
+            }
+            while page < stop, let next = mapping.firstWithMemoryAtHome(page..<stop) {
+                records.setKind(next, .home)
+                watch(next)
+                found += 1
+                page = next + 1
+            }
+            page = stop
+        }
+        return found
+    }
+
+    private func proveAgain(_ slice: Range<Int>) -> Int {
+        var found = 0
+        let end = slice.upperBound
+        var page = slice.lowerBound
         while page < end {
             guard records.kind(page) == .mapped || records.kind(page) == .zero else {
                 page += 1
@@ -138,7 +170,6 @@ extension SharingEngine {
             }
             page = stop
         }
-        auditCursor = end == records.count ? 0 : end
         return found
     }
 

@@ -53,7 +53,8 @@ extension SharingEngine {
             forget(page)
             note(.rehomed, page)
             // A page of zeros is a hole now, unless it was written and not reported yet.
-            let isHole = records.kind(page) == .zero && !mapping.hasMemoryAtHome(page)
+            let isHole =
+                records.kind(page) == .zero && mapping.firstWithMemoryAtHome(page..<page + 1) == nil
             records.setKind(page, isHole ? .untouched : .home)
             records.setOrphan(page, false)
         }

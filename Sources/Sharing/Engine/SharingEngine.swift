@@ -118,7 +118,10 @@ public final class SharingEngine {
 
     /// Takes a new policy. Turned on again after it was off, everything is looked at anew.
     public func setPolicy(_ new: SharingPolicy) {
-        if new.isEnabled, !policy.isEnabled { watchAll() }
+        if new.isEnabled, !policy.isEnabled {
+            watchAll()
+            findMemory(0..<records.count)
+        }
         policy = new
     }
 

@@ -187,9 +187,12 @@ package final class LinuxGuestMapping: GuestMapping {
             memory.file.number, UInt64(pages.lowerBound) * Page.size, UInt64(pages.count) * Page.size) == 0
     }
 
-    package func hasMemoryAtHome(_ page: Int) -> Bool {
-        let offset = Int(address(page..<page + 1) - address(0..<1)), seekData: Int32 = 3
-        return lseek(memory.file.number, offset, seekData) == offset
+    package func firstWithMemoryAtHome(_ pages: Range<Int>) -> Int? {
+        let offset = pages.lowerBound * Self.pageSize, seekData: Int32 = 3
+        // Fails when there is none up to the end of the file.
+        let found = lseek(memory.file.number, offset, seekData)
+        guard found >= offset, found / Self.pageSize < pages.upperBound else { return nil }
+        return found / Self.pageSize
     }
 
     package func arePrivate(_ pages: Range<Int>) -> [Bool] {

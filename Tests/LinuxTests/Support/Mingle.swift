@@ -39,9 +39,11 @@ final class Mingle {
         let output: String
         let errors: String
 
-        /// The lines of the output that do not come from the kernel.
+        /// The lines of the output that do not come from the kernel or from init.
         var lines: [String] {
-            output.split(separator: "\n").map(String.init).filter { !$0.hasPrefix("[") }
+            output.split(separator: "\n").map(String.init).filter {
+                !$0.hasPrefix("[") && !$0.hasPrefix("mingle: init")
+            }
         }
     }
 

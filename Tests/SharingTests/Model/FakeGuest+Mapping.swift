@@ -155,7 +155,7 @@ extension FakeGuest {
         check("after pages went home")
     }
 
-    func hasMemoryAtHome(_ page: Int) -> Bool { home[page] != nil }
+    func firstWithMemoryAtHome(_ pages: Range<Int>) -> Int? { pages.first { home[$0] != nil } }
 
     func punchHome(_ pages: Range<Int>) {
         step("punch", allowedInWindow: false)

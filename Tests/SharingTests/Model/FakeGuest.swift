@@ -157,8 +157,10 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
     /// Runs an action that needs write access to a page: now, or when whoever keeps it off lets it go.
     func whenWritable(_ page: Int, _ act: @escaping () -> Void) {
         if isDestroyed { return }
-        if pauses > 0 || isProtected[page] || sleepers.contains(page) {
-            if isProtected[page] { sleepers.insert(page) }
+        // What waits for more than a page has none of its own.
+        let isKeptOff = page >= 0 && (isProtected[page] || sleepers.contains(page))
+        if pauses > 0 || isKeptOff {
+            if isKeptOff { sleepers.insert(page) }
             blocked.append((page, act))
         } else {
             act()
