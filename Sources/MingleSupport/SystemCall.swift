@@ -54,6 +54,9 @@ var errno: Int32 {
 
 /// System calls with errno and EINTR dealt with in one place. All of them may be called from any thread.
 public enum SystemCall {
+    /// Standard streams that are closed become /dev/null, so that no file opened later takes their place. First of all.
+    public static func fillStandardStreams() { mingle_fill_standard_streams() }
+
     /// The text for an errno value.
     public static func message(_ code: Int32) -> String {
         // SAFETY: the text is a constant of the C library; nil for a number that it does not know.

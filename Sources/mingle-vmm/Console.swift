@@ -27,6 +27,10 @@ struct Console {
     private var bootDescriptor: Int32?
     private var isBootMessage = false
     private var takenCount: UInt64 = 0
+    /// Until when standard error may be slow with what waits for it, and how long each piece may take, nanoseconds.
+    private var bootDeadline: UInt64 = 0
+    private static let bootPatience: UInt64 = 1_000_000_000
+    private var dropsBootMessages = false
     /// What was taken behind the last of it.
     private var following: ArraySlice<UInt8> = []
     private let timeline: Timeline
@@ -63,12 +67,18 @@ struct Console {
     /// Whether a write is worth waiting for.
     mutating func hasOutput() -> Bool {
         if pending.isEmpty { takeOutput() }
+        // Nobody reads standard error: that must not keep the command's output back.
+        if isBootMessage, !pending.isEmpty, monotonicNanoseconds() >= bootDeadline { dropsBootMessages = true }
+        while dropsBootMessages, isBootMessage, !pending.isEmpty { takeOutput() }
         if target == nil {
             // Nobody listens: keep the line flowing.
             while !pending.isEmpty { takeOutput() }
         }
         return !pending.isEmpty
     }
+
+    /// When to ask again whether output waits, though nothing happened; nil for never.
+    var nextLook: UInt64? { isBootMessage && !pending.isEmpty ? bootDeadline : nil }
 
     /// Where the bytes that wait go.
     var target: Int32? { isBootMessage ? bootDescriptor : outputDescriptor }
@@ -87,6 +97,7 @@ struct Console {
         if bootCount > 0 {
             isBootMessage = true
             pending = pending.prefix(bootCount)
+            bootDeadline = monotonicNanoseconds() + Self.bootPatience
         } else {
             (pending, following) = (following, [])
         }
@@ -161,8 +172,9 @@ struct Console {
         while hasOutput(), let descriptor = target {
             let now = monotonicNanoseconds()
             guard now < deadline else { return }
-            let ready = HostIO.poll([(descriptor, .output)], timeout: Int32((deadline - now) / 1_000_000 + 1))
-            if !ready[0].isEmpty { writeOutput() }
+            let patience = isBootMessage ? min(deadline - now, 200_000_000) : deadline - now
+            let ready = HostIO.poll([(descriptor, .output)], timeout: Int32(patience / 1_000_000 + 1))
+            if !ready[0].isEmpty { writeOutput() } else if isBootMessage { dropsBootMessages = true }
         }
     }
 }

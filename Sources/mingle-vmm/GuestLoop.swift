@@ -155,7 +155,7 @@ struct GuestLoop: ~Copyable {
 
     /// Milliseconds until something is due; nil for ever.
     private func timeout(_ nextInput: UInt64?) -> Int32? {
-        let due = [nextInput, timeLimit, stopping?.deadline, stopping?.nextPress, watch?.nextLook].compactMap
+        let due = [nextInput, timeLimit, stopping?.deadline, stopping?.nextPress, watch?.nextLook, console.nextLook].compactMap
         { $0 }.min()
         guard let due else { return nil }
         let now = monotonicNanoseconds()

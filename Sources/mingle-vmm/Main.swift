@@ -14,6 +14,7 @@ struct VMM {
     private static let failureStatus: Int32 = 125
 
     static func main() {
+        mingle_fill_standard_streams()
         let started = monotonicNanoseconds()
         HostIO.useOneArena()
         let options: Options

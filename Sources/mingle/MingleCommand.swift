@@ -31,6 +31,7 @@ struct MingleCommand: ParsableCommand {
 @main
 enum Main {
     static func main() {
+        SystemCall.fillStandardStreams()
         repairTerminal()
         clearLeftovers()
         do {

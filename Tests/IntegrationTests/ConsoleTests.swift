@@ -84,6 +84,24 @@ extension HostKVM {
             #expect(try guest.wait() == 0)
         }
 
+        /// Until a command begins, and in this guest none does, everything goes to standard error.
+        @Test("standard error that nobody reads holds nobody up")
+        func stuckErrors() throws {
+            let folder = try TemporaryDirectory()
+            let data = [UInt8](repeating: 0x61, count: TinyPayload.floodCount)
+            let kernel = try folder.write("tiny.elf", TinyPayload.file(TinyPayload.flood, data: data))
+            let pipe = try SmallPipe(folder)
+            let guest = try VMMProcess(
+                kernel: kernel, options: ["--eof-to-guest"], folder: folder, errors: .descriptor(pipe.writer))
+            // More than the line and the pipe hold.
+            #expect(TinyPayload.floodCount > 65536 + SmallPipe.capacity)
+            #expect(try guest.wait(within: 60) == 0)
+            #expect(folder.bytes("output").isEmpty)
+            pipe.closeWriter()
+            let read = pipe.readAll()
+            #expect(!read.isEmpty && read.allSatisfy { $0 == 0x61 })
+        }
+
         @Test("a reader that goes away ends the guest like a hang-up")
         func brokenPipe() throws {
             let folder = try TemporaryDirectory()

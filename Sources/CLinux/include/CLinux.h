@@ -139,6 +139,12 @@ static inline int mingle_open(const char *path, int flags, mode_t mode) {
     int fd = open(path, flags | O_CLOEXEC, mode);
     return fd < 0 ? -errno : fd;
 }
+/// Standard streams that are closed become /dev/null: otherwise the next file opened would get their number, and what is meant for
+/// people.
+static inline void mingle_fill_standard_streams(void) {
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0) _exit(125);
+}
 static inline int mingle_fcntl(int fd, int command, int argument) {
     int result = fcntl(fd, command, argument);
     return result < 0 ? -errno : result;

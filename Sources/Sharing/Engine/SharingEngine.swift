@@ -222,7 +222,12 @@ public final class SharingEngine {
         for index in dirty.indices { dirty[index] = 0 }
         try log.harvestDirtyPages(into: &dirty)
         vmmWrites.harvest(into: &dirty)
-        for index in dirty.indices { deferred[index] |= dirty[index] }
+        var faults = 0
+        for index in dirty.indices where dirty[index] != 0 {
+            faults += (dirty[index] & ~deferred[index] & watched[index]).nonzeroBitCount
+            deferred[index] |= dirty[index]
+        }
+        plan.pay(faults)
     }
 
     /// Nothing was merged for some passes, and perhaps nothing will be for long: buffers need no memory.

@@ -23,7 +23,7 @@ struct WatchPlan {
     private static let faultsOfHotBlock = 16
     /// Seconds of income that can be saved up, and owed.
     private static let savedSeconds: Double = 1
-    private static let owedSeconds: Double = 20
+    private static let owedSeconds: Double = 5
     /// Exponents of the longest wait: of any block, and while the guest is busy, which tells little about later.
     private static let longestWait: UInt8 = 5
     private static let longestBusyWait: UInt8 = 2
@@ -85,7 +85,7 @@ struct WatchPlan {
         // As many pages as the budget can bear if they do as the sentinels did: where those stay clean, the guest has calmed down.
         let atStake = Double(lost + 1) / Double(tested + 1)
         trials = Int(min(max(budget / atStake, 0), 1e9))
-        sentinels = max(1, Int(min(income / 2, 1e9)))
+        sentinels = max(1, Int(min(income / 2 / atStake, 1e9)))
         return probes.isEmpty ? 0 : Int(next() % UInt64(probes.count))
     }
 
@@ -128,6 +128,9 @@ struct WatchPlan {
         }
         return watchSentinel(block, candidates)
     }
+
+    /// Faults that the guest suffered besides those of a harvest.
+    mutating func pay(_ faults: Int) { budget -= Double(faults) }
 
     private mutating func heat(_ block: Int) {
         let longest = current.isBusy ? Self.longestBusyWait : Self.longestWait

@@ -20,6 +20,7 @@ extension FrameStoreCore {
     func discardRetired(limit: Int) {
         guard retired.count > 0 else { return }
         let safe = safeGeneration
+        let waiting = retired.count
         var left = limit
         var start: FrameLocation?
         var places = 0
@@ -37,6 +38,8 @@ extension FrameStoreCore {
             if slots.isTakenAbove(item.location) { unrest += 1 }
         }
         if let start { backing.discard(start, count: places) }
+        // For what is left, others may have to speak.
+        if retired.count < waiting, retired.count > 0 { occurrences += 1 }
     }
 
     /// Clients for whose next batch retired frames wait. Who stays quiet for long should be silenced.
