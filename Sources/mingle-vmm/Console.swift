@@ -68,7 +68,9 @@ struct Console {
     mutating func hasOutput() -> Bool {
         if pending.isEmpty { takeOutput() }
         // Nobody reads standard error: that must not keep the command's output back.
-        if isBootMessage, !pending.isEmpty, monotonicNanoseconds() >= bootDeadline { dropsBootMessages = true }
+        if isBootMessage, !pending.isEmpty, monotonicNanoseconds() >= bootDeadline {
+            dropsBootMessages = true
+        }
         while dropsBootMessages, isBootMessage, !pending.isEmpty { takeOutput() }
         if target == nil {
             // Nobody listens: keep the line flowing.

@@ -155,8 +155,9 @@ struct GuestLoop: ~Copyable {
 
     /// Milliseconds until something is due; nil for ever.
     private func timeout(_ nextInput: UInt64?) -> Int32? {
-        let due = [nextInput, timeLimit, stopping?.deadline, stopping?.nextPress, watch?.nextLook, console.nextLook].compactMap
-        { $0 }.min()
+        let due = [
+            nextInput, timeLimit, stopping?.deadline, stopping?.nextPress, watch?.nextLook, console.nextLook,
+        ].compactMap { $0 }.min()
         guard let due else { return nil }
         let now = monotonicNanoseconds()
         return due <= now ? 0 : Int32(clamping: (due - now) / 1_000_000 + 1)
