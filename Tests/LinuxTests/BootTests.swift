@@ -108,7 +108,7 @@ extension LinuxGuests {
             #expect(values("physical id") == Array(repeating: "0", count: count))
             #expect(values("siblings") == Array(repeating: "\(count)", count: count))
             #expect(values("cpu cores") == Array(repeating: "\(count)", count: count))
-            #expect(result.lines.count { $0 == "ran" } == count)
+            #expect(result.lines.count { $0 == "ran" } == count, "\(result.output)")
         }
 
         @Test("An initial RAM disk from files, joined in order")
