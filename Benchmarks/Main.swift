@@ -10,7 +10,7 @@ struct Bench {
                mingle-bench start [--rounds N] [--kernel KERNEL]    from `mingle` to the guest's first instruction
                mingle-bench boot [--rounds N]                       Debian's kernel to /init, against QEMU microvm
                mingle-bench sharing [--cases LIST] [--rounds N] [--guests N] [--memory MIB] [--share-cpu PERCENT]
-                                    [--ksm-seconds N] [--linux-seconds N] [--json FILE]
+                                    [--ksm-seconds N] [--linux-seconds N] [--image FILE] [--json FILE]
                                         Mingle's merging, KSM (root) and none side by side
         LIST: identical,shifted,scattered,zero-heavy,unique,cpu,memory,churn,cow,write,sweep,remap (all of these if
               there is none) and, where Linux guests run, linux,linux-data.

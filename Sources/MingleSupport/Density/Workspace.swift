@@ -73,9 +73,8 @@ final class Workspace {
 public enum Leftovers {
     /// - Returns: messages for people.
     public static func clear(in directory: StateDirectory) throws(SupportError) -> [String] {
-        guard try directory.isPresent() else { return [] }
-        Workspace.sweep(directory)
-        guard SystemCall.exists(KSM.file(in: directory)) else { return [] }
+        if try directory.isPresent() { Workspace.sweep(directory) }
+        guard SystemCall.exists(KSM().file(in: directory)) else { return [] }
         return try KSMLease.repair(KSM(), in: directory)
             ? ["put KSM's settings back, which a killed experiment had changed"] : []
     }

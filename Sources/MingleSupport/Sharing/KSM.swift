@@ -7,6 +7,7 @@ public struct KSM: Sendable {
     private static let names = ["advisor_mode", "pages_to_scan", "sleep_millisecs", "run"]
     private static let fileName = "ksm-settings"
 
+    private static let hostRoot = "/sys/kernel/mm/ksm"
     private let root: String
 
     public init(root: String = "/sys/kernel/mm/ksm") { self.root = root }
@@ -54,8 +55,11 @@ public struct KSM: Sendable {
     /// Gives every process its own copies again, everywhere on this host, and stops.
     func unmerge() throws(SupportError) { try set("run", "2") }
 
-    /// The file that holds the settings of before; locked by who changed them.
-    static func file(in directory: StateDirectory) -> String { directory.path + "/" + fileName }
+    /// The file that holds the settings of before; locked by who changed them. The host has one set of settings, so it has one
+    /// such file: whoever comes next finds it, also from another state directory.
+    func file(in directory: StateDirectory) -> String {
+        root == Self.hostRoot ? "/run/mingle-" + Self.fileName : directory.path + "/" + Self.fileName
+    }
 
     fileprivate func restore(_ text: String) throws(SupportError) {
         let saved = KeyValueText(parsing: text)
@@ -86,7 +90,7 @@ final class KSMLease {
                 advice: "run it as root, or use --sharing builtin")
         }
         self.ksm = ksm
-        path = KSM.file(in: directory)
+        path = ksm.file(in: directory)
         _ = try Self.repair(ksm, in: directory)
         let number: Int32
         switch SystemCall.open(path, flags: O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o600) {
@@ -116,7 +120,7 @@ final class KSMLease {
     /// Puts settings back that somebody who was killed had changed.
     /// - Returns: whether there were any.
     static func repair(_ ksm: KSM, in directory: StateDirectory) throws(SupportError) -> Bool {
-        let path = KSM.file(in: directory)
+        let path = ksm.file(in: directory)
         guard case .success(let number) = SystemCall.open(path, flags: O_RDONLY | O_NOFOLLOW) else {
             return false
         }
