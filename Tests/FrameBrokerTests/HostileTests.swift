@@ -67,6 +67,20 @@ final class RawClient {
             #expect(monotonicNanoseconds() - start < 2_000_000_000)
         }
     }
+    /// The frames that were answered for pages hold the pages' bytes.
+    private func check(
+        _ answers: [StoreAnswer], _ pages: [(UInt32, [UInt8])], in store: BrokerStore
+    ) {
+        for (answer, (_, bytes)) in zip(answers, pages) {
+            guard case .frame(let location) = answer else {
+                Issue.record("\(answer)")
+                continue
+            }
+            var read = [UInt8](repeating: 0, count: 4096)
+            pread(store.storeDescriptor.number, &read, 4096, Int(location.fileOffset))
+            #expect(read == bytes)
+        }
+    }
     private func memory(_ process: Int32) throws -> Int {
         let status = try String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)
         let line = try #require(status.split(separator: "\n").first { $0.hasPrefix("RssAnon") })
@@ -336,15 +350,7 @@ final class RawClient {
         let numbers = try stand.figures().total
         #expect(numbers.frames == 200 && numbers.references == 400 && numbers.sightings == 4096)
         #expect(try memory(worker) - before < 4 << 10)
-        for (answer, (_, bytes)) in zip(leases, pages) {
-            guard case .frame(let location) = answer else {
-                Issue.record("\(answer)")
-                continue
-            }
-            var read = [UInt8](repeating: 0, count: 4096)
-            pread(honest.first.storeDescriptor.number, &read, 4096, Int(location.fileOffset))
-            #expect(read == bytes)
-        }
+        check(leases, pages, in: honest.first)
     }
 
     /// It says that it maps nothing any more of what it learned before, and does; and says so of others, and in its only connection.
@@ -371,14 +377,6 @@ final class RawClient {
         }
         let numbers = try stand.figures()
         #expect(numbers.total.frames == 50 && numbers.clients.count == 3)
-        for (answer, (_, bytes)) in zip(leases, pages) {
-            guard case .frame(let location) = answer else {
-                Issue.record("\(answer)")
-                continue
-            }
-            var read = [UInt8](repeating: 0, count: 4096)
-            pread(honest.first.storeDescriptor.number, &read, 4096, Int(location.fileOffset))
-            #expect(read == bytes)
-        }
+        check(leases, pages, in: honest.first)
     }
 }

@@ -85,6 +85,7 @@ public final class SharingEngine {
     var auditCursor = 0
     var schedule = ArrangementSchedule()
     private var lookCursor = 0
+    private var mustLookAtAll = false
     private let clock: () -> UInt64
     private let monotonicClock: () -> UInt64
 
@@ -118,16 +119,21 @@ public final class SharingEngine {
 
     /// Takes a new policy. Turned on again after it was off, everything is looked at anew.
     public func setPolicy(_ new: SharingPolicy) {
-        if new.isEnabled, !policy.isEnabled {
-            watchAll()
-            findMemory(0..<records.count)
-        }
+        if new.isEnabled, !policy.isEnabled { mustLookAtAll = true }
         policy = new
     }
 
+    /// Everything is looked at anew: right after a harvest, since what that reports is watched when it is cleared, and has not
+    /// been written in spite of being watched.
     private func watchAll() {
-        for page in 0..<records.count where records.kind(page) != .untouched && records.kind(page) != .zero {
-            watch(page)
+        mustLookAtAll = false
+        findMemory(0..<records.count)
+        for page in 0..<records.count {
+            switch records.kind(page) {
+            case .untouched, .zero: break
+            case .mapped: watch(page)
+            case .home, .unshared: if dirty[page >> 6] & (1 << UInt64(page & 63)) == 0 { watch(page) }
+            }
         }
     }
 
@@ -138,7 +144,7 @@ public final class SharingEngine {
         if self.store != nil { loseStore() }
         self.store = store
         statistics.hasStore = true
-        watchAll()
+        mustLookAtAll = true
     }
 
     /// The store is lost: mappings stay, references are nobody's.
@@ -191,6 +197,7 @@ public final class SharingEngine {
             if now - lastHarvest > 2 * policy.longestInterval { try takeStock() }
             try harvest(now)
             result.activity += account()
+            if mustLookAtAll { watchAll() }
             result.activity += audit()
             watchPostponed()
         }
