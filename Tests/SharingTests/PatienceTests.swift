@@ -150,6 +150,25 @@ import Testing
         #expect(run.world.violations.isEmpty)
     }
 
+    /// What was written while sharing was off says nothing of what is written while pages are watched.
+    @Test func whatWasWrittenWhileOffIsNotVolatile() throws {
+        let run = try makeRun { $0.arrangementGain = 0 }
+        try fill(run, 0, 0..<8)
+        for _ in 0..<4 { try pass(run, 0) }
+        let member = try #require(run.member(0))
+        let budget = member.engine.plan.budget
+        var policy = member.engine.policy
+        policy.isEnabled = false
+        member.engine.setPolicy(policy)
+        try fill(run, 0, 4..<12, base: 300)
+        policy.isEnabled = true
+        member.engine.setPolicy(policy)
+        try pass(run, 0, after: 3 * policy.longestInterval)
+        for page in 4..<12 { #expect(member.engine.isWatched(page) && member.engine.records.wait(page) == 0) }
+        #expect(member.engine.plan.budget >= budget)
+        #expect(run.world.violations.isEmpty)
+    }
+
     /// A guest that rests costs its store nothing, unless there is something to hear; but for a word now and then.
     @Test func whoHasNothingToSaySaysNothing() throws {
         let run = try makeRun { $0.arrangementGain = 0 }
