@@ -38,7 +38,7 @@ final class PageClient {
 
     init(path: String, domain: String, pages: Int) throws {
         store = try BrokerStore.connect(
-            path: path, domain: domain, pageCount: pages, deadlineMilliseconds: 10_000)
+            path: path, domain: domain, pageCount: pages, deadlineMilliseconds: 60_000)
         hasher = PageHasher(secret: store.secret)!
     }
 

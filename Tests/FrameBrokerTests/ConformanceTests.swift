@@ -157,6 +157,34 @@ import TestSupport
         #expect(!first.hasNotice() && !third.hasNotice())
     }
 
+    /// Frames are freed in turn: who holds a later one back is told once the earlier one is gone.
+    @Test(arguments: StoreKind.allCases)
+    func whoHoldsBackALaterFrameIsToldInTurn(_ kind: StoreKind) throws {
+        let stand = try StoreStand(kind)
+        let clients = try (0..<4).map { _ in try stand.client() }
+        for (page, content) in [(UInt32(1), page(1)), (2, page(2))] {
+            _ = try clients[0].sight([(page, content)], stand.hasher)
+            _ = try clients[1].publish([(page, content)])
+        }
+        for client in clients { _ = try client.exchange(StoreBatch()) }
+        _ = try clients[0].forget([1])
+        _ = try clients[1].forget([1])
+        // Nobody but the third waits for the first frame from here on, and the fourth for the second only.
+        _ = try clients[3].exchange(StoreBatch())
+        _ = try clients[0].forget([2])
+        _ = try clients[1].forget([2])
+        for client in clients.prefix(2) { _ = try client.exchange(StoreBatch()) }
+        try stand.speak()
+        #expect(try stand.statistics().retired == 2)
+        eventually("who holds the first back is told") { clients[2].hasNotice() }
+        _ = try clients[2].exchange(StoreBatch())
+        eventually("then who holds the second back is told") { clients[3].hasNotice() }
+        try eventually("all is freed") {
+            for client in clients where client.hasNotice() { _ = try client.exchange(StoreBatch()) }
+            return try stand.statistics().retired == 0
+        }
+    }
+
     /// A frame that is left with one mapper is found by looks that its client is told to ask for.
     @Test(arguments: StoreKind.allCases)
     func whoIsLeftAloneWithAFrameIsTold(_ kind: StoreKind) throws {

@@ -322,21 +322,16 @@ final class ModelRun {
         #expect(SipHash(1, 2).hash(3, 1 << 63) == 0xdfef_bfe5_ab1f_43f4)
     }
 
-    @Test func chosenHashesDoNotMakeLongChains() {
-        let core = core()
-        #expect(core.join(StoreClient(1), pageCount: 1 << 20))
-        let start = monotonicNanoseconds()
-        for chunk in 0..<50 {
-            var batch = StoreBatch()
-            batch.sightings = (0..<4000).map { index in
-                let page = UInt32(chunk * 4000 + index)
-                return .init(page: page, hash: ContentHash(low: 0, high: UInt64(page) << 32))
-            }
-            #expect(core.exchange(StoreClient(1), batch) { _ in nil } != nil)
+    @Test func chosenHashesDoNotMakeLongChains() throws {
+        func chosen(_ number: UInt64) -> ContentHash { ContentHash(low: 0, high: number << 32) }
+        var table = ContentTable(key: UInt64.random(in: 0...UInt64.max))
+        for number in 0..<50_000 {
+            let entry = table.insert(chosen(UInt64(number)), place: 1)
+            try #require(entry != nil)
         }
-        // One chain of 200 000 entries would take hours.
-        #expect(monotonicNanoseconds() - start < 30_000_000_000)
-        #expect(core.statistics.sightings == 200_000)
+        let longest = (0..<50_000).map { table.chainLength(of: chosen(UInt64($0))) }.max()
+        // Two on average; a longer one than this is less likely than one in 10^20.
+        #expect(try #require(longest) < 40)
     }
 
     @Test func misplacedFramesGetBetterPlaces() throws {

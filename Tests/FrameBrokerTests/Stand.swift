@@ -12,7 +12,7 @@ func program(_ name: String) -> String {
     return (own as NSString).deletingLastPathComponent + "/" + name
 }
 
-func eventually(_ what: String, seconds: Double = 10, _ condition: () throws -> Bool) rethrows {
+func eventually(_ what: String, seconds: Double = 60, _ condition: () throws -> Bool) rethrows {
     let end = Date().addingTimeInterval(seconds)
     while Date() < end {
         if try condition() { return }
@@ -45,14 +45,14 @@ final class BrokerStand {
         chmod(directory.path, 0o700)
         self.options = ["linger=300"] + options
     }
-    func join(_ domain: String?, pages: Int = 1024, deadline: Int = 5000) throws -> BrokerStore {
+    func join(_ domain: String?, pages: Int = 1024, deadline: Int = 30_000) throws -> BrokerStore {
         try BrokerLauncher.connectOrStart(
             stateDirectory: directory.path, executable: program("mingle-broker"), options: options,
             domain: domain,
             pageCount: pages, deadlineMilliseconds: deadline)
     }
     func figures() throws -> BrokerFigures {
-        try BrokerStore.statistics(path: path, deadlineMilliseconds: 5000)
+        try BrokerStore.statistics(path: path, deadlineMilliseconds: 30_000)
     }
     func supervisor() throws -> Int32 { try BrokerStore.brokerProcess(path: path) }
     func worker() throws -> Int32 { try #require(children(of: supervisor()).first) }

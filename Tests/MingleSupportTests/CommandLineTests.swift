@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 @testable import MingleSupport
@@ -191,10 +192,10 @@ import Testing
     }
 
     @Test func aGuestThatDoesNotStopIsReported() throws {
-        let child = try Child("trap '' TERM; echo; while :; do sleep 1; done")
         _ = try temporary.state()
-        // Until the shell ignores the signal.
-        SystemCall.sleep(milliseconds: 300)
+        let ready = temporary.path + "/ready"
+        let child = try Child("trap '' TERM; : > '\(ready)'; while :; do sleep 1; done")
+        try #require(eventually { SystemCall.exists(ready) }, "the shell ignores the signal")
         let lock = try HeldLock(
             try temporary.write("mingle/guests/web", record(process: child.process).text))
         defer { lock.release() }

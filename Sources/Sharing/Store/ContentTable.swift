@@ -70,6 +70,17 @@ struct ContentTable {
         return 0
     }
 
+    /// Entries that a search for this hash passes at most.
+    func chainLength(of hash: ContentHash) -> Int {
+        var length = 0
+        var index = head(bucket(hash))
+        while index != 0 {
+            length += 1
+            index = self[index].next
+        }
+        return length
+    }
+
     /// Enters a content without references; nil when the table is full.
     mutating func insert(_ hash: ContentHash, place: UInt64) -> UInt32? {
         guard let index = allocate() else { return nil }

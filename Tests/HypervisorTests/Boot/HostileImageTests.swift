@@ -50,7 +50,7 @@ struct LoaderBench {
         let fifo = bench.directory.path("fifo")
         try #require(mkfifo(fifo, 0o600) == 0)
         let kernel = try bench.directory.write("payload", BzImageFile().bytes)
-        withWatchdog(seconds: 10, "loading what is no file") {
+        withWatchdog(seconds: 60, "loading what is no file") {
             for path in [fifo, bench.directory.path, "/dev/zero", "/dev/null"] {
                 let refusal = HypervisorError.badImage("\(path): not a regular file")
                 #expect(throws: refusal) { try bench.load(path: path) }
