@@ -58,6 +58,8 @@ public final class SharingEngine {
     /// The last answer did not hold all the news; and when the store last heard from us.
     private var hasMoreNews = false
     private var lastSpoke: UInt64 = 0
+    /// Passes, after one that did much, that ask for news unasked.
+    private var eagerPasses = 0
     /// Mappings that the kernel has beyond those that the records count: neighbours that it cannot join.
     private(set) var surplus = 0
     private var countedAt = 0
@@ -72,6 +74,7 @@ public final class SharingEngine {
     let deferred: LazyArray<UInt64>
     private let postponed: LazyArray<UInt64>
     private static let passesToRetry = 64
+    private static let eagerness = 4
     /// Pages that are looked at before the store is asked about them. With more, several guests that see the same contents
     /// at a time all publish them.
     private static let chunkLength = 256
@@ -86,6 +89,7 @@ public final class SharingEngine {
     var schedule = ArrangementSchedule()
     private var lookCursor = 0
     private var mustLookAtAll = false
+    private var isFirstLook = false
     private let clock: () -> UInt64
     private let monotonicClock: () -> UInt64
 
@@ -178,10 +182,11 @@ public final class SharingEngine {
         }
     }
 
-    /// Whether to ask the store for news now: it says so, or would hear nothing from us until the next pass for too long.
+    /// Whether to ask the store for news now: it says so, or would hear nothing from us until the next pass for too long. While
+    /// guests that hold the same begin to share, there is news all the time, sooner than the store would say so.
     func isNewsDue(_ now: UInt64) -> Bool {
         guard let store else { return false }
-        return hasMoreNews || now + policy.longestInterval >= lastSpoke + Self.silenceLimit
+        return hasMoreNews || eagerPasses > 0 || now + policy.longestInterval >= lastSpoke + Self.silenceLimit
             || store.hasNotice()
     }
 
@@ -193,11 +198,17 @@ public final class SharingEngine {
         var result = PassResult()
         takeOldNews()
         let now = monotonicClock()
-        if now - lastHarvest >= policy.quietTime {
+        // When all is looked at anew there is much to gain: what calmed down just now can wait for the next harvest.
+        if now - lastHarvest >= (isFirstLook ? policy.quietTime / 2 : policy.quietTime) {
+            isFirstLook = false
             if now - lastHarvest > 2 * policy.longestInterval { try takeStock() }
             try harvest(now)
             result.activity += account()
-            if mustLookAtAll { watchAll() }
+            if mustLookAtAll {
+                watchAll()
+                isFirstLook = true
+                result.activity += SharingPace.quick
+            }
             result.activity += audit()
             watchPostponed()
         }
@@ -207,6 +218,7 @@ public final class SharingEngine {
             result.isUnfinished = look(&result.activity, until: started + budget)
         }
         if isNewsDue(now) { result.activity += takeNews() }
+        eagerPasses = result.activity >= SharingPace.quick ? Self.eagerness : max(0, eagerPasses - 1)
         if result.activity > policy.arrangementCalm { stir() }
         if !policy.holdsMerges {
             settleOrphans()

@@ -4,11 +4,14 @@ struct SharingPace {
     static let burst: Double = 10
     /// What a pass reports that left work behind.
     static let unfinished = Int.max
-    /// From so much activity on, the next pass follows after the shortest interval.
+    /// From so much activity on, the next pass follows after the shortest interval, and before it some in which no written
+    /// pages are asked for: what other guests published meanwhile is waiting.
     static let quick = 257
+    private static let passesBetween = 3
 
     private var credit = burst
     private var interval: UInt64 = 0
+    private var eagerness = 0
     private var lastWall: UInt64
     private var lastCPU: UInt64
 
@@ -23,10 +26,13 @@ struct SharingPace {
         credit = min(Self.burst, credit + Double(wall - lastWall) / 1e9 * policy.cpuShare)
         credit -= Double(cpu - lastCPU) / 1e9
         (lastWall, lastCPU) = (wall, cpu)
-        interval =
-            activity >= Self.quick
-            ? policy.shortestInterval
-            : min(max(interval * 5 / 4, policy.shortestInterval), policy.longestInterval)
+        if activity >= Self.quick { eagerness = Self.passesBetween + 1 }
+        if eagerness > 0 {
+            eagerness -= 1
+            interval = policy.shortestInterval / UInt64(Self.passesBetween + 1)
+        } else {
+            interval = min(max(interval * 5 / 4, policy.shortestInterval), policy.longestInterval)
+        }
         let debt = credit < 0 ? UInt64(min(-credit / max(policy.cpuShare, 0.001), 60) * 1e9) : 0
         return activity == Self.unfinished && debt == 0 ? 0 : max(interval, debt)
     }
