@@ -32,7 +32,7 @@ public struct SharingPolicy: Equatable, Sendable {
     /// nothing changes.
     public var auditPasses = 64
     /// Mappings are arranged anew when there are so many more (or fewer) than after the last time, and not below; 0: never.
-    public var arrangementGain = 12
+    public var arrangementGain = 8
     /// Only after a pass that did not more than this, and so many passes after the last time.
     public var arrangementCalm = 256
     public var arrangementInterval = 4
@@ -43,7 +43,7 @@ public struct SharingPolicy: Equatable, Sendable {
     public var arrangesAll = false
     /// Mappings for each 128 MiB, above which sharing is given up for fewer; and one in so many shared pages at most.
     public var arrangementTarget = 100
-    public var arrangementAllowance = 50
+    public var arrangementAllowance = 40
     /// A page must have stayed clean for so long, nanoseconds, before it is looked at.
     public var quietTime: UInt64 = 0
     /// For so long, nanoseconds, a guest that writes page after page (it boots, say) is left alone: what it holds now, it
