@@ -95,6 +95,7 @@ import Testing
 
     @Test func piecesAreJoinedOnceThereAreSome() {
         var guest = Guest(seams: 10, pieces: 5)
+        guest.policy.arrangementGain = 12
         for _ in 0..<100 { guest.runPass() }
         #expect(guest.rounds.isEmpty)
         guest.pieces = 40
