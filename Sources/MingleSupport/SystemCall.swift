@@ -127,7 +127,18 @@ public enum SystemCall {
     public static func text(of path: String, limit: Int = 1 << 20) -> String? {
         guard case .success(let number) = open(path, flags: O_RDONLY) else { return nil }
         let descriptor = OwnedDescriptor(taking: number)
-        guard case .success(let bytes) = read(descriptor.number, count: limit, at: 0) else { return nil }
+        var bytes: [UInt8] = []
+        // Most are short, and are read again and again: no large buffer is cleared for them.
+        var size = 4096
+        while bytes.count < limit {
+            let wanted = min(size, limit - bytes.count)
+            guard case .success(let more) = read(descriptor.number, count: wanted, at: bytes.count) else {
+                return nil
+            }
+            bytes += more
+            if more.count < wanted { break }
+            size *= 4
+        }
         return String(decoding: bytes, as: UTF8.self)
     }
 

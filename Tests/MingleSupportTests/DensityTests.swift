@@ -159,6 +159,22 @@ struct DensityArithmeticTests {
         #expect(memory.residentBytes == 16384 + 1 << 20 + 4096 + 16384)
     }
 
+    @Test("finds the children of a process in both ways, and reads files of any length")
+    func children() throws {
+        let shell = try Child("sleep 100 & sleep 100 & wait")
+        try #require(eventually { ProcessTable.children(of: shell.process).count == 2 })
+        let found = ProcessTable.children(of: shell.process)
+        #expect(found.sorted() == ProcessTable.allChildren(of: shell.process).sorted())
+        found.forEach { kill($0, SIGKILL) }
+        let folder = try TemporaryDirectory()
+        for length in [0, 1, 4095, 4096, 4097, 70_000] {
+            let text = String(repeating: "ab\n", count: length / 3 + 1).prefix(length)
+            let path = try folder.write("text-\(length)", String(text))
+            #expect(SystemCall.text(of: path) == String(text))
+            #expect(SystemCall.text(of: path, limit: 5000) == String(text.prefix(5000)))
+        }
+    }
+
     @Test("compares with the control group")
     func group() throws {
         let two = ControlGroup.Figures(

@@ -107,6 +107,18 @@ enum ProcessTable {
 
     /// The processes whose parent is `parent`.
     static func children(of parent: Int32) -> [Int32] {
+        // Kernels built so list them (CONFIG_PROC_CHILDREN).
+        if case .success(let threads) = SystemCall.names(in: "/proc/\(parent)/task") {
+            let lists = threads.map { SystemCall.text(of: "/proc/\(parent)/task/\($0)/children") }
+            if !lists.isEmpty, !lists.contains(nil) {
+                return lists.flatMap { ($0 ?? "").split(separator: " ").compactMap { Int32($0) } }
+            }
+        }
+        return allChildren(of: parent)
+    }
+
+    /// The same by a look at all processes.
+    static func allChildren(of parent: Int32) -> [Int32] {
         processes { _, fields in fields.count > 1 && fields[1] == "\(parent)" }
     }
 

@@ -207,7 +207,7 @@ public final class SharingEngine {
             if mustLookAtAll {
                 watchAll()
                 isFirstLook = true
-                result.activity += SharingPace.quick
+                result.activity += SharingPace.eager
             }
             result.activity += audit()
             watchPostponed()
@@ -218,7 +218,7 @@ public final class SharingEngine {
             result.isUnfinished = look(&result.activity, until: started + budget)
         }
         if isNewsDue(now) { result.activity += takeNews() }
-        eagerPasses = result.activity >= SharingPace.quick ? Self.eagerness : max(0, eagerPasses - 1)
+        eagerPasses = result.activity >= SharingPace.eager ? Self.eagerness : max(0, eagerPasses - 1)
         if result.activity > policy.arrangementCalm { stir() }
         if !policy.holdsMerges {
             settleOrphans()

@@ -4,9 +4,11 @@ struct SharingPace {
     static let burst: Double = 10
     /// What a pass reports that left work behind.
     static let unfinished = Int.max
-    /// From so much activity on, the next pass follows after the shortest interval, and before it some in which no written
-    /// pages are asked for: what other guests published meanwhile is waiting.
+    /// From so much activity on, the next pass follows after the shortest interval.
     static let quick = 257
+    /// From so much on, before that there are some in which no written pages are asked for: guests begin to share, and what
+    /// others published meanwhile is waiting.
+    static let eager = 2048
     private static let passesBetween = 3
 
     private var credit = burst
@@ -26,10 +28,12 @@ struct SharingPace {
         credit = min(Self.burst, credit + Double(wall - lastWall) / 1e9 * policy.cpuShare)
         credit -= Double(cpu - lastCPU) / 1e9
         (lastWall, lastCPU) = (wall, cpu)
-        if activity >= Self.quick { eagerness = Self.passesBetween + 1 }
+        if activity >= Self.eager { eagerness = Self.passesBetween + 1 }
         if eagerness > 0 {
             eagerness -= 1
             interval = policy.shortestInterval / UInt64(Self.passesBetween + 1)
+        } else if activity >= Self.quick {
+            interval = policy.shortestInterval
         } else {
             interval = min(max(interval * 5 / 4, policy.shortestInterval), policy.longestInterval)
         }
