@@ -89,7 +89,6 @@ public final class SharingEngine {
     var schedule = ArrangementSchedule()
     private var lookCursor = 0
     private var mustLookAtAll = false
-    private var isFirstLook = false
     private let clock: () -> UInt64
     private let monotonicClock: () -> UInt64
 
@@ -198,15 +197,12 @@ public final class SharingEngine {
         var result = PassResult()
         takeOldNews()
         let now = monotonicClock()
-        // When all is looked at anew there is much to gain: what calmed down just now can wait for the next harvest.
-        if now - lastHarvest >= (isFirstLook ? policy.quietTime / 2 : policy.quietTime) {
-            isFirstLook = false
+        if now - lastHarvest >= policy.quietTime {
             if now - lastHarvest > 2 * policy.longestInterval { try takeStock() }
             try harvest(now)
             result.activity += account()
             if mustLookAtAll {
                 watchAll()
-                isFirstLook = true
                 result.activity += SharingPace.eager
             }
             result.activity += audit()
