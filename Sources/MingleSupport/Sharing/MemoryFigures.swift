@@ -107,14 +107,16 @@ enum ProcessTable {
 
     /// The processes whose parent is `parent`.
     static func children(of parent: Int32) -> [Int32] {
-        // Kernels built so list them (CONFIG_PROC_CHILDREN).
-        if case .success(let threads) = SystemCall.names(in: "/proc/\(parent)/task") {
-            let lists = threads.map { SystemCall.text(of: "/proc/\(parent)/task/\($0)/children") }
-            if !lists.isEmpty, !lists.contains(nil) {
-                return lists.flatMap { ($0 ?? "").split(separator: " ").compactMap { Int32($0) } }
-            }
-        }
+        // Kernels built so list them (CONFIG_PROC_CHILDREN); a list may lack some while one of them ends (proc(5)).
+        if let listed = listedChildren(of: parent), listed == listedChildren(of: parent) { return listed }
         return allChildren(of: parent)
+    }
+
+    private static func listedChildren(of parent: Int32) -> [Int32]? {
+        guard case .success(let threads) = SystemCall.names(in: "/proc/\(parent)/task") else { return nil }
+        let lists = threads.map { SystemCall.text(of: "/proc/\(parent)/task/\($0)/children") }
+        if lists.isEmpty || lists.contains(nil) { return nil }
+        return lists.flatMap { ($0 ?? "").split(separator: " ").compactMap { Int32($0) } }
     }
 
     /// The same by a look at all processes.

@@ -27,6 +27,8 @@ public final class SharingEngine {
         public var activity = 0
         /// The time given was over before the work.
         public var isUnfinished = false
+        /// So many pages were looked at, or heard of, that others have news soon: see ``SharingEngine/hearNews()``.
+        public var isEager = false
     }
 
     public private(set) var policy: SharingPolicy
@@ -58,8 +60,6 @@ public final class SharingEngine {
     /// The last answer did not hold all the news; and when the store last heard from us.
     private var hasMoreNews = false
     private var lastSpoke: UInt64 = 0
-    /// Passes, after one that did much, that ask for news unasked.
-    private var eagerPasses = 0
     /// Mappings that the kernel has beyond those that the records count: neighbours that it cannot join.
     private(set) var surplus = 0
     private var countedAt = 0
@@ -74,7 +74,8 @@ public final class SharingEngine {
     let deferred: LazyArray<UInt64>
     private let postponed: LazyArray<UInt64>
     private static let passesToRetry = 64
-    private static let eagerness = 4
+    /// Pages looked at in a pass, with news, from which on news is asked for between passes.
+    private static let eagerFrom = 2048
     /// Pages that are looked at before the store is asked about them. With more, several guests that see the same contents
     /// at a time all publish them.
     private static let chunkLength = 256
@@ -89,7 +90,7 @@ public final class SharingEngine {
     var schedule = ArrangementSchedule()
     private var lookCursor = 0
     private var mustLookAtAll = false
-    private let clock: () -> UInt64
+    let clock: () -> UInt64
     private let monotonicClock: () -> UInt64
 
     /// - Parameters:
@@ -181,11 +182,10 @@ public final class SharingEngine {
         }
     }
 
-    /// Whether to ask the store for news now: it says so, or would hear nothing from us until the next pass for too long. While
-    /// guests that hold the same begin to share, there is news all the time, sooner than the store would say so.
+    /// Whether to ask the store for news now: it says so, or would hear nothing from us until the next pass for too long.
     func isNewsDue(_ now: UInt64) -> Bool {
         guard let store else { return false }
-        return hasMoreNews || eagerPasses > 0 || now + policy.longestInterval >= lastSpoke + Self.silenceLimit
+        return hasMoreNews || now + policy.longestInterval >= lastSpoke + Self.silenceLimit
             || store.hasNotice()
     }
 
@@ -201,20 +201,18 @@ public final class SharingEngine {
             if now - lastHarvest > 2 * policy.longestInterval { try takeStock() }
             try harvest(now)
             result.activity += account()
-            if mustLookAtAll {
-                watchAll()
-                result.activity += SharingPace.eager
-            }
+            if mustLookAtAll { watchAll() }
             result.activity += audit()
             watchPostponed()
         }
         sendForgotten()
         // What is to be looked at stays marked while merges are held.
+        let before = result.activity
         if busySince == nil, !policy.holdsMerges {
             result.isUnfinished = look(&result.activity, until: started + budget)
         }
         if isNewsDue(now) { result.activity += takeNews() }
-        eagerPasses = result.activity >= SharingPace.eager ? Self.eagerness : max(0, eagerPasses - 1)
+        result.isEager = result.activity - before >= Self.eagerFrom
         if result.activity > policy.arrangementCalm { stir() }
         if !policy.holdsMerges {
             settleOrphans()
@@ -280,7 +278,7 @@ public final class SharingEngine {
         return false
     }
 
-    private func updateStatistics(cpu: UInt64) {
+    func updateStatistics(cpu: UInt64) {
         statistics.cpuNanoseconds += cpu
         refreshStatistics()
     }

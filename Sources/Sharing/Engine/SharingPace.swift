@@ -6,14 +6,9 @@ struct SharingPace {
     static let unfinished = Int.max
     /// From so much activity on, the next pass follows after the shortest interval.
     static let quick = 257
-    /// From so much on, before that there are some in which no written pages are asked for: guests begin to share, and what
-    /// others published meanwhile is waiting.
-    static let eager = 2048
-    private static let passesBetween = 3
 
     private var credit = burst
     private var interval: UInt64 = 0
-    private var eagerness = 0
     private var lastWall: UInt64
     private var lastCPU: UInt64
 
@@ -28,15 +23,10 @@ struct SharingPace {
         credit = min(Self.burst, credit + Double(wall - lastWall) / 1e9 * policy.cpuShare)
         credit -= Double(cpu - lastCPU) / 1e9
         (lastWall, lastCPU) = (wall, cpu)
-        if activity >= Self.eager { eagerness = Self.passesBetween + 1 }
-        if eagerness > 0 {
-            eagerness -= 1
-            interval = policy.shortestInterval / UInt64(Self.passesBetween + 1)
-        } else if activity >= Self.quick {
-            interval = policy.shortestInterval
-        } else {
-            interval = min(max(interval * 5 / 4, policy.shortestInterval), policy.longestInterval)
-        }
+        interval =
+            activity >= Self.quick
+            ? policy.shortestInterval
+            : min(max(interval * 5 / 4, policy.shortestInterval), policy.longestInterval)
         let debt = credit < 0 ? UInt64(min(-credit / max(policy.cpuShare, 0.001), 60) * 1e9) : 0
         return activity == Self.unfinished && debt == 0 ? 0 : max(interval, debt)
     }
