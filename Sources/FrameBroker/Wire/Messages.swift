@@ -184,8 +184,9 @@ enum ReplyCoding {
         default: nil
         }
     }
+    /// A place whose byte offset a file can have.
     private static func location(_ reader: inout WireReader) -> FrameLocation? {
-        guard let value = reader.take(UInt64.self), value < FrameLocation.end else { return nil }
+        guard let value = reader.take(UInt64.self), value < 1 << 48 else { return nil }
         return FrameLocation(value)
     }
 

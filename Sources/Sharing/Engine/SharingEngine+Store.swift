@@ -97,23 +97,6 @@ extension SharingEngine {
         due.forEach(watch)
     }
 
-    /// Between passes: merges what others published meanwhile. While guests that hold the same begin to share, there is such
-    /// news all the time, long before the store would say so. This is no pass: nothing is harvested, looked at or arranged.
-    public func hearNews() {
-        guard policy.isEnabled, !policy.holdsMerges, fatal == nil else { return keepInTouch() }
-        let started = clock()
-        takeOldNews()
-        while let reply = ask(StoreBatch()) {
-            var hits: [(page: Int, location: FrameLocation)] = []
-            take(reply.promotions, &hits)
-            merge(hits)
-            if !reply.hasMore { break }
-        }
-        sendForgotten()
-        flushTrace()
-        updateStatistics(cpu: clock() - started)
-    }
-
     /// Speaks to the store between passes, so that it does not take this client for lost, nor waits for it to free frames.
     public func keepInTouch() {
         guard let reply = ask(StoreBatch()) else { return }
