@@ -202,6 +202,7 @@ import TestSupport
         eventually("it is told") { first.hasNotice() }
         // As often as it is so: the client decides when to act on it.
         for _ in 0..<3 { #expect(try first.exchange(StoreBatch()).lonely == [3]) }
+        #expect(try first.exchange(.forNewsOnly).lonely == [])
         _ = try first.forget([3])
         _ = try first.exchange(StoreBatch())
         #expect(try first.exchange(StoreBatch()).lonely == [])

@@ -361,6 +361,12 @@ final class ModelRun {
         var batch = StoreBatch()
         batch.forgotten = [1]
         _ = core.exchange(names[2], batch) { _ in nil }
+        // Who would not move is not asked to, and the frame stays where others find it.
+        let unmoved = core.exchange(names[0], .forNewsOnly) { _ in nil }
+        #expect(unmoved?.misplaced == [] && unmoved?.lonely == [])
+        #expect(publish(names[2], 5, 20) == .frame(aside))
+        batch.forgotten = [5]
+        _ = core.exchange(names[2], batch) { _ in nil }
         speak()
         speak()
         #expect(core.exchange(names[0], StoreBatch()) { _ in nil }?.misplaced == [1])

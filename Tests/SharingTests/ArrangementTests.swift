@@ -201,4 +201,15 @@ import Testing
             }
         }
     }
+
+    @Test func frameNumbersEndSomewhere() throws {
+        for room in [0, 2, 3] {
+            let records = try PageRecords(count: 6)
+            records.setBacking(0..<3, .frame(FrameLocation(FrameLocation.end - 3 - UInt64(room))))
+            for page in 0..<3 { records.setKind(page, .mapped) }
+            for page in 3..<6 { records.setKind(page, .home) }
+            let plan = Arrangement(Terrain(records, 0..<6) { _ in false }, giveUpCost: Arrangement.impossible)
+            #expect(plan.seams == (room < 3 ? 1 : 0), "room for \(room) more")
+        }
+    }
 }

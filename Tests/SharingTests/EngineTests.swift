@@ -73,6 +73,28 @@ import Testing
         #expect(run.world.domains[0].core.statistics.frames == 6)
     }
 
+    /// Of a guest that is busy, pages are looked at one by one.
+    @Test func uniformRunsAreOneMappingHoweverTheyAreSeen() throws {
+        let run = try run()
+        let members = try (0...1).map { try #require(run.member($0)) }
+        for guest in 0...1 { try run.perform(.fill(guest, page: 4, count: 6, first: 9, second: 9)) }
+        try passes(run, 1)
+        for member in members { for page in 4..<10 { member.engine.unwatch(page) } }
+        for page in [7, 4, 9, 5, 8, 6] {
+            members.forEach { $0.engine.watch(page) }
+            try passes(run, 1)
+        }
+        for member in members {
+            #expect(member.mappedFrames == Array(4..<10))
+            #expect(member.guest.countMappings() == 3)
+        }
+        // What only looks like one is content like any other, and holes stay holes.
+        try run.perform(.fill(0, page: 12, count: 2, first: 9, second: 9))
+        try passes(run)
+        #expect(members[0].guest.home[14] == nil && members[0].guest.countMappings() <= 6)
+        #expect(try run.run([]) == nil)
+    }
+
     /// Once the store was asked about pages that had references: it took them back under the mapping.
     @Test func offAndOnAgainHalfWayKeepsReferences() throws {
         let run = try run()

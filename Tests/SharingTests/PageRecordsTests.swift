@@ -137,6 +137,8 @@ import Testing
             wall += last
         }
         #expect(last == policy.longestInterval)
-        #expect(pace.rest(after: 1000, wall: wall, cpu: 0, policy: policy) == policy.shortestInterval)
+        #expect(
+            pace.rest(after: SharingPace.quick, wall: wall, cpu: 0, policy: policy) == policy.shortestInterval
+        )
     }
 }

@@ -43,6 +43,14 @@ import Testing
         #expect(engine.statistics.pagesHashed == 0)
         try pass(run, 0, after: 1)
         #expect(engine.statistics.pagesHashed == 3, "but for the page that was written")
+        try run.perform(.write(0, page: 5, half: 0, value: 9))
+        try pass(run, 0, after: 1000)
+        for _ in 0..<9 {
+            try pass(run, 0, after: 100)
+            #expect(engine.statistics.pagesHashed == 3)
+        }
+        try pass(run, 0, after: 100)
+        #expect(engine.statistics.pagesHashed > 3)
         #expect(run.world.violations.isEmpty)
     }
 
@@ -166,6 +174,32 @@ import Testing
         try pass(run, 0, after: 3 * policy.longestInterval)
         for page in 4..<12 { #expect(member.engine.isWatched(page) && member.engine.records.wait(page) == 0) }
         #expect(member.engine.plan.budget >= budget)
+        #expect(run.world.violations.isEmpty)
+    }
+
+    /// What others publish is merged between passes, too: nothing is harvested or looked at then.
+    @Test func newsIsHeardBetweenPasses() throws {
+        let run = try makeRun()
+        for guest in 0..<2 { try fill(run, guest, 0..<8) }
+        let members = try (0..<2).map { try #require(run.member($0)) }
+        for guest in 0..<2 { try pass(run, guest) }
+        try pass(run, 0)
+        #expect((0..<8).allSatisfy { members[0].engine.records.kind($0) == .home }, "only sighted yet")
+        try pass(run, 1)
+        let before = members[0].engine.statistics
+        // One of them is written before the news comes, and keeps what was written.
+        try run.perform(.write(0, page: 3, half: 0, value: 5))
+        try run.perform(.hear(0, meanwhile: []))
+        #expect(members[0].engine.records.count(of: .mapped) == 7)
+        let after = members[0].engine.statistics
+        #expect(after.fullScans == before.fullScans && after.pagesHashed == before.pagesHashed)
+        #expect(after.mismatches == before.mismatches + 1 && after.pagesMapped == 7)
+        // Off, or held: nothing is merged.
+        var policy = members[0].engine.policy
+        policy.isEnabled = false
+        members[0].engine.setPolicy(policy)
+        try run.perform(.hear(0, meanwhile: []))
+        #expect(members[0].engine.statistics.pagesMerged == after.pagesMerged)
         #expect(run.world.violations.isEmpty)
     }
 

@@ -66,6 +66,7 @@ struct Welcome: Equatable {
 
 enum BatchCoding {
     private static let movedOver: UInt32 = 1
+    private static let newsOnly: UInt32 = 2
 
     static func encode(_ batch: StoreBatch, number: UInt32) -> [UInt8] {
         var writer = WireWriter(
@@ -73,7 +74,7 @@ enum BatchCoding {
             capacity: 32 + batch.forgotten.count * 4 + batch.sightings.count * 20 + batch.uniform.count * 12
                 + batch.publications.count * 8)
         writer.put(number)
-        writer.put(batch.hasMovedOver ? movedOver : 0)
+        writer.put((batch.hasMovedOver ? movedOver : 0) | (batch.isForNewsOnly ? newsOnly : 0))
         for count in [
             batch.forgotten.count, batch.sightings.count, batch.uniform.count, batch.publications.count,
         ] {
@@ -99,7 +100,7 @@ enum BatchCoding {
     /// After the kind.
     static func decode(_ reader: inout WireReader) -> (number: UInt32, batch: StoreBatch)? {
         guard let number = reader.take(UInt32.self), let flags = reader.take(UInt32.self),
-            flags & ~movedOver == 0, let forgotten = reader.take(UInt32.self),
+            flags & ~(movedOver | newsOnly) == 0, let forgotten = reader.take(UInt32.self),
             let sightings = reader.take(UInt32.self), let uniform = reader.take(UInt32.self),
             let publications = reader.take(UInt32.self)
         else { return nil }
@@ -121,6 +122,7 @@ enum BatchCoding {
             reader.left == 0
         else { return nil }
         batch.hasMovedOver = flags & movedOver != 0
+        batch.isForNewsOnly = flags & newsOnly != 0
         batch.forgotten = pages
         batch.sightings = seen
         batch.uniform = patterns
@@ -184,9 +186,8 @@ enum ReplyCoding {
         default: nil
         }
     }
-    /// A place whose byte offset a file can have.
     private static func location(_ reader: inout WireReader) -> FrameLocation? {
-        guard let value = reader.take(UInt64.self), value < 1 << 48 else { return nil }
+        guard let value = reader.take(UInt64.self), value < FrameLocation.end else { return nil }
         return FrameLocation(value)
     }
 

@@ -150,8 +150,8 @@ struct Arrangement {
             let change = costs[best] + mappingCost
             path.best[index] = UInt8(best)
             for state in 0..<Self.states {
-                // A numbering that no page has asked for yet.
-                if state >= 2, deltas[state - 2] == nil {
+                // A numbering that no page has asked for yet, or that has no numbers here.
+                if state >= 2, !Self.reaches(deltas[state - 2], part.pages) {
                     costs[state] = Self.impossible
                     continue
                 }
@@ -165,6 +165,12 @@ struct Arrangement {
         }
         follow(path, terrain, deltas, costs)
         count(terrain)
+    }
+
+    /// Whether there are places in the store that continue a numbering over these pages.
+    private static func reaches(_ delta: Int?, _ pages: Range<Int>) -> Bool {
+        guard let delta else { return false }
+        return pages.lowerBound + delta >= 0 && pages.upperBound + delta <= Int(FrameLocation.end)
     }
 
     /// The state that stands for a territory; nil for frames of a numbering that has no slot.

@@ -1,6 +1,6 @@
 internal import GuestMemory
 
-/// What the engine knows of each guest page: 11 bytes a page, in memory that costs nothing where nothing is known.
+/// What the engine knows of each guest page: 7 bytes a page, in memory that costs nothing where nothing is known.
 ///
 /// ```
 ///  untouched -> home -> mapped -> unshared -> mapped ...
@@ -21,7 +21,7 @@ final class PageRecords {
     typealias Backing = PageBacking
 
     let count: Int
-    private let places: LazyArray<UInt64>
+    private let places: LazyArray<UInt32>
     private let states: LazyArray<UInt8>
     private let backoffs: LazyArray<UInt8>
     private let waits: LazyArray<UInt8>
@@ -38,7 +38,8 @@ final class PageRecords {
         static let orphan: UInt8 = 0x40
         static let givenUp: UInt8 = 0x80
     }
-    private static let zeroPlace = UInt64.max
+    /// Of a page at home it is 0, of one backed by a frame the frame's location and 1.
+    private static let zeroPlace = UInt32.max
 
     init(count: Int) throws(LinuxError) {
         self.count = count
@@ -50,7 +51,7 @@ final class PageRecords {
     }
 
     /// Bytes of bookkeeping for each page that is tracked.
-    static let bytesPerPage = 11
+    static let bytesPerPage = 7
 
     func kind(_ page: Int) -> Kind { Kind(rawValue: states[page] & Flag.kind) ?? .untouched }
 
@@ -111,7 +112,7 @@ final class PageRecords {
         switch places[page] {
         case 0: .home
         case Self.zeroPlace: .zero
-        case let place: .frame(FrameLocation(place - 1))
+        case let place: .frame(FrameLocation(UInt64(place - 1)))
         }
     }
 
@@ -122,7 +123,10 @@ final class PageRecords {
             switch first {
             case .home: places[page] = 0
             case .zero: places[page] = Self.zeroPlace
-            case .frame(let location): places[page] = location.advanced(by: page - pages.lowerBound).value + 1
+            case .frame(let location):
+                let place = location.advanced(by: page - pages.lowerBound)
+                precondition(place.value < FrameLocation.end, "a place in the store")
+                places[page] = UInt32(place.value) + 1
             }
         }
         seams += seamCount(pages)

@@ -54,12 +54,13 @@ extension SharingEngine {
     /// Step 6: asks whether there is news, until there is none.
     func takeNews() -> Int {
         var taken = 0
-        while let reply = ask(StoreBatch()) {
+        let mayMove = !policy.holdsMerges && busySince == nil
+        while let reply = ask(mayMove ? StoreBatch() : .forNewsOnly) {
             var hits: [(page: Int, location: FrameLocation)] = []
             take(reply.promotions, &hits)
             taken += hits.count
             merge(hits)
-            if !policy.holdsMerges {
+            if mayMove {
                 takeHome(reply.lonely)
                 moveOn(reply.misplaced)
             }
@@ -86,20 +87,37 @@ extension SharingEngine {
         due.forEach(watch)
     }
 
-    /// Pages whose frames are in a bad place go home at once, unless the guest is busy; they are seen again and get new ones.
+    /// Pages whose frames are in a bad place go home at once; they are seen again and get new ones.
     private func moveOn(_ misplaced: [ClientPage]) {
         let due = misplaced.map(Int.init).filter {
             $0 < records.count && records.kind($0) == .mapped && records.isKnown($0)
         }
-        if due.isEmpty || busySince != nil { return }
+        if due.isEmpty { return }
         stir()
         rehome(due)
         due.forEach(watch)
     }
 
+    /// Between passes: merges what others published meanwhile. While guests that hold the same begin to share, there is such
+    /// news all the time, long before the store would say so. This is no pass: nothing is harvested, looked at or arranged.
+    public func hearNews() {
+        guard policy.isEnabled, !policy.holdsMerges, fatal == nil else { return keepInTouch() }
+        let started = clock()
+        takeOldNews()
+        while let reply = ask(.forNewsOnly) {
+            var hits: [(page: Int, location: FrameLocation)] = []
+            take(reply.promotions, &hits)
+            merge(hits)
+            if !reply.hasMore { break }
+        }
+        sendForgotten()
+        flushTrace()
+        updateStatistics(cpu: clock() - started)
+    }
+
     /// Speaks to the store between passes, so that it does not take this client for lost, nor waits for it to free frames.
     public func keepInTouch() {
-        guard let reply = ask(StoreBatch()) else { return }
+        guard let reply = ask(.forNewsOnly) else { return }
         news += reply.promotions
         if !policy.isEnabled { takeOldNews() }
     }
@@ -142,7 +160,8 @@ extension SharingEngine {
             while end < uniform.count, uniform[end].pattern == uniform[start].pattern,
                 uniform[end].page == uniform[end - 1].page + 1
             { end += 1 }
-            if end - start >= policy.uniformRun {
+            let pages = Int(uniform[start].page)..<Int(uniform[end - 1].page) + 1
+            if isLongRun(pages, of: uniform[start].pattern) {
                 kept += uniform[start..<end]
             } else {
                 for item in uniform[start..<end] {
@@ -153,6 +172,22 @@ extension SharingEngine {
             start = end
         }
         uniform = kept
+    }
+
+    /// Whether pages with a pattern, with their neighbours as they are now, are a run that is worth copies of its own. They are
+    /// seldom looked at all together: merged one after the other as any content, each would take a mapping.
+    private func isLongRun(_ pages: Range<Int>, of pattern: UInt64) -> Bool {
+        func continues(_ page: Int) -> Bool {
+            // To look at an untouched page would give it memory.
+            switch records.kind(page) {
+            case .untouched, .zero: false
+            case .home, .mapped, .unshared: mapping.inspect(page) == .uniform(pattern)
+            }
+        }
+        var (start, end) = (pages.lowerBound, pages.upperBound)
+        while end - start < policy.uniformRun, end < records.count, continues(end) { end += 1 }
+        while end - start < policy.uniformRun, start > 0, continues(start - 1) { start -= 1 }
+        return end - start >= policy.uniformRun
     }
 
     private func dropQueuedForget(_ page: ClientPage) {

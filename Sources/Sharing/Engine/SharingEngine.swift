@@ -27,6 +27,8 @@ public final class SharingEngine {
         public var activity = 0
         /// The time given was over before the work.
         public var isUnfinished = false
+        /// So many pages were looked at, or heard of, that others have news soon: see ``SharingEngine/hearNews()``.
+        public var isEager = false
     }
 
     public private(set) var policy: SharingPolicy
@@ -72,6 +74,8 @@ public final class SharingEngine {
     let deferred: LazyArray<UInt64>
     private let postponed: LazyArray<UInt64>
     private static let passesToRetry = 64
+    /// Pages looked at in a pass, with news, from which on news is asked for between passes.
+    private static let eagerFrom = 2048
     /// Pages that are looked at before the store is asked about them. With more, several guests that see the same contents
     /// at a time all publish them.
     private static let chunkLength = 256
@@ -86,7 +90,7 @@ public final class SharingEngine {
     var schedule = ArrangementSchedule()
     private var lookCursor = 0
     private var mustLookAtAll = false
-    private let clock: () -> UInt64
+    let clock: () -> UInt64
     private let monotonicClock: () -> UInt64
 
     /// - Parameters:
@@ -203,10 +207,12 @@ public final class SharingEngine {
         }
         sendForgotten()
         // What is to be looked at stays marked while merges are held.
+        let before = result.activity
         if busySince == nil, !policy.holdsMerges {
             result.isUnfinished = look(&result.activity, until: started + budget)
         }
         if isNewsDue(now) { result.activity += takeNews() }
+        result.isEager = result.activity - before >= Self.eagerFrom
         if result.activity > policy.arrangementCalm { stir() }
         if !policy.holdsMerges {
             settleOrphans()
@@ -272,7 +278,7 @@ public final class SharingEngine {
         return false
     }
 
-    private func updateStatistics(cpu: UInt64) {
+    func updateStatistics(cpu: UInt64) {
         statistics.cpuNanoseconds += cpu
         refreshStatistics()
     }

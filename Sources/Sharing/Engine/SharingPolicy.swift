@@ -23,7 +23,7 @@ public struct SharingPolicy: Equatable, Sendable {
     public var backoffLimit: UInt8 = 6
     /// Write faults that the guest may suffer because its pages are watched, a second; somewhat more for a short time. Infinite:
     /// all that was written is watched, but for volatile pages.
-    public var faultsPerSecond: Double = 1000
+    public var faultsPerSecond: Double = 400
     /// Uniform pages side by side from which on they get copies of their own.
     public var uniformRun = 8
     /// Looks that must find a frame without another mapper before its page goes home.

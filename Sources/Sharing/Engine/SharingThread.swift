@@ -35,6 +35,8 @@ public final class SharingThread: Sendable {
     /// Passes without a window after which buffers are given back.
     private static let passesToRest = 3
     private static let connectInterval: UInt64 = 500_000_000
+    /// Between a pass that merged much and the next.
+    private static let hearings = 3
     private static let silenceLimit = SharingEngine.silenceLimit
 
     private let state: Monitor<State>
@@ -113,6 +115,10 @@ public final class SharingThread: Sendable {
         var nextConnect: UInt64 = 0
         var quiet = 0
         defer { state.update { $0.isInPass = false } }
+        func end(_ failure: MappingFailure) {
+            state.update { $0.snapshot.failure = "\(failure)" }
+            failed("guest memory was lost while it was remapped: \(failure)")
+        }
         var (windows, passesWithout) = (0, 0)
         while true {
             // The store must hear from us also while somebody holds the mappings.
@@ -130,6 +136,7 @@ public final class SharingThread: Sendable {
             if mustStop { return }
             engine.setPolicy(policy)
             var activity = 0
+            var isEager = false
             do throws(LinuxError) {
                 // At the start in any case: who is to share later keeps the store's broker from ending for want of clients.
                 if policy.isEnabled || nextConnect == 0, !engine.statistics.hasStore,
@@ -141,6 +148,7 @@ public final class SharingThread: Sendable {
                 if policy.isEnabled {
                     let result = try engine.pass()
                     activity = result.isUnfinished ? SharingPace.unfinished : result.activity
+                    isEager = result.isEager
                 } else {
                     let before = engine.statistics.pagesRehomed
                     // What cannot go home now (a transfer is under way, no mapping is left) is tried again after a while.
@@ -149,10 +157,7 @@ public final class SharingThread: Sendable {
                     }
                 }
             } catch { return state.update { $0.snapshot.failure = "\(error)" } }
-            if let failure = engine.fatal {
-                state.update { $0.snapshot.failure = "\(failure)" }
-                return failed("guest memory was lost while it was remapped: \(failure)")
-            }
+            if let failure = engine.fatal { return end(failure) }
 
             quiet = activity == 0 ? quiet + 1 : 0
             passesWithout = engine.statistics.windows.count == windows ? passesWithout + 1 : 0
@@ -169,21 +174,46 @@ public final class SharingThread: Sendable {
             let isHome = !policy.isEnabled && activity == 0
             if isHome { pace.hurry() }
             state.update { $0.isInPass = false }
-            wait(state, until: isHome ? nil : now + rest, for: requests, engine)
+            wait(
+                state, until: isHome ? nil : now + rest, for: requests, engine,
+                hearings: isEager ? hearings : 0)
+            if let failure = engine.fatal { return end(failure) }
         }
     }
 
     /// Waits for the time or a request; the store hears from us meanwhile.
+    /// - Parameter hearings: how often, evenly spaced, what others published meanwhile is merged.
     private static func wait(
-        _ state: Monitor<State>, until end: UInt64?, for requests: Int, _ engine: SharingEngine
+        _ state: Monitor<State>, until end: UInt64?, for requests: Int, _ engine: SharingEngine, hearings: Int
     ) {
+        var left = hearings
         while true {
             let now = monotonicNanoseconds()
             if let end, end <= now { return }
-            let next = min(end ?? UInt64.max, now + silenceLimit)
+            var next = min(end ?? UInt64.max, now + silenceLimit)
+            if left > 0, let end { next = min(next, now + (end - now) / UInt64(left + 1)) }
             if state.wait(until: next, { $0.requests != requests ? true : nil }) != nil { return }
             if next == end { return }
-            engine.keepInTouch()
+            if left > 0 {
+                left -= 1
+                hearNews(state, engine)
+                if engine.fatal != nil { return }
+            } else {
+                engine.keepInTouch()
+            }
+        }
+    }
+
+    private static func hearNews(_ state: Monitor<State>, _ engine: SharingEngine) {
+        let mayMap = state.withLock { state in
+            if state.holds == 0 { state.isInPass = true }
+            return state.holds == 0
+        }
+        guard mayMap else { return engine.keepInTouch() }
+        engine.hearNews()
+        state.update { state in
+            state.snapshot.statistics = engine.statistics
+            state.isInPass = false
         }
     }
 }

@@ -19,6 +19,9 @@ public struct FrameLocation: Hashable, Comparable, Sendable, CustomStringConvert
     /// Pages that a segment spans: the most a guest can have (256 GiB).
     public static let segmentSpan: UInt64 = 1 << 26
 
+    /// First page number after the last that is ever used: a location and what it is not fit into 32 bits.
+    public static let end: UInt64 = 63 * segmentSpan
+
     /// Page number in the store file.
     public let value: UInt64
     public init(_ value: UInt64) { self.value = value }

@@ -15,6 +15,9 @@ public struct StoreBatch: Equatable, Sendable {
     public var publications: [Publication] = []
     /// This process maps no frame that it learned of over an earlier connection: what is still counted for those goes.
     public var hasMovedOver = false
+    /// The client would take no page home now, so the store shall not look for any that should: what it finds so, it
+    /// expects to be left. Without meaning in a batch that is not empty.
+    public var isForNewsOnly = false
 
     public struct Sighting: Equatable, Sendable {
         public var page: ClientPage
@@ -43,6 +46,13 @@ public struct StoreBatch: Equatable, Sendable {
     }
 
     public init() {}
+    /// An empty batch that only hears what others published.
+    static var forNewsOnly: StoreBatch {
+        var batch = StoreBatch()
+        batch.isForNewsOnly = true
+        return batch
+    }
+    /// Asks for nothing.
     public var isEmpty: Bool {
         forgotten.isEmpty && sightings.isEmpty && uniform.isEmpty && publications.isEmpty
     }
@@ -75,7 +85,7 @@ public struct StoreReply: Equatable, Sendable {
     /// Whether more promotions wait.
     public var hasMore = false
     /// Pages of this client whose frames nobody else maps, as far as a short look at some of its pages showed: a frame for
-    /// one saves nothing. Only in answers to batches that ask for nothing.
+    /// one saves nothing. Only in answers to batches that ask for nothing, and are not for news only.
     public var lonely: [ClientPage] = []
     /// Pages of this client whose frames cost a mapping where they are, and would not elsewhere: taken home and seen again,
     /// they get a new one. Found by the same look.

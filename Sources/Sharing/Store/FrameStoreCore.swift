@@ -219,7 +219,9 @@ public final class FrameStoreCore {
             return publish(client, publication.page, bytes)
         }
         takePromotions(client, &reply)
-        if batch.isEmpty, reply.promotions.isEmpty, !isCalm(client) { lookAtPlaces(of: client, &reply) }
+        if batch.isEmpty, !batch.isForNewsOnly, reply.promotions.isEmpty, !isCalm(client) {
+            lookAtPlaces(of: client, &reply)
+        }
         discardRetired(limit: Self.discardsPerBatch)
         return reply
     }

@@ -5,14 +5,12 @@
 /// memory at equal addresses, so most of what they share lies in one layer, whoever saw it first, and long stretches of a
 /// guest are one mapping of it. What guests of another kind hold at the same addresses lies in another layer.
 struct SlotMap {
-    static let layerLimit = 256
+    static let layerLimit = Int(FrameLocation.end / FrameLocation.segmentSpan) - Int(firstLayer)
     /// Pages of a run of copies.
     static let runLength = 256
     private static let overflowSegment: UInt32 = 0
     private static let runSegment: UInt32 = 1
     private static let firstLayer: UInt32 = 2
-    /// First page number after the last that is ever used.
-    static let end = UInt64(layerLimit + 2) * FrameLocation.segmentSpan
 
     private var layers: [PageBitmap] = []
     private var overflowNext: UInt64 = 0

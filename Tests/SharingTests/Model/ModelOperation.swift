@@ -17,6 +17,8 @@ indirect enum Operation: Equatable, Sendable {
     case transferEnds(Int)
     /// A pass; at some of its primitives, others act.
     case pass(Int, budget: UInt64, meanwhile: [Meanwhile])
+    /// Between passes, what others published is merged; meanwhile as above.
+    case hear(Int, meanwhile: [Meanwhile])
     case setSharing(Int, Bool)
     /// Memory is short, or no longer.
     case setHold(Int, Bool)
@@ -69,6 +71,7 @@ struct OperationMaker {
                 ? pass(1) : generator.oneIn(8) ? rare() : writing(number(guests))
             meanwhile.append(Operation.Meanwhile(primitive: number(60), operation: operation))
         }
+        if generator.oneIn(4) { return .hear(guest, meanwhile: meanwhile) }
         return .pass(guest, budget: generator.oneIn(8) ? 3 : .max / 2, meanwhile: meanwhile)
     }
 

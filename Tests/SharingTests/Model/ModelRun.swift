@@ -88,7 +88,9 @@ final class ModelRun {
         case .transfer(let guest, let page, let value): beginTransfer(guest, page, value)
         case .transferEnds(let guest):
             if !devices[guest].transfers.isEmpty { devices[guest].transfers.removeFirst()() }
-        case .pass(let guest, let budget, let meanwhile): try pass(guest, budget, meanwhile)
+        case .pass(let guest, let budget, let meanwhile):
+            try during(guest, meanwhile) { try $0.pass(world, budget: budget) }
+        case .hear(let guest, let meanwhile): try during(guest, meanwhile) { $0.hearNews() }
         case .setSharing(let guest, let on): setPolicy(guest) { $0.isEnabled = on }
         case .setHold(let guest, let on): setPolicy(guest) { $0.holdsMerges = on }
         case .setWindow(let guest, let window): setPolicy(guest) { $0.window = window }
@@ -114,7 +116,9 @@ final class ModelRun {
         member.engine.setPolicy(policy)
     }
 
-    private func pass(_ index: Int, _ budget: UInt64, _ meanwhile: [Operation.Meanwhile]) throws {
+    private func during(
+        _ index: Int, _ meanwhile: [Operation.Meanwhile], _ body: (Member) throws -> Void
+    ) throws {
         guard let member = members[index], !member.isPassing else { return }
         var count = 0
         var failure: (any Error)?
@@ -127,7 +131,7 @@ final class ModelRun {
             }
         }
         defer { member.guest.hook = { _ in } }
-        try member.pass(world, budget: budget)
+        try body(member)
         if let failure { throw failure }
     }
 

@@ -153,6 +153,15 @@ final class Member {
         guest.check("after a pass")
     }
 
+    /// News is merged between passes. Never inside one.
+    func hearNews() {
+        if isPassing || engine.fatal != nil { return }
+        isPassing = true
+        defer { isPassing = false }
+        engine.hearNews()
+        guest.check("after news")
+    }
+
     /// Pages that map frames of the current store, unwritten.
     var mappedFrames: [Int] {
         (0..<guest.pageCount).filter {
