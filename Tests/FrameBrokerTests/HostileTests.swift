@@ -259,18 +259,25 @@ final class RawClient {
         let stand = try BrokerStand(["quiet=500", "greeting=300"])
         let honest = try Honest(stand)
         let quiet = try stand.join("honest", pages: 16)
-        // Never greets.
+        // Never greets; and asks for statistics all the time, but has nothing to say of its pages.
         let mute = try RawClient(stand.path)
+        let curious = try RawClient(stand.path)
+        let staging = try StagingArea()
+        #expect(curious.join("honest", staging: staging.descriptor.number) == .welcome)
+        var question = WireWriter(.statistics)
+        question.put(UInt32(0))
+        question.put(UInt32(0))
         try honest.check(1)
         try honest.check(2)
         #expect(try stand.figures().total.retired > 0)
         try eventually("the frames are freed all the same") {
             _ = try honest.first.exchange(StoreBatch())
             _ = try honest.second.exchange(StoreBatch())
+            if curious.send(question.bytes) == .done { _ = curious.receive() }
             return try stand.figures().total.retired == 0
         }
         #expect(throws: FrameStoreError.self) { try quiet.exchange(StoreBatch()) }
-        #expect(mute.receive() == nil)
+        #expect(mute.receive() == nil && curious.receive() == nil)
     }
 
     @Test func stagingMayChangeOrVanish() throws {

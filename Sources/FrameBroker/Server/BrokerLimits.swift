@@ -15,8 +15,8 @@ public struct BrokerLimits: Sendable {
     public var acceptsPerTurn = 16
     /// Pages forgotten and frames freed in one turn on behalf of clients that left.
     public var sweepPerTurn = 512
-    /// How long a connection may take to greet; how long an answer may wait to be read; how long a client may be quiet
-    /// while others' freed frames wait for it; milliseconds.
+    /// How long a connection may take to greet; how long an answer may wait to be read; how long a client that
+    /// was asked to speak may be quiet while others' freed frames wait for it; milliseconds.
     public var greeting = 5_000
     public var unread = 10_000
     public var quiet = 30_000

@@ -99,7 +99,7 @@ package final class BrokerServer {
         hasNotices = false
         for session in sessions where session.mayBeNoticed {
             guard session.domain?.core.wantsToHear(session.name) == true else { continue }
-            if now > session.since, now - session.since >= UInt64(limits.notice) * 1_000_000 {
+            if now > session.spoke, now - session.spoke >= UInt64(limits.notice) * 1_000_000 {
                 session.notify()
             } else {
                 hasNotices = true
@@ -262,19 +262,20 @@ package final class BrokerServer {
     private func checkPatience() {
         let now = monotonicNanoseconds()
         nextCheck = now + 250_000_000
-        func waited(_ session: Session, _ milliseconds: Int) -> Bool {
-            now > session.since && now - session.since > UInt64(milliseconds) * 1_000_000
+        func isOver(_ since: UInt64, _ milliseconds: Int) -> Bool {
+            now > since && now - since > UInt64(milliseconds) * 1_000_000
         }
         for session in sessions {
-            if session.state == .greeting, waited(session, limits.greeting) { session.close() }
-            if session.state == .observing, waited(session, limits.unread) { session.close() }
-            if session.hasUnsent, waited(session, limits.unread) { session.close() }
+            if session.state == .greeting, isOver(session.since, limits.greeting) { session.close() }
+            if session.state == .observing, isOver(session.since, limits.unread) { session.close() }
+            if session.hasUnsent, isOver(session.since, limits.unread) { session.close() }
         }
         for domain in domains.values {
             let quiet = domain.core.clientsHoldingBack()
             guard !quiet.isEmpty else { continue }
             for session in sessions where session.domain === domain && quiet.contains(session.name) {
-                if session.state == .joined, waited(session, limits.quiet) { session.close() }
+                guard session.state == .joined, let since = session.quietSince else { continue }
+                if isOver(since, limits.quiet) { session.close() }
             }
         }
     }

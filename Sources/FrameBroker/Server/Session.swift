@@ -22,9 +22,11 @@ final class Session {
     private(set) var state = State.greeting
     /// An answer that the client does not take. Until it does, it is not listened to: it can never have two.
     private var unsent: [UInt8]?
-    /// It was told that it should speak, and has not spoken since.
-    private var isNoticed = false
-    /// When the connection began, or the answer started to wait, or the client last spoke.
+    /// When it was told that it should speak; nil: it has spoken since.
+    private(set) var quietSince: UInt64?
+    /// When it last sent a batch, or joined.
+    private(set) var spoke: UInt64 = 0
+    /// When the connection began, or the answer started to wait, or the client last sent anything.
     private(set) var since: UInt64
 
     init(number: UInt32, socket: consuming PacketSocket) throws(LinuxError) {
@@ -75,21 +77,25 @@ final class Session {
     }
 
     /// Whether a notice may be sent: one at a time, and none to a client that does not read its answers.
-    var mayBeNoticed: Bool { state == .joined && !isNoticed && unsent == nil }
+    var mayBeNoticed: Bool { state == .joined && quietSince == nil && unsent == nil }
 
     /// Tells the client to speak. One that leaves no room for that hears it from its next answers.
     func notify() {
-        isNoticed = true
+        quietSince = monotonicNanoseconds()
         _ = socket?.send([MessageKind.notice.rawValue])
     }
 
     /// A batch came: whatever the notice was for, its answer tells.
-    func hear() { isNoticed = false }
+    func hear() {
+        quietSince = nil
+        spoke = monotonicNanoseconds()
+    }
 
     func observe() { state = .observing }
 
     func join(_ domain: BrokerDomain, pageCount: UInt32, staging: consuming OwnedDescriptor) {
         state = .joined
+        spoke = monotonicNanoseconds()
         self.domain = domain
         self.pageCount = pageCount
         self.staging = consume staging

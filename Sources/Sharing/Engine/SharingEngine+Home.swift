@@ -84,7 +84,7 @@ extension SharingEngine {
         if isLast { for page in 0..<records.count where records.isKnown(page) { forget(page) } }
         sendForgotten()
         // Frames are freed when every client has spoken once more.
-        if isLast { keepInTouch() }
+        if isLast { speak() }
         flushTrace()
         refreshStatistics()
         return fatal == nil && !isLast

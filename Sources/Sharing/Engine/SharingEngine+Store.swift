@@ -115,8 +115,14 @@ extension SharingEngine {
         updateStatistics(cpu: clock() - started)
     }
 
-    /// Speaks to the store between passes, so that it does not take this client for lost, nor waits for it to free frames.
+    /// Speaks to the store between passes if it asks for it, so that it does not take this client for lost, nor waits for it to
+    /// free frames.
     public func keepInTouch() {
+        if isNewsDue(monotonicClock()) { speak() }
+    }
+
+    /// Speaks to the store, whether or not it asks for it. What it says is merged later.
+    func speak() {
         guard let reply = ask(.forNewsOnly) else { return }
         news += reply.promotions
         if !policy.isEnabled { takeOldNews() }

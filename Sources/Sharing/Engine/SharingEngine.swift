@@ -79,8 +79,9 @@ public final class SharingEngine {
     /// Pages that are looked at before the store is asked about them. With more, several guests that see the same contents
     /// at a time all publish them.
     private static let chunkLength = 256
-    /// Half of what a store allows between two batches; nanoseconds.
-    static let silenceLimit: UInt64 = 5_000_000_000
+    /// Half of what a store allows between two batches, and how often to look for a notice between passes; nanoseconds.
+    static let silenceLimit: UInt64 = 30_000_000_000
+    static let noticeInterval: UInt64 = 5_000_000_000
     var rechecks: [Int] = []
     var orphanPasses = 0
     var hasOrphans = false
@@ -91,7 +92,7 @@ public final class SharingEngine {
     private var lookCursor = 0
     private var mustLookAtAll = false
     let clock: () -> UInt64
-    private let monotonicClock: () -> UInt64
+    let monotonicClock: () -> UInt64
 
     /// - Parameters:
     ///   - clock: CPU time of the calling thread in nanoseconds.
@@ -182,7 +183,7 @@ public final class SharingEngine {
         }
     }
 
-    /// Whether to ask the store for news now: it says so, or would hear nothing from us until the next pass for too long.
+    /// Whether to speak to the store now: it asks for it, or would hear nothing from us until the next pass for too long.
     func isNewsDue(_ now: UInt64) -> Bool {
         guard let store else { return false }
         return hasMoreNews || now + policy.longestInterval >= lastSpoke + Self.silenceLimit

@@ -37,7 +37,7 @@ public final class SharingThread: Sendable {
     private static let connectInterval: UInt64 = 500_000_000
     /// Between a pass that merged much and the next.
     private static let hearings = 3
-    private static let silenceLimit = SharingEngine.silenceLimit
+    private static let noticeInterval = SharingEngine.noticeInterval
 
     private let state: Monitor<State>
     private let thread: HostThread
@@ -123,7 +123,7 @@ public final class SharingThread: Sendable {
         while true {
             // The store must hear from us also while somebody holds the mappings.
             while state.wait(
-                until: monotonicNanoseconds() + silenceLimit,
+                until: monotonicNanoseconds() + noticeInterval,
                 { state -> Bool? in
                     guard state.holds == 0 || state.mustStop else { return nil }
                     state.isInPass = true
@@ -190,7 +190,7 @@ public final class SharingThread: Sendable {
         while true {
             let now = monotonicNanoseconds()
             if let end, end <= now { return }
-            var next = min(end ?? UInt64.max, now + silenceLimit)
+            var next = min(end ?? UInt64.max, now + noticeInterval)
             if left > 0, let end { next = min(next, now + (end - now) / UInt64(left + 1)) }
             if state.wait(until: next, { $0.requests != requests ? true : nil }) != nil { return }
             if next == end { return }

@@ -116,8 +116,8 @@ public enum FrameStoreError: Error, Equatable, Sendable, CustomStringConvertible
 /// A client's end of a store. In the VMM it is a socket to the broker; in tests and benchmarks the same rules hold in the
 /// process. One thread uses it, the scanner's. Each call may take long, and may find the store lost.
 ///
-/// A client that has nothing to say sends an empty batch when the store gives it a notice, and every ``heartbeatSeconds`` in
-/// any case: who stays quiet for long is taken for lost.
+/// A client that has nothing to say sends an empty batch when the store gives it a notice: who does not for long is taken for
+/// lost, if others wait for it. Since a notice may find no room, it sends one every ``heartbeatSeconds`` in any case.
 public protocol FrameStore: AnyObject {
     /// Largest number of elements that one batch may carry, over all its lists.
     var batchLimit: Int { get }
@@ -132,7 +132,7 @@ public protocol FrameStore: AnyObject {
 
 extension FrameStore {
     /// Longest time between two batches of a client; seconds.
-    public static var heartbeatSeconds: Int { 10 }
+    public static var heartbeatSeconds: Int { 60 }
 }
 
 /// Where the frames of a store are kept. The store alone writes it.

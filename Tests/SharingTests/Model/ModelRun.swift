@@ -307,7 +307,7 @@ final class ModelRun {
             }
         }
         for domain in world.domains {
-            for member in world.members where member.domain === domain { member.engine.keepInTouch() }
+            for member in world.members where member.domain === domain { member.engine.speak() }
             domain.settle()
             let left = domain.core.statistics
             if left.frames + left.references + left.sightings + left.retired > 0
