@@ -2,6 +2,9 @@ internal import GuestMemory
 
 // Steps 1 and 2 of a pass: what was written, and what that means for merged pages.
 extension SharingEngine {
+    /// Pages in a row that are looked up in the page map though nothing is asked about them.
+    private static let gapInLook = 32
+
     /// Whether the guest writes so many pages that were not known to be written that it is left alone, for a while.
     private func noteBusy(_ now: UInt64, fresh: Int) {
         let touched = records.count - records.count(of: .untouched)
@@ -85,13 +88,14 @@ extension SharingEngine {
         var activity = 0
         let again = rechecks
         rechecks.removeAll()
-        for page in again where records.kind(page) == .mapped || records.kind(page) == .zero {
+        for page in again where isMerged(page) {
             if mapping.arePrivate(page..<page + 1)[0] {
                 noteUnshared(page)
                 watch(page)
             }
         }
-        for index in dirty.indices {
+        for index in dirty.indices where dirty[index] != 0 {
+            let unmerged = findUnmerged(index)
             var bits = dirty[index]
             while bits != 0 {
                 let bit = bits & (0 &- bits)
@@ -100,7 +104,7 @@ extension SharingEngine {
                 activity += 1
                 switch records.kind(page) {
                 case .mapped, .zero:
-                    if mapping.arePrivate(page..<page + 1)[0] {
+                    if unmerged & bit != 0 {
                         noteUnshared(page)
                     } else {
                         rechecks.append(page)
@@ -114,6 +118,25 @@ extension SharingEngine {
             }
         }
         return activity
+    }
+
+    /// Which of a block's pages that are reported as written and were merged have a private copy now, by one look.
+    private func findUnmerged(_ index: Int) -> UInt64 {
+        var asked: UInt64 = 0
+        var bits = dirty[index]
+        while bits != 0 {
+            let bit = bits & (0 &- bits)
+            bits ^= bit
+            if isMerged(index * 64 + bit.trailingZeroBitCount) { asked |= bit }
+        }
+        if asked == 0 { return 0 }
+        let first = index * 64 + asked.trailingZeroBitCount
+        let last = index * 64 + 63 - asked.leadingZeroBitCount
+        var found: UInt64 = 0
+        for (offset, isPrivate) in mapping.arePrivate(first..<last + 1).enumerated() where isPrivate {
+            found |= 1 << UInt64(first + offset - index * 64)
+        }
+        return found & asked
     }
 
     /// Looks at a slice of all pages, round and round, for what was never reported: merged pages that are private now, since
@@ -156,14 +179,19 @@ extension SharingEngine {
         let end = slice.upperBound
         var page = slice.lowerBound
         while page < end {
-            guard records.kind(page) == .mapped || records.kind(page) == .zero else {
+            guard isMerged(page) else {
                 page += 1
                 continue
             }
+            // Up to the last one before a wider gap: a look costs more than some pages in vain.
             var stop = page + 1
-            while stop < end, records.kind(stop) == .mapped || records.kind(stop) == .zero { stop += 1 }
-            for (offset, isPrivate) in mapping.arePrivate(page..<stop).enumerated() {
-                guard isPrivate else { continue }
+            var next = stop
+            while next < end, next - stop <= Self.gapInLook {
+                if isMerged(next) { stop = next + 1 }
+                next += 1
+            }
+            for (offset, isPrivate) in mapping.arePrivate(page..<stop).enumerated()
+            where isPrivate && isMerged(page + offset) {
                 noteUnshared(page + offset)
                 watch(page + offset)
                 found += 1
@@ -171,6 +199,13 @@ extension SharingEngine {
             page = stop
         }
         return found
+    }
+
+    private func isMerged(_ page: Int) -> Bool {
+        switch records.kind(page) {
+        case .mapped, .zero: true
+        case .untouched, .home, .unshared: false
+        }
     }
 
     func noteUnshared(_ page: Int) {
