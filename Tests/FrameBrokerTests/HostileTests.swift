@@ -267,9 +267,16 @@ final class RawClient {
         var question = WireWriter(.statistics)
         question.put(UInt32(0))
         question.put(UInt32(0))
+        // Does not read its answers while others' frames are freed; then it does, and says nothing more.
+        let deaf = try RawClient(stand.path)
+        #expect(deaf.join("honest", staging: staging.descriptor.number) == .welcome)
+        var asked = 0
+        while deaf.send(question.bytes) == .done { asked += 1 }
         try honest.check(1)
         try honest.check(2)
         #expect(try stand.figures().total.retired > 0)
+        usleep(300_000)
+        for _ in 0..<asked { _ = deaf.receive() }
         try eventually("the frames are freed all the same") {
             _ = try honest.first.exchange(StoreBatch())
             _ = try honest.second.exchange(StoreBatch())
@@ -277,7 +284,7 @@ final class RawClient {
             return try stand.figures().total.retired == 0
         }
         #expect(throws: FrameStoreError.self) { try quiet.exchange(StoreBatch()) }
-        #expect(mute.receive() == nil && curious.receive() == nil)
+        #expect(mute.receive() == nil && curious.receive() == nil && deaf.receive() == nil)
     }
 
     @Test func stagingMayChangeOrVanish() throws {

@@ -95,6 +95,21 @@ import Testing
         #expect(try run.run([]) == nil)
     }
 
+    /// More patterns than get copies of their own are content like any other.
+    @Test func tooManyPatternsAreSharedAllTheSame() throws {
+        let run = try run { $0.pages = 3 * (FrameStoreCore.patternLimit + 4) }
+        let pages = 3 * (FrameStoreCore.patternLimit + 4)
+        for guest in 0...1 {
+            for page in stride(from: 0, to: pages, by: 3) {
+                let value = UInt64(page + 1)
+                try run.perform(.fill(guest, page: page, count: 3, first: value, second: value))
+            }
+        }
+        try passes(run)
+        #expect(run.member(0)?.mappedFrames == Array(0..<pages))
+        #expect(run.world.violations.isEmpty)
+    }
+
     /// Once the store was asked about pages that had references: it took them back under the mapping.
     @Test func offAndOnAgainHalfWayKeepsReferences() throws {
         let run = try run()

@@ -73,16 +73,24 @@ final class Session {
         guard let bytes = unsent else { return true }
         unsent = nil
         since = monotonicNanoseconds()
-        return answer(bytes)
+        guard answer(bytes) else { return false }
+        if quietSince != nil { sendNotice() }
+        return true
     }
 
-    /// Whether a notice may be sent: one at a time, and none to a client that does not read its answers.
-    var mayBeNoticed: Bool { state == .joined && quietSince == nil && unsent == nil }
+    /// Whether a notice may be sent: one at a time.
+    var mayBeNoticed: Bool { state == .joined && quietSince == nil }
 
-    /// Tells the client to speak. One that leaves no room for that hears it from its next answers.
+    /// Tells the client to speak, and counts from now on how long it does not. One that does not read its answers is told when
+    /// it does.
     func notify() {
         quietSince = monotonicNanoseconds()
-        _ = socket?.send([MessageKind.notice.rawValue])
+        sendNotice()
+    }
+
+    /// If there is no room for it, the client's next batch comes without.
+    private func sendNotice() {
+        if unsent == nil { _ = socket?.send([MessageKind.notice.rawValue]) }
     }
 
     /// A batch came: whatever the notice was for, its answer tells.

@@ -29,10 +29,12 @@ extension SharingEngine {
         mergeZero(zero)
         guard let store else { return }
         splitUniform(&uniform, &sightings)
-        for start in stride(from: 0, to: max(sightings.count, uniform.count), by: store.batchLimit / 2) {
+        while !sightings.isEmpty || !uniform.isEmpty {
             var batch = StoreBatch()
-            batch.sightings = Array(sightings.dropFirst(start).prefix(store.batchLimit / 2))
-            batch.uniform = Array(uniform.dropFirst(start).prefix(store.batchLimit / 2))
+            batch.sightings = Array(sightings.prefix(store.batchLimit / 2))
+            batch.uniform = Array(uniform.prefix(store.batchLimit / 2))
+            sightings.removeFirst(batch.sightings.count)
+            uniform.removeFirst(batch.uniform.count)
             // Whatever the store knew of these pages, it replaces by what it is told now.
             (batch.sightings.map(\.page) + batch.uniform.map(\.page)).forEach { dropQueuedForget($0) }
             guard let reply = ask(batch) else { return }
@@ -43,7 +45,14 @@ extension SharingEngine {
                 take(item.page, answer, &hits, &wanted)
             }
             for (item, answer) in zip(batch.uniform, reply.uniform) {
-                take(item.page, answer, &hits, &wanted)
+                if answer == .refused {
+                    // There are too many patterns: it is content like any other.
+                    records.setKnown(Int(item.page), false)
+                    let hash = mapping.hash(Int(item.page))
+                    sightings.append(StoreBatch.Sighting(page: item.page, hash: hash))
+                } else {
+                    take(item.page, answer, &hits, &wanted)
+                }
             }
             take(reply.promotions, &hits)
             publish(wanted, &hits)
@@ -54,7 +63,6 @@ extension SharingEngine {
     /// Step 6: asks whether there is news, until there is none.
     func takeNews() -> Int {
         var taken = 0
-        let mayMove = !policy.holdsMerges && busySince == nil
         while let reply = ask(mayMove ? StoreBatch() : .forNewsOnly) {
             var hits: [(page: Int, location: FrameLocation)] = []
             take(reply.promotions, &hits)
@@ -118,7 +126,7 @@ extension SharingEngine {
     /// Speaks to the store between passes if it asks for it, so that it does not take this client for lost, nor waits for it to
     /// free frames.
     public func keepInTouch() {
-        if isNewsDue(monotonicClock()) { speak() }
+        if mustSpeak(monotonicClock()) { speak() }
     }
 
     /// Speaks to the store, whether or not it asks for it. What it says is merged later.

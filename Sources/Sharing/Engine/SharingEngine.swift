@@ -59,6 +59,8 @@ public final class SharingEngine {
     var news: [StoreReply.Promotion] = []
     /// The last answer did not hold all the news; and when the store last heard from us.
     private var hasMoreNews = false
+    /// It was told that only news is heard: it asks for nothing else until it is told otherwise.
+    private var hearsOnlyNews = false
     private var lastSpoke: UInt64 = 0
     /// Mappings that the kernel has beyond those that the records count: neighbours that it cannot join.
     private(set) var surplus = 0
@@ -80,7 +82,7 @@ public final class SharingEngine {
     /// at a time all publish them.
     private static let chunkLength = 256
     /// Half of what a store allows between two batches, and how often to look for a notice between passes; nanoseconds.
-    static let silenceLimit: UInt64 = 30_000_000_000
+    static let silenceLimit: UInt64 = 15_000_000_000
     static let noticeInterval: UInt64 = 5_000_000_000
     var rechecks: [Int] = []
     var orphanPasses = 0
@@ -148,6 +150,7 @@ public final class SharingEngine {
     public func connect(_ store: any FrameStore) {
         if self.store != nil { loseStore() }
         self.store = store
+        hearsOnlyNews = false
         statistics.hasStore = true
         mustLookAtAll = true
     }
@@ -176,6 +179,7 @@ public final class SharingEngine {
         do throws(FrameStoreError) {
             let reply = try store.exchange(batch)
             hasMoreNews = reply.hasMore
+            if batch.isEmpty { hearsOnlyNews = batch.isForNewsOnly }
             return reply
         } catch {
             loseStore()
@@ -183,11 +187,17 @@ public final class SharingEngine {
         }
     }
 
+    /// Whether pages would be taken home now that are better off there.
+    var mayMove: Bool { policy.isEnabled && !policy.holdsMerges && busySince == nil }
+
+    /// Whether a pass asks the store for news.
+    func isNewsDue(_ now: UInt64) -> Bool { hearsOnlyNews && mayMove && store != nil || mustSpeak(now) }
+
     /// Whether to speak to the store now: it asks for it, or would hear nothing from us until the next pass for too long.
-    func isNewsDue(_ now: UInt64) -> Bool {
+    func mustSpeak(_ now: UInt64) -> Bool {
         guard let store else { return false }
-        return hasMoreNews || now + policy.longestInterval >= lastSpoke + Self.silenceLimit
-            || store.hasNotice()
+        if hasMoreNews || now + policy.longestInterval >= lastSpoke + Self.silenceLimit { return true }
+        return store.hasNotice()
     }
 
     // MARK: a pass

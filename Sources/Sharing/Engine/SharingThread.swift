@@ -182,7 +182,7 @@ public final class SharingThread: Sendable {
     }
 
     /// Waits for the time or a request; the store hears from us meanwhile.
-    /// - Parameter hearings: how often, evenly spaced, what others published meanwhile is merged.
+    /// - Parameter hearings: how often at most what others published meanwhile is merged; evenly spaced, if the time is short.
     private static func wait(
         _ state: Monitor<State>, until end: UInt64?, for requests: Int, _ engine: SharingEngine, hearings: Int
     ) {
@@ -213,7 +213,8 @@ public final class SharingThread: Sendable {
         engine.hearNews()
         state.update { state in
             state.snapshot.statistics = engine.statistics
-            state.isInPass = false
+            // Nobody may look at memory that is lost, until the guest is told.
+            if engine.fatal == nil { state.isInPass = false }
         }
     }
 }

@@ -15,8 +15,9 @@ public struct StoreBatch: Equatable, Sendable {
     public var publications: [Publication] = []
     /// This process maps no frame that it learned of over an earlier connection: what is still counted for those goes.
     public var hasMovedOver = false
-    /// The client would take no page home now, so the store shall not look for any that should: what it finds so, it
-    /// expects to be left. Without meaning in a batch that is not empty.
+    /// The client would take no page home now, so the store shall not look for any that should, since what it finds so, it
+    /// expects to be left; nor ask the client to speak because of such, until an empty batch that is not for news only.
+    /// Without meaning in a batch that is not empty.
     public var isForNewsOnly = false
 
     public struct Sighting: Equatable, Sendable {
@@ -132,7 +133,7 @@ public protocol FrameStore: AnyObject {
 
 extension FrameStore {
     /// Longest time between two batches of a client; seconds.
-    public static var heartbeatSeconds: Int { 60 }
+    public static var heartbeatSeconds: Int { 30 }
 }
 
 /// Where the frames of a store are kept. The store alone writes it.

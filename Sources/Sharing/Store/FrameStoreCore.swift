@@ -57,6 +57,8 @@ public final class FrameStoreCore {
         /// Its connection is closed but its process may still map frames: it keeps its references and hears nothing.
         var isSilent = false
         var isLeaving = false
+        /// Its last empty batch was for news only.
+        var hearsOnlyNews = false
         /// Where the look for frames that should not be as they are goes on.
         var lonelyCursor = 0
         /// ``FrameStoreCore/unrest`` when the current round of looks began, and when the last one began that found nothing
@@ -164,7 +166,8 @@ public final class FrameStoreCore {
     /// looked at. Asking for nothing suffices, as often as this is so.
     public func wantsToHear(_ name: StoreClient) -> Bool {
         guard let client = clients[name], !client.isSilent else { return false }
-        return client.promotions.count > 0 || isHoldingBack(client) || !isCalm(client)
+        if client.promotions.count > 0 || isHoldingBack(client) { return true }
+        return !client.hearsOnlyNews && !isCalm(client)
     }
 
     // MARK: slices of work
@@ -219,8 +222,11 @@ public final class FrameStoreCore {
             return publish(client, publication.page, bytes)
         }
         takePromotions(client, &reply)
-        if batch.isEmpty, !batch.isForNewsOnly, reply.promotions.isEmpty, !isCalm(client) {
-            lookAtPlaces(of: client, &reply)
+        if batch.isEmpty {
+            client.hearsOnlyNews = batch.isForNewsOnly
+            if !batch.isForNewsOnly, reply.promotions.isEmpty, !isCalm(client) {
+                lookAtPlaces(of: client, &reply)
+            }
         }
         discardRetired(limit: Self.discardsPerBatch)
         return reply
