@@ -16,9 +16,9 @@ import TestSupport
     }
 
     /// A sharing thread of a guest whose every step takes a while.
-    private func start(_ made: Made) throws -> SharingThread {
+    private func start(_ made: Made, _ policy: SharingPolicy = SharingPolicy()) throws -> SharingThread {
         let thread = try SharingThread(
-            policy: SharingPolicy(),
+            policy: policy,
             make: {
                 var setup = ModelRun.Setup()
                 setup.guests = 1
@@ -30,7 +30,12 @@ import TestSupport
                 }
                 made.run = run
                 return member.engine
-            }, connect: { _ in }, failed: { Issue.record("the engine failed: \($0)") })
+            },
+            connect: { engine in
+                guard policy.eagerFrom == 1, let run = made.run else { return }
+                run.member(0)?.connect(run.world)
+            },
+            failed: { Issue.record("the engine failed: \($0)") })
         #expect(thread.wait(until: monotonicNanoseconds() + 30_000_000_000) { $0.passes > 0 })
         return thread
     }
@@ -62,6 +67,33 @@ import TestSupport
         thread.stop()
         // There was something to hold up.
         #expect(merged > 0)
+        #expect(try #require(made.run).world.violations.isEmpty)
+    }
+
+    /// Nor is news heard, which is merged at once.
+    @Test func nothingIsHeardWhileMappingsAreHeld() throws {
+        let made = Made()
+        var policy = SharingPolicy()
+        policy.eagerFrom = 1
+        policy.shortestInterval = 40_000_000
+        let thread = try start(made, policy)
+        for round in 0..<6 {
+            try thread.withMappingsHeld {
+                let guest = try #require(made.run?.member(0)).guest
+                for page in 0..<guest.pageCount {
+                    guest.guestWrites(page, half: 0, UInt64(round * 100 + page))
+                }
+            }
+            // The pass that looks at them is eager: it is followed by hearings, ten milliseconds apart.
+            let passes = thread.snapshot.passes
+            #expect(thread.wait(until: monotonicNanoseconds() + 30_000_000_000) { $0.passes > passes + 1 })
+            thread.withMappingsHeld {
+                let before = made.steps.load(ordering: .sequentiallyConsistent)
+                usleep(60_000)
+                #expect(made.steps.load(ordering: .sequentiallyConsistent) == before)
+            }
+        }
+        thread.stop()
         #expect(try #require(made.run).world.violations.isEmpty)
     }
 

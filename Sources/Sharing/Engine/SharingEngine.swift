@@ -76,8 +76,6 @@ public final class SharingEngine {
     let deferred: LazyArray<UInt64>
     private let postponed: LazyArray<UInt64>
     private static let passesToRetry = 64
-    /// Pages looked at in a pass, with news, from which on news is asked for between passes.
-    private static let eagerFrom = 2048
     /// Pages that are looked at before the store is asked about them. With more, several guests that see the same contents
     /// at a time all publish them.
     private static let chunkLength = 256
@@ -223,7 +221,7 @@ public final class SharingEngine {
             result.isUnfinished = look(&result.activity, until: started + budget)
         }
         if isNewsDue(now) { result.activity += takeNews() }
-        result.isEager = result.activity - before >= Self.eagerFrom
+        result.isEager = result.activity - before >= policy.eagerFrom
         if result.activity > policy.arrangementCalm { stir() }
         if !policy.holdsMerges {
             settleOrphans()

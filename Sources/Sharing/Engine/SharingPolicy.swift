@@ -44,6 +44,8 @@ public struct SharingPolicy: Equatable, Sendable {
     /// Mappings for each 128 MiB, above which sharing is given up for fewer; and one in so many shared pages at most.
     public var arrangementTarget = 100
     public var arrangementAllowance = 40
+    /// Pages looked at in a pass, with news, from which on news is asked for between passes.
+    public var eagerFrom = 2048
     /// A page must have stayed clean for so long, nanoseconds, before it is looked at.
     public var quietTime: UInt64 = 0
     /// For so long, nanoseconds, a guest that writes page after page (it boots, say) is left alone: what it holds now, it

@@ -209,7 +209,8 @@ public final class SharingThread: Sendable {
             if state.holds == 0 { state.isInPass = true }
             return state.holds == 0
         }
-        guard mayMap else { return engine.keepInTouch() }
+        // The thread's next turn waits for the hold to end, and keeps in touch.
+        guard mayMap else { return }
         engine.hearNews()
         state.update { state in
             state.snapshot.statistics = engine.statistics
