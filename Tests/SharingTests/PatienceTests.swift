@@ -158,6 +158,22 @@ import Testing
         #expect(run.world.violations.isEmpty)
     }
 
+    /// Memory that is found, and that no harvest reported, may just have been written.
+    @Test func whatIsFoundIsNotLookedAtBeforeTheNextHarvest() throws {
+        let run = try makeRun()
+        let member = try #require(run.member(0))
+        member.guest.hook = { step in
+            if step == "clear" { for page in 8..<12 { member.guest.guestWrites(page, half: 0, 0) } }
+        }
+        try member.pass(run.world)
+        member.guest.hook = { _ in }
+        for page in 8..<12 { #expect(member.engine.records.kind(page) == .home) }
+        #expect(member.engine.statistics.pagesHashed == 0)
+        for _ in 0..<3 { try pass(run, 0) }
+        #expect(member.engine.statistics.pagesZero == 4)
+        #expect(run.world.violations.isEmpty)
+    }
+
     /// What was written while sharing was off says nothing of what is written while pages are watched.
     @Test func whatWasWrittenWhileOffIsNotVolatile() throws {
         let run = try makeRun { $0.arrangementGain = 0 }

@@ -166,6 +166,8 @@ extension SharingEngine {
             while page < stop, let next = mapping.firstWithMemoryAtHome(page..<stop) {
                 records.setKind(next, .home)
                 watch(next)
+                // Perhaps the guest is just writing it: it is looked at when the next harvest does not report it.
+                dirty[next >> 6] |= 1 << UInt64(next & 63)
                 found += 1
                 page = next + 1
             }
