@@ -288,6 +288,34 @@ import Testing
         #expect(run.world.violations.isEmpty)
     }
 
+    /// While memory is short, or the guest busy, nothing goes home, and the store neither expects it nor asks for it.
+    @Test(arguments: [false, true]) func framesWithoutCompanyStayForNow(isBusy: Bool) throws {
+        let run = try makeRun { $0.arrangementGain = 0 }
+        for guest in 0...1 { try fill(run, guest, 0..<6) }
+        for _ in 0..<8 { for guest in 0...1 { try pass(run, guest) } }
+        let member = try #require(run.member(0))
+        let engine = member.engine
+        func change(_ isSo: Bool) {
+            var policy = engine.policy
+            policy.holdsMerges = isSo && !isBusy
+            // Who is busy is found out by harvests.
+            policy.quietTime = isSo && isBusy ? .max / 2 : 0
+            engine.setPolicy(policy)
+            engine.busySince = isSo && isBusy ? 1 : nil
+        }
+        change(true)
+        try run.perform(.exit(1))
+        try pass(run, 0)
+        let told = try #require(member.stores.last).exchanges
+        for _ in 0..<30 { try pass(run, 0) }
+        #expect(member.mappedFrames.count == 6 && engine.lonelyRounds.isEmpty)
+        #expect(member.stores.last?.exchanges == told)
+        change(false)
+        for _ in 0..<engine.policy.lonelyRounds + 1 { try pass(run, 0) }
+        #expect(member.mappedFrames.isEmpty)
+        #expect(run.world.violations.isEmpty)
+    }
+
     /// News of a page that the store does not know of: there is no reference for it.
     @Test func strayNewsIsNotTaken() throws {
         let run = try makeRun()

@@ -82,7 +82,7 @@ final class Session {
     var mayBeNoticed: Bool { state == .joined && quietSince == nil }
 
     /// Tells the client to speak, and counts from now on how long it does not. One that does not read its answers is told when
-    /// it does.
+    /// it does, if there is room then.
     func notify() {
         quietSince = monotonicNanoseconds()
         sendNotice()
