@@ -24,7 +24,9 @@ struct DoctorCommand: ParsableCommand {
         do throws(SupportError) { program = .success(try VMMProgram.path()) } catch {
             program = .failure(error)
         }
-        let report = Doctor().report(kernelMode: KernelModeProbe.run, state: .current(), program: program)
+        let report = Doctor().report(
+            kernelMode: KernelModeProbe.run, prices: KernelModeProbe.prices, state: .current(),
+            program: program)
         print(json ? report.json(version: Version.current).text() : report.text)
         throw ExitCode(report.verdict.exitCode)
     }

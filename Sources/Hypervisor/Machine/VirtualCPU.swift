@@ -18,6 +18,7 @@ final class VirtualCPU: ProcessorContext {
     /// When the guest's sleep ends (monotonic nanoseconds); only this vCPU's thread uses it.
     private let sleepDeadline = Atomic<UInt64>(0)
     private let thread = Mutex<HostThread?>(nil)
+    private let times = Mutex<ThreadTimes?>(nil)
     /// Called before the first entry.
     private let willEnter: @Sendable () -> Void
 
@@ -50,6 +51,9 @@ final class VirtualCPU: ProcessorContext {
     /// Waits for the thread; after ``RunControl/waitForThreads(kick:)``.
     func join() { thread.withLock { $0.take() }?.join() }
 
+    /// How long the thread ran and waited for a CPU; nil before its start, and where the host's kernel does not count.
+    var threadTimes: ProcessorTimes? { times.withLock { $0?.read() } }
+
     // MARK: what devices ask of the vCPU that they serve
 
     var latchedClock: UInt32 {
@@ -67,6 +71,11 @@ final class VirtualCPU: ProcessorContext {
 
     private func threadMain() {
         defer { control.finish(index) }
+        // Without it the guest counts as one at rest.
+        do throws(LinuxError) {
+            let own = try ThreadTimes()
+            times.withLock { $0 = own }
+        } catch {}
         do throws(LinuxError) {
             var seen: UInt64 = 0
             guard control.checkIn(index, seen: &seen) else { return }

@@ -154,6 +154,18 @@ public final class VirtualMachine: Sendable {
     /// Whether the vCPUs are held.
     public var isPaused: Bool { control.isPaused }
 
+    /// How long the vCPUs' threads together ran and waited for a CPU of the host since their start; nil while there is none,
+    /// and where the host's kernel does not count. From any thread.
+    public func processorTimes() -> ProcessorTimes? {
+        var sum: ProcessorTimes?
+        for processor in processors {
+            guard let times = processor.threadTimes else { continue }
+            sum = ProcessorTimes(
+                running: (sum?.running ?? 0) + times.running, waiting: (sum?.waiting ?? 0) + times.waiting)
+        }
+        return sum
+    }
+
     private func kick(_ index: Int) { processors[index].kick() }
 
     private func shutDown() {

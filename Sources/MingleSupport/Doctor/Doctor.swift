@@ -10,10 +10,11 @@ public struct Doctor: Sendable {
         userfault = UserfaultCheck.Facts.probe()
     }
 
-    /// Runs all checks in the order in which they are shown. `kernelMode` is called if KVM is usable; `state` and
-    /// `program` say whether the state directory and `mingle-vmm` are.
+    /// Runs all checks in the order in which they are shown. `kernelMode` and `prices` are called if KVM is usable;
+    /// `state` and `program` say whether the state directory and `mingle-vmm` are.
     public func report(
-        kernelMode: () -> KernelModeSupport, state: StateDirectory, program: Result<String, SupportError>
+        kernelMode: () -> KernelModeSupport, prices: () -> MergingPrices? = { nil }, state: StateDirectory,
+        program: Result<String, SupportError>
     ) -> DoctorReport {
         var checks = [host.kernel(), host.processor(), host.containerCheck()]
         let device = kvm()
@@ -22,6 +23,7 @@ public struct Doctor: Sendable {
         if device.isUsable {
             mode = kernelMode()
             checks.append(Self.check(mode))
+            if let prices = prices() { checks.append(prices.check) }
         }
         checks += [
             UserfaultCheck.check(userfault), host.mapCount(), host.limits(), host.memory(),
@@ -85,5 +87,28 @@ public struct Doctor: Sendable {
         case .failure(let error):
             HostCheck("mingle.vmm", .problem, error.description, values: [("path", .null)])
         }
+    }
+}
+
+/// What a guest of this host pays for being merged; microseconds.
+public struct MergingPrices: Sendable {
+    private let fault: Double
+    private let call: Double
+
+    /// - Parameters:
+    ///   - fault: for the first write to a page that is watched.
+    ///   - call: for a vCPU that has to leave the guest because its memory is remapped.
+    public init(fault: Double, call: Double) {
+        self.fault = fault
+        self.call = call
+    }
+
+    /// As `mingle doctor` shows them.
+    var check: HostCheck {
+        func text(_ value: Double) -> String { "\((value * 10).rounded() / 10) µs" }
+        return HostCheck(
+            "kvm.prices", .ok,
+            "a guest at work pays \(text(fault)) for a page that is watched, \(text(call)) for a remap; merging keeps to 2 % of its time",
+            values: [("fault_us", .decimal(fault)), ("call_us", .decimal(call))])
     }
 }

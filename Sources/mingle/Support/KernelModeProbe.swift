@@ -1,3 +1,4 @@
+import GuestMemory
 import Hypervisor
 import MingleSupport
 
@@ -9,5 +10,13 @@ enum KernelModeProbe {
         } catch {
             return .unknown(reason: "\(error)")
         }
+    }
+
+    /// What merging costs a guest here; nil where it cannot be measured.
+    static func prices() -> MergingPrices? {
+        do throws(HypervisorError) {
+            let prices = try DisturbanceProbe.measure()
+            return MergingPrices(fault: prices.fault / 1000, call: prices.call / 1000)
+        } catch { return nil }
     }
 }
