@@ -46,7 +46,7 @@ struct VMM {
         let machine = try VirtualMachine(options.configuration, observer: observer)
         timeline.observe(machine.serial)
         let built = monotonicNanoseconds()
-        let sharing = try SharingSession(options, machine)
+        let sharing = try SharingSession(options, machine, timeline)
         if let sharing, options.logLevel <= .info {
             let broker = options.sharing.brokerPath == nil ? "; without a broker, so zero pages only" : ""
             HostIO.writeAll(

@@ -43,7 +43,7 @@ struct Options {
         /// nil: of this guest alone.
         var domain: String?
         /// Percent of one CPU.
-        var cpuPercent = 25.0
+        var cpuPercent = 10.0
         var window = Window.auto
         /// The broker's socket; without one, only zero pages are shared.
         var brokerPath: String?

@@ -26,7 +26,7 @@ final class SharingSession: Sendable {
     }
 
     /// - Throws: when the window asked for is not to be had, or the domain is taken by another user.
-    init?(_ options: Options, _ machine: VirtualMachine) throws {
+    init?(_ options: Options, _ machine: VirtualMachine, _ timeline: Timeline) throws {
         guard options.sharing.isOn else { return nil }
         let sharing = options.sharing
         let ability = UserFault.open()?.ability
@@ -41,7 +41,7 @@ final class SharingSession: Sendable {
         var policy = SharingPolicy()
         policy.window = window
         policy.isEnabled = !sharing.waits
-        policy.cpuShare = sharing.cpuPercent / 100
+        policy.setShare(percent: sharing.cpuPercent)
         policy.quietTime = 200_000_000
         policy.busyPatience = 10_000_000_000
         policy.shortestInterval = 200_000_000
@@ -66,6 +66,9 @@ final class SharingSession: Sendable {
         let mappingBox = SharingThreadState()
         thread = try SharingThread(
             policy: startPolicy,
+            signals: GuestSignals(
+                times: { machine.processorTimes() }, isReady: { timeline.isReady },
+                measurePrices: { Self.measurePrices(machine.configuration.kvmPath) }),
             make: {
                 let mapping = try LinuxGuestMapping(memory: machine.memory, userFault: UserFault.open())
                 mappingBox.mapping = mapping
@@ -109,13 +112,19 @@ final class SharingSession: Sendable {
         }
     }
 
+    private static func measurePrices(_ kvmPath: String) -> DisturbancePrices? {
+        do throws(HypervisorError) { return try DisturbanceProbe.measure(kvmPath: kvmPath) } catch {
+            return nil
+        }
+    }
+
     // MARK: control
 
     var snapshot: SharingThread.Snapshot { thread.snapshot }
 
     func setEnabled(_ on: Bool) { thread.setPolicy { $0.isEnabled = on } }
     func setHold(_ on: Bool) { thread.setPolicy { $0.holdsMerges = on } }
-    func setShare(percent: Double) { thread.setPolicy { $0.cpuShare = percent / 100 } }
+    func setShare(percent: Double) { thread.setPolicy { $0.setShare(percent: percent) } }
     /// Waits until sharing is off and every page home, or the time is over.
     func waitUntilHome(seconds: Double) -> Bool {
         thread.wait(until: monotonicNanoseconds() + UInt64(seconds * 1e9)) { $0.isHome }
@@ -149,6 +158,10 @@ final class SharingSession: Sendable {
             ("mappings", "\(now.mappings)"), ("arrangements", "\(now.arrangements)"),
             ("metadata_bytes", "\(now.metadataBytes)"),
             ("cpu_seconds", "\(Double(now.cpuNanoseconds) / 1e9)"),
+            ("hold", snapshot.hold.map { "\"\($0.rawValue)\"" } ?? "null"),
+            ("guest_lost_seconds", "\(Double(now.lostNanoseconds) / 1e9)"),
+            ("guest_wanted_seconds", "\(Double(now.wantedNanoseconds) / 1e9)"),
+            ("guest_loss_percent", "\(now.recentLoss * 100)"),
             ("windows", "\(now.windows.count)"),
             ("window_p50_us", "\(Double(now.windows.quantile(0.5)) / 1000)"),
             ("window_p99_us", "\(Double(now.windows.quantile(0.99)) / 1000)"),

@@ -109,36 +109,4 @@ import Testing
         }
         #expect(LatencyHistogram().quantile(0.5) == 0)
     }
-
-    /// Passes of 50 ms each that never finish: the share of the time that they get is the budget.
-    @Test(arguments: [0.05, 0.25, 1.0]) func budgetIsKept(share: Double) {
-        var policy = SharingPolicy()
-        policy.cpuShare = share
-        var wall: UInt64 = 5
-        var cpu: UInt64 = 0
-        var pace = SharingPace(wall: wall, cpu: cpu)
-        while wall < 1_000_000_000_000 {
-            wall += 50_000_000
-            cpu += 50_000_000
-            wall += pace.rest(after: SharingPace.unfinished, wall: wall, cpu: cpu, policy: policy)
-        }
-        let allowed = SharingPace.burst + Double(wall) / 1e9 * share
-        #expect(Double(cpu) / 1e9 <= allowed + 0.1)
-        #expect(Double(cpu) / 1e9 >= min(allowed, Double(wall) / 1e9) * 0.95)
-    }
-
-    @Test func nothingToDoIsLookedAtRarely() {
-        var pace = SharingPace(wall: 0, cpu: 0)
-        let policy = SharingPolicy()
-        var wall: UInt64 = 0
-        var last: UInt64 = 0
-        for _ in 0..<60 {
-            last = pace.rest(after: 0, wall: wall, cpu: 0, policy: policy)
-            wall += last
-        }
-        #expect(last == policy.longestInterval)
-        #expect(
-            pace.rest(after: SharingPace.quick, wall: wall, cpu: 0, policy: policy) == policy.shortestInterval
-        )
-    }
 }

@@ -16,6 +16,7 @@ package final class BrokerServer {
     private var nextSession: UInt32 = 1
     private var nextPrivate: UInt64 = 1
     private var pages: UInt64 = 0
+    private var board = PaceBoard()
     private var buffer = [UInt8](repeating: 0, count: BrokerProtocol.messageLimit)
     private var lastClient: UInt64
     private var hadClient = false
@@ -153,9 +154,14 @@ package final class BrokerServer {
             session.observe()
             return true
         case (.batch, .joined):
+            let began = threadCPUNanoseconds()
             guard let (number, batch) = BatchCoding.decode(&reader), let domain = session.domain,
-                let reply = domain.core.exchange(session.name, batch, staging: { session.stagedPage($0) })
+                var reply = domain.core.exchange(session.name, batch, staging: { session.stagedPage($0) })
             else { return false }
+            let now = monotonicNanoseconds()
+            board.note(session.number, waiting: batch.waiting, asks: !batch.isEmpty, now)
+            reply.market = board.market(now)
+            reply.microseconds = UInt32(clamping: (threadCPUNanoseconds() - began) / 1000)
             session.hear()
             if domain.core.wantsToHear(session.name) { hasNotices = true }
             if batch.hasMovedOver { endEarlierConnections(of: session) }
@@ -282,7 +288,10 @@ package final class BrokerServer {
 
     private func sweep() {
         if sessions.contains(where: { $0.state == .gone }) {
-            for session in sessions where session.state == .gone { pages -= UInt64(session.pageCount) }
+            for session in sessions where session.state == .gone {
+                pages -= UInt64(session.pageCount)
+                board.remove(session.number)
+            }
             sessions.removeAll { $0.state == .gone }
         }
         // Dictionaries keep their order, so the first would always be first: each gets its share.

@@ -75,6 +75,7 @@ enum BatchCoding {
                 + batch.publications.count * 8)
         writer.put(number)
         writer.put((batch.hasMovedOver ? movedOver : 0) | (batch.isForNewsOnly ? newsOnly : 0))
+        writer.put(batch.waiting)
         for count in [
             batch.forgotten.count, batch.sightings.count, batch.uniform.count, batch.publications.count,
         ] {
@@ -100,7 +101,8 @@ enum BatchCoding {
     /// After the kind.
     static func decode(_ reader: inout WireReader) -> (number: UInt32, batch: StoreBatch)? {
         guard let number = reader.take(UInt32.self), let flags = reader.take(UInt32.self),
-            flags & ~(movedOver | newsOnly) == 0, let forgotten = reader.take(UInt32.self),
+            flags & ~(movedOver | newsOnly) == 0, let waiting = reader.take(UInt16.self),
+            let forgotten = reader.take(UInt32.self),
             let sightings = reader.take(UInt32.self), let uniform = reader.take(UInt32.self),
             let publications = reader.take(UInt32.self)
         else { return nil }
@@ -123,6 +125,7 @@ enum BatchCoding {
         else { return nil }
         batch.hasMovedOver = flags & movedOver != 0
         batch.isForNewsOnly = flags & newsOnly != 0
+        batch.waiting = waiting
         batch.forgotten = pages
         batch.sightings = seen
         batch.uniform = patterns
@@ -150,6 +153,9 @@ enum ReplyCoding {
         var writer = WireWriter(.reply, capacity: 32 + answers * 9 + reply.promotions.count * 12)
         writer.put(number)
         writer.put(UInt8(reply.hasMore ? 1 : 0))
+        writer.put(reply.market.sharers)
+        writer.put(reply.market.waiting)
+        writer.put(reply.microseconds)
         for list in [reply.sightings, reply.uniform, reply.publications] {
             writer.put(UInt32(list.count))
             for answer in list { put(answer, &writer) }
@@ -193,9 +199,10 @@ enum ReplyCoding {
 
     /// After the kind. Whether it answers the batch is for the caller to check.
     static func decode(_ reader: inout WireReader) -> (number: UInt32, reply: StoreReply)? {
-        guard let number = reader.take(UInt32.self), let more = reader.take(UInt8.self), more < 2 else {
-            return nil
-        }
+        guard let number = reader.take(UInt32.self), let more = reader.take(UInt8.self), more < 2,
+            let sharers = reader.take(UInt16.self), let waiting = reader.take(UInt16.self),
+            let microseconds = reader.take(UInt32.self)
+        else { return nil }
         var lists: [[StoreAnswer]] = []
         for _ in 0..<3 {
             guard let count = reader.take(UInt32.self),
@@ -222,6 +229,8 @@ enum ReplyCoding {
         (reply.sightings, reply.uniform, reply.publications) = (lists[0], lists[1], lists[2])
         reply.promotions = promotions
         reply.hasMore = more == 1
+        (reply.market.sharers, reply.market.waiting) = (sharers, waiting)
+        reply.microseconds = microseconds
         reply.lonely = lonely
         reply.misplaced = misplaced
         return (number, reply)

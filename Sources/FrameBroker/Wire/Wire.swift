@@ -78,7 +78,7 @@ enum MessageKind: UInt8 {
 
 /// What both ends must agree on.
 public enum BrokerProtocol {
-    public static let version: UInt16 = 3
+    public static let version: UInt16 = 4
     static let magic: UInt32 = 0x4c47_4e4d  // "MNGL"
     /// Bytes of a message, both ways.
     static let messageLimit = 128 << 10

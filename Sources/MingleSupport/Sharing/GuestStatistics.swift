@@ -62,6 +62,12 @@ public struct SharingFigures: Equatable, Sendable {
     public var mappings: UInt64 = 0
     public var metadataBytes: UInt64 = 0
     public var cpuSeconds = 0.0
+    /// Why it is left alone for now: booting, guest or cpu; nil while it is merged.
+    public var hold: String?
+    /// What sharing took of the guest's time, and the time that its vCPUs wanted; seconds. And their ratio of late, percent.
+    public var lostSeconds = 0.0
+    public var wantedSeconds = 0.0
+    public var lossPercent = 0.0
     public var windows: UInt64 = 0
     /// Microseconds.
     public var windowMedian = 0.0
@@ -106,6 +112,10 @@ public struct SharingFigures: Equatable, Sendable {
         mappings = count("mappings")
         metadataBytes = count("metadata_bytes")
         cpuSeconds = number("cpu_seconds")
+        hold = json["hold"]?.string
+        lostSeconds = number("guest_lost_seconds")
+        wantedSeconds = number("guest_wanted_seconds")
+        lossPercent = number("guest_loss_percent")
         windows = count("windows")
         windowMedian = number("window_p50_us")
         window99 = number("window_p99_us")
@@ -135,6 +145,9 @@ extension SharingFigures {
             sum.mappings += one.mappings
             sum.metadataBytes += one.metadataBytes
             sum.cpuSeconds += one.cpuSeconds
+            sum.lostSeconds += one.lostSeconds
+            sum.wantedSeconds += one.wantedSeconds
+            sum.lossPercent = max(sum.lossPercent, one.lossPercent)
             sum.windows += one.windows
             weighed += one.windowMedian * Double(one.windows)
             sum.window99 = max(sum.window99, one.window99)

@@ -81,27 +81,28 @@ public struct SharingOverview: Equatable, Sendable {
     public var table: String {
         var first = TextTable(
             [
-                "GUEST", "DOMAIN", "WINDOW", "PRESSURE", "MAPPED", "ZERO", "UNSHARED", "VOLATILE", "CPU",
-                "WINDOWS",
-                "MAPPINGS",
+                "GUEST", "DOMAIN", "WINDOW", "PRESSURE", "HOLD", "MAPPED", "ZERO", "UNSHARED", "VOLATILE",
+                "CPU",
+                "LOSS", "WINDOWS", "MAPPINGS",
             ],
-            rightAligned: ["MAPPED", "ZERO", "UNSHARED", "VOLATILE", "CPU", "WINDOWS", "MAPPINGS"])
+            rightAligned: ["MAPPED", "ZERO", "UNSHARED", "VOLATILE", "CPU", "LOSS", "WINDOWS", "MAPPINGS"])
         for guest in guests {
             guard let sharing = guest.sharing else {
                 first.add(
                     [guest.name, "sharing off", "-", guest.pressureText]
-                        + [String](repeating: "-", count: 7))
+                        + [String](repeating: "-", count: 9))
                 continue
             }
             first.add(
                 [
                     guest.name, sharing.domain, sharing.isEnabled ? sharing.window : "off",
-                    guest.pressureText,
+                    guest.pressureText, sharing.hold ?? "-",
                 ]
                     + [sharing.pagesMapped, sharing.pagesZero, sharing.pagesUnshared, sharing.pagesVolatile]
                     .map { "\($0)" }
                     + [
-                        Decimals.text(sharing.cpuSeconds, places: 2) + "s", "\(sharing.windows)",
+                        Decimals.text(sharing.cpuSeconds, places: 2) + "s",
+                        Decimals.text(sharing.lossPercent, places: 1) + "%", "\(sharing.windows)",
                         "\(sharing.mappings)",
                     ])
         }
@@ -165,7 +166,9 @@ extension SharingFigures {
             ("pages_unshared_total", .unsigned(pagesUnsharedTotal)),
             ("pages_volatile", .unsigned(pagesVolatile)),
             ("mappings", .unsigned(mappings)), ("metadata_bytes", .unsigned(metadataBytes)),
-            ("cpu_seconds", .decimal(cpuSeconds)),
+            ("cpu_seconds", .decimal(cpuSeconds)), ("hold", .optional(hold)),
+            ("guest_lost_seconds", .decimal(lostSeconds)), ("guest_wanted_seconds", .decimal(wantedSeconds)),
+            ("guest_loss_percent", .decimal(lossPercent)),
             (
                 "window_microseconds",
                 .object([

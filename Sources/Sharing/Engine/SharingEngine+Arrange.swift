@@ -137,7 +137,7 @@ extension SharingEngine {
         var pauses = 0
         let started = monotonicNanoseconds()
         for chunk in chunks where chunk.pages.lowerBound >= round.cursor {
-            if pauses == Self.pausesPerPass || monotonicNanoseconds() - started > Self.patience {
+            if pauses == Self.pausesPerPass || isTooMuch || monotonicNanoseconds() - started > Self.patience {
                 return false
             }
             pauses += 1
@@ -221,7 +221,7 @@ extension SharingEngine {
         }
         let length = monotonicNanoseconds() - opened
         writers.resumeWriters()
-        count { $0.windows.record(length) }
+        noteStop(length)
         // What had a reference maps nothing any more.
         if case .wentHome(let lost, _)? = fell {
             lost.forEach(forget)

@@ -44,11 +44,13 @@ extension SharingEngine {
         var left = 0
         for index in [first..<dirty.count, 0..<first].joined() {
             let (candidates, faults) = take(index, fresh: toClear[index], units: units)
+            disturbances.faults += faults
             toClear[index] = plan.choose(index, candidates, dirty: dirty[index], faults: faults)
             deferred[index] = dirty[index] & ~toClear[index]
             left += deferred[index].nonzeroBitCount
         }
         statistics.pagesVolatile = left
+        if toClear.contains(where: { $0 != 0 }) { disturbances.calls += 1 }
         try log.clearDirtyPages(toClear)
     }
 
@@ -211,6 +213,7 @@ extension SharingEngine {
     }
 
     func noteUnshared(_ page: Int) {
+        disturbances.faults += 1
         statistics.pagesUnsharedTotal += 1
         note(.unshared, page)
         records.setKind(page, .unshared)

@@ -43,7 +43,7 @@ extension SharingEngine {
         }
         let length = monotonicNanoseconds() - opened
         writers.resumeWriters()
-        count { $0.windows.record(length) }
+        noteStop(length)
         return done
     }
 

@@ -279,6 +279,7 @@ extension SharingEngine {
     private func window(_ stretches: [Range<Int>], _ body: (inout [Int]) -> Void) -> Bool {
         var replaced = [Int](repeating: 0, count: stretches.count)
         let opened: UInt64
+        var isStop = false
         switch policy.window {
         case .pause:
             let pauses = pausesInWindows
@@ -287,6 +288,7 @@ extension SharingEngine {
             reached(.windowOpen)
             body(&replaced)
             if pauses { writers.resumeWriters() }
+            isStop = true
         case .userfaultfd:
             do throws(LinuxError) {
                 for pages in stretches { try mapping.prepareWindow(pages) }
@@ -304,7 +306,13 @@ extension SharingEngine {
             }
         }
         let length = monotonicNanoseconds() - opened
-        count { $0.windows.record(length) }
+        if isStop {
+            noteStop(length)
+        } else {
+            count { $0.windows.record(length) }
+        }
+        // Each stretch is protected, and mapped anew or made writable again.
+        disturbances.calls += stretches.count * (isStop ? 1 : 2)
         return true
     }
 

@@ -33,6 +33,15 @@ public final class SharingEngine {
 
     public private(set) var policy: SharingPolicy
     public internal(set) var statistics = SharingStatistics()
+    /// What was done to the guest since this was last reset; and what a pass may cost it, by which prices.
+    var disturbances = Disturbances()
+    var lossLimit = Double.infinity
+    var lossScale = LossScale(.assumed, nil)
+    /// Thousandths of the time that the guest's vCPUs wait for a CPU, for the store.
+    var waiting: UInt16 = 0
+    /// What the store said of others last, and CPU time that its answers took it, nanoseconds.
+    private(set) var market = StoreMarket()
+    private(set) var storeNanoseconds: UInt64 = 0
     /// Told of events after each pass, if set.
     public var trace: (([ShareEvent]) -> Void)?
     private var events: [ShareEvent] = []
@@ -148,6 +157,7 @@ public final class SharingEngine {
     public func connect(_ store: any FrameStore) {
         if self.store != nil { loseStore() }
         self.store = store
+        market = StoreMarket()
         hearsOnlyNews = false
         statistics.hasStore = true
         mustLookAtAll = true
@@ -156,6 +166,7 @@ public final class SharingEngine {
     /// The store is lost: mappings stay, references are nobody's.
     func loseStore() {
         store = nil
+        market = StoreMarket()
         statistics.hasStore = false
         forgotten = []
         countsEarlier = true
@@ -175,8 +186,12 @@ public final class SharingEngine {
         guard let store else { return nil }
         lastSpoke = monotonicClock()
         do throws(FrameStoreError) {
+            var batch = batch
+            batch.waiting = waiting
             let reply = try store.exchange(batch)
             hasMoreNews = reply.hasMore
+            market = reply.market
+            storeNanoseconds += UInt64(reply.microseconds) * 1000
             if batch.isEmpty { hearsOnlyNews = batch.isForNewsOnly }
             return reply
         } catch {
@@ -279,7 +294,7 @@ public final class SharingEngine {
             share(chunk)
             chunk.removeAll(keepingCapacity: true)
             if fatal != nil { return false }
-            if clock() >= deadline {
+            if clock() >= deadline || isTooMuch {
                 lookCursor = (index + 1) % words
                 return visited < words
             }
@@ -323,6 +338,16 @@ public final class SharingEngine {
     }
 
     // MARK: small steps
+
+    /// The guest has lost to this pass what it may.
+    var isTooMuch: Bool { lossScale.cost(disturbances) > lossLimit }
+
+    /// All writers were stopped for so long, nanoseconds.
+    func noteStop(_ length: UInt64) {
+        disturbances.calls += 1
+        disturbances.stopped += length
+        count { $0.windows.record(length) }
+    }
 
     func isWatched(_ page: Int) -> Bool { watched[page >> 6] & (1 << UInt64(page & 63)) != 0 }
     func watch(_ page: Int) { watched[page >> 6] |= 1 << UInt64(page & 63) }

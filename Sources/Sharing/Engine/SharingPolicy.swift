@@ -11,8 +11,10 @@ public struct SharingPolicy: Equatable, Sendable {
     public var isEnabled = true
     /// Nothing more is merged, and no page taken home: memory is short. What is shared stays shared and is accounted for.
     public var holdsMerges = false
-    /// Share of one CPU that the sharing thread may use, 0...1.
+    /// Share of one CPU, 0...1, that this sharing thread may use while no guest's vCPUs wait for one; and that those of all
+    /// guests together may use while some do.
     public var cpuShare = 0.25
+    public var scarceShare = 0.1
     /// Mappings that guest memory may consist of. The kernel's limit for a process is 65530 by default.
     public var mappingLimit = 57_000
     /// Pages in one window at most.
@@ -55,4 +57,12 @@ public struct SharingPolicy: Equatable, Sendable {
     public var shortestInterval: UInt64 = 20_000_000
     public var longestInterval: UInt64 = 2_000_000_000
     public init() {}
+
+    /// Sets what sharing may take of the CPU.
+    /// - Parameter percent: of one CPU, for all guests together while CPU time is scarce. While it is not, each may take two and a
+    ///   half times that, one CPU at most.
+    public mutating func setShare(percent: Double) {
+        scarceShare = percent / 100
+        cpuShare = min(scarceShare * 2.5, 1)
+    }
 }

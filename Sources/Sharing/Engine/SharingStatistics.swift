@@ -27,6 +27,10 @@ public struct SharingStatistics: Equatable, Sendable {
     public var metadataBytes = 0
     /// CPU time of the sharing thread, nanoseconds.
     public var cpuNanoseconds: UInt64 = 0
+    /// What sharing took of the guest's time, and the time that its vCPUs wanted, nanoseconds; and the ratio of late.
+    public var lostNanoseconds: UInt64 = 0
+    public var wantedNanoseconds: UInt64 = 0
+    public var recentLoss: Double = 0
     public var windows = LatencyHistogram()
     /// Whether a store is connected.
     public var hasStore = false

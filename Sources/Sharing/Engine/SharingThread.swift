@@ -18,11 +18,13 @@ public final class SharingThread: Sendable {
         public var passes = 0
         /// The last passes found nothing to do.
         public var isSettled = false
+        /// Why the guest is left alone for now; nil while it is merged.
+        public var hold: SharingHold?
         /// Why sharing stopped for good, if it did.
         public var failure: String?
     }
 
-    private struct State {
+    struct State {
         var snapshot: Snapshot
         var mustStop = false
         /// Counts requests, so that the thread notices each.
@@ -32,13 +34,6 @@ public final class SharingThread: Sendable {
         var isInPass = false
     }
 
-    /// Passes without a window after which buffers are given back.
-    private static let passesToRest = 3
-    private static let connectInterval: UInt64 = 500_000_000
-    /// Between a pass that merged much and the next.
-    private static let hearings = 3
-    private static let noticeInterval = SharingEngine.noticeInterval
-
     private let state: Monitor<State>
     private let thread: HostThread
 
@@ -46,9 +41,11 @@ public final class SharingThread: Sendable {
     /// - Parameters:
     ///   - make: builds the engine; called on the thread.
     ///   - connect: finds a store for it if there is one; called on the thread, now and then while it has none.
+    ///   - signals: what tells whether the guest is to be left alone.
     ///   - failed: the guest must be stopped: part of its memory is gone. Called on the thread.
     public init(
-        policy: SharingPolicy, make: @escaping @Sendable () throws -> SharingEngine,
+        policy: SharingPolicy, signals: GuestSignals = .none,
+        make: @escaping @Sendable () throws -> SharingEngine,
         connect: @escaping @Sendable (SharingEngine) -> Void, failed: @escaping @Sendable (String) -> Void
     ) throws(LinuxError) {
         var snapshot = Snapshot()
@@ -57,8 +54,7 @@ public final class SharingThread: Sendable {
         self.state = state
         thread = try HostThread(name: "scanner") {
             do {
-                let engine = try make()
-                Self.run(engine, state, connect, failed)
+                try SharingLoop(make(), state, signals, connect, failed).run()
             } catch { state.update { $0.snapshot.failure = "\(error)" } }
         }
     }
@@ -103,119 +99,5 @@ public final class SharingThread: Sendable {
             $0.requests += 1
         }
         thread.join()
-    }
-
-    // MARK: the thread
-
-    private static func run(
-        _ engine: SharingEngine, _ state: Monitor<State>, _ connect: (SharingEngine) -> Void,
-        _ failed: (String) -> Void
-    ) {
-        var pace = SharingPace(wall: monotonicNanoseconds(), cpu: threadCPUNanoseconds())
-        var nextConnect: UInt64 = 0
-        var quiet = 0
-        defer { state.update { $0.isInPass = false } }
-        func end(_ failure: MappingFailure) {
-            state.update { $0.snapshot.failure = "\(failure)" }
-            failed("guest memory was lost while it was remapped: \(failure)")
-        }
-        var (windows, passesWithout) = (0, 0)
-        while true {
-            // The store must hear from us also while somebody holds the mappings.
-            while state.wait(
-                until: monotonicNanoseconds() + noticeInterval,
-                { state -> Bool? in
-                    guard state.holds == 0 || state.mustStop else { return nil }
-                    state.isInPass = true
-                    return true
-                }) == nil
-            { engine.keepInTouch() }
-            let (policy, requests, mustStop) = state.withLock {
-                ($0.snapshot.policy, $0.requests, $0.mustStop)
-            }
-            if mustStop { return }
-            engine.setPolicy(policy)
-            var activity = 0
-            var isEager = false
-            do throws(LinuxError) {
-                // At the start in any case: who is to share later keeps the store's broker from ending for want of clients.
-                if policy.isEnabled || nextConnect == 0, !engine.statistics.hasStore,
-                    monotonicNanoseconds() >= nextConnect
-                {
-                    connect(engine)
-                    nextConnect = monotonicNanoseconds() + connectInterval
-                }
-                if policy.isEnabled {
-                    let result = try engine.pass()
-                    activity = result.isUnfinished ? SharingPace.unfinished : result.activity
-                    isEager = result.isEager
-                } else {
-                    let before = engine.statistics.pagesRehomed
-                    // What cannot go home now (a transfer is under way, no mapping is left) is tried again after a while.
-                    if engine.goHome(limit: 1024) {
-                        activity = engine.statistics.pagesRehomed > before ? SharingPace.unfinished : 1
-                    }
-                }
-            } catch { return state.update { $0.snapshot.failure = "\(error)" } }
-            if let failure = engine.fatal { return end(failure) }
-
-            quiet = activity == 0 ? quiet + 1 : 0
-            passesWithout = engine.statistics.windows.count == windows ? passesWithout + 1 : 0
-            windows = engine.statistics.windows.count
-            if passesWithout == Self.passesToRest { engine.rest() }
-            state.update { state in
-                state.snapshot.statistics = engine.statistics
-                state.snapshot.isHome = !policy.isEnabled && activity == 0 && state.requests == requests
-                state.snapshot.isSettled = quiet >= 2 && !policy.holdsMerges
-                state.snapshot.passes += 1
-            }
-            let now = monotonicNanoseconds()
-            let rest = pace.rest(after: activity, wall: now, cpu: threadCPUNanoseconds(), policy: policy)
-            let isHome = !policy.isEnabled && activity == 0
-            if isHome { pace.hurry() }
-            state.update { $0.isInPass = false }
-            wait(
-                state, until: isHome ? nil : now + rest, for: requests, engine,
-                hearings: isEager ? hearings : 0)
-            if let failure = engine.fatal { return end(failure) }
-        }
-    }
-
-    /// Waits for the time or a request; the store hears from us meanwhile.
-    /// - Parameter hearings: how often at most what others published meanwhile is merged; evenly spaced, if the time is short.
-    private static func wait(
-        _ state: Monitor<State>, until end: UInt64?, for requests: Int, _ engine: SharingEngine, hearings: Int
-    ) {
-        var left = hearings
-        while true {
-            let now = monotonicNanoseconds()
-            if let end, end <= now { return }
-            var next = min(end ?? UInt64.max, now + noticeInterval)
-            if left > 0, let end { next = min(next, now + (end - now) / UInt64(left + 1)) }
-            if state.wait(until: next, { $0.requests != requests ? true : nil }) != nil { return }
-            if next == end { return }
-            if left > 0 {
-                left -= 1
-                hearNews(state, engine)
-                if engine.fatal != nil { return }
-            } else {
-                engine.keepInTouch()
-            }
-        }
-    }
-
-    private static func hearNews(_ state: Monitor<State>, _ engine: SharingEngine) {
-        let mayMap = state.withLock { state in
-            if state.holds == 0 { state.isInPass = true }
-            return state.holds == 0
-        }
-        // The thread's next turn waits for the hold to end, and keeps in touch.
-        guard mayMap else { return }
-        engine.hearNews()
-        state.update { state in
-            state.snapshot.statistics = engine.statistics
-            // Nobody may look at memory that is lost, until the guest is told.
-            if engine.fatal == nil { state.isInPass = false }
-        }
     }
 }

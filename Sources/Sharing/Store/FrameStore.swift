@@ -19,6 +19,8 @@ public struct StoreBatch: Equatable, Sendable {
     /// expects to be left; nor ask the client to speak because of such, until an empty batch that is not for news only.
     /// Without meaning in a batch that is not empty.
     public var isForNewsOnly = false
+    /// Thousandths of the time that the vCPUs of the client's guest wait for a CPU of the host.
+    public var waiting: UInt16 = 0
 
     public struct Sighting: Equatable, Sendable {
         public var page: ClientPage
@@ -91,6 +93,10 @@ public struct StoreReply: Equatable, Sendable {
     /// Pages of this client whose frames cost a mapping where they are, and would not elsewhere: taken home and seen again,
     /// they get a new one. Found by the same look.
     public var misplaced: [ClientPage] = []
+    /// How scarce CPU time is for all clients of the store's owner.
+    public var market = StoreMarket()
+    /// CPU time that the batch took the store's owner, microseconds.
+    public var microseconds: UInt32 = 0
 
     public struct Promotion: Equatable, Sendable {
         public var page: ClientPage

@@ -1,0 +1,32 @@
+import Sharing
+import Testing
+
+@testable import FrameBroker
+
+@Suite struct PaceBoardTests {
+    private static let second: UInt64 = 1_000_000_000
+
+    @Test func whoAsksTakesAShare() {
+        var board = PaceBoard()
+        #expect(board.market(Self.second).sharers == 1)
+        for client in 1...5 as ClosedRange<UInt32> {
+            board.note(client, waiting: 0, asks: client != 5, 2 * Self.second)
+        }
+        #expect(board.market(2 * Self.second).sharers == 4)
+        // One asks again, one leaves, two have not asked for a while.
+        board.note(1, waiting: 0, asks: true, 4 * Self.second)
+        board.note(2, waiting: 0, asks: true, 4 * Self.second)
+        board.remove(2)
+        #expect(board.market(6 * Self.second).sharers == 1)
+    }
+
+    @Test func theLongestWaitCountsForAWhile() {
+        var board = PaceBoard()
+        board.note(1, waiting: 100, asks: true, Self.second)
+        board.note(2, waiting: 900, asks: false, Self.second)
+        #expect(board.market(Self.second + 1).waiting == 900)
+        board.note(2, waiting: 50, asks: false, 2 * Self.second)
+        #expect(board.market(2 * Self.second + 1).waiting == 100)
+        #expect(board.market(10 * Self.second).waiting == 0)
+    }
+}

@@ -1,0 +1,234 @@
+import GuestMemory
+import Testing
+import TestSupport
+
+@testable import Sharing
+
+/// When a guest is left alone: arithmetic on times that the test makes up.
+@Suite struct PaceTests {
+    private static let second: UInt64 = 1_000_000_000
+
+    private func load(running: Double, waiting: Double = 0, seconds: Double = 0.25) -> GuestLoad {
+        GuestLoad(nanoseconds: UInt64(seconds * 1e9), running: running, waiting: waiting)
+    }
+
+    // MARK: the CPU's budgets
+
+    /// Passes of 50 ms each that never finish: the share of the time that they get is the budget.
+    @Test(arguments: [0.05, 0.25, 1.0]) func budgetIsKept(share: Double) {
+        var policy = SharingPolicy()
+        policy.cpuShare = share
+        let spent = spend(policy, StoreMarket())
+        let allowed = SharingPace.burst + 1000 * share
+        #expect(spent <= allowed + 0.1)
+        #expect(spent >= min(allowed, 1000) * 0.95)
+    }
+
+    /// Seconds of CPU time that passes of 50 ms take in about 1000 seconds.
+    private func spend(_ policy: SharingPolicy, _ market: StoreMarket) -> Double {
+        var wall: UInt64 = 5
+        var cpu: UInt64 = 0
+        var pace = SharingPace(wall: wall, cpu: cpu)
+        while wall < 1000 * Self.second {
+            wall += 50_000_000
+            cpu += 50_000_000
+            pace.pay(wall: wall, cpu: cpu, policy: policy, market: market)
+            wall += pace.rest(after: SharingPace.unfinished, policy: policy)
+        }
+        return Double(cpu) / 1e9
+    }
+
+    /// However many there are, together they take the same; what was saved up is not spent on top.
+    @Test(arguments: [1, 4, 50]) func scarceTimeIsDivided(sharers: UInt16) {
+        var policy = SharingPolicy()
+        policy.scarceShare = 0.1
+        var market = StoreMarket()
+        market.sharers = sharers
+        market.waiting = 1000
+        let together = spend(policy, market) * Double(sharers)
+        #expect(together <= 100 * 1.1 + 0.1 * Double(sharers))
+        #expect(together >= 100 * 0.9)
+    }
+
+    @Test func whatWasSpentInPlentyIsNotOwedInNeed() {
+        let policy = SharingPolicy()
+        var market = StoreMarket()
+        var pace = SharingPace(wall: 0, cpu: 0)
+        pace.pay(wall: Self.second, cpu: 900_000_000, policy: policy, market: market)
+        market.waiting = 1000
+        pace.pay(wall: 2 * Self.second, cpu: 900_000_000, policy: policy, market: market)
+        #expect(pace.delay == 0)
+    }
+
+    @Test func nothingToDoIsLookedAtRarely() {
+        var pace = SharingPace(wall: 0, cpu: 0)
+        let policy = SharingPolicy()
+        var last: UInt64 = 0
+        for _ in 0..<60 { last = pace.rest(after: 0, policy: policy) }
+        #expect(last == policy.longestInterval)
+        #expect(pace.rest(after: SharingPace.quick, policy: policy) == policy.shortestInterval)
+    }
+
+    @Test func aShareOfScarceTimeIsMoreOfPlenty() {
+        var policy = SharingPolicy()
+        policy.setShare(percent: 10)
+        #expect(policy.scarceShare == 0.1 && policy.cpuShare == 0.25)
+        policy.setShare(percent: 100)
+        #expect(policy.scarceShare == 1 && policy.cpuShare == 1)
+    }
+
+    // MARK: load and boot
+
+    @Test func loadIsWhatTimesGrewBy() {
+        var meter = LoadMeter()
+        #expect(meter.take(0, ProcessorTimes(running: 5, waiting: 7)) == nil)
+        // Too soon to tell.
+        #expect(meter.take(1000, ProcessorTimes(running: 500, waiting: 7)) == nil)
+        let load = meter.take(Self.second, ProcessorTimes(running: 500_000_005, waiting: 1_500_000_007))
+        #expect(load == GuestLoad(nanoseconds: Self.second, running: 0.5, waiting: 1.5))
+        // A vCPU has ended.
+        let less = meter.take(2 * Self.second, ProcessorTimes(running: 5, waiting: 7))
+        #expect(less?.demand == 0)
+    }
+
+    @Test func bootIsOverWhenTheGuestSaysSo() {
+        var boot = BootWatch()
+        boot.take(isReady: false, load: load(running: 1), running: Self.second)
+        #expect(!boot.isOver)
+        boot.take(isReady: true, load: nil, running: Self.second)
+        #expect(boot.isOver)
+    }
+
+    /// One whose vCPUs wait for the host does not rest, nor one that has hardly begun.
+    @Test func bootIsOverAfterASecondOfRest() {
+        var boot = BootWatch()
+        for _ in 0..<20 { boot.take(isReady: false, load: load(running: 0), running: 0) }
+        for _ in 0..<20 {
+            boot.take(isReady: false, load: load(running: 0.02, waiting: 0.9), running: Self.second)
+        }
+        for _ in 0..<3 { boot.take(isReady: false, load: load(running: 0.01), running: Self.second) }
+        boot.take(isReady: false, load: load(running: 0.5), running: Self.second)
+        for _ in 0..<3 { boot.take(isReady: false, load: load(running: 0.01), running: Self.second) }
+        #expect(!boot.isOver)
+        boot.take(isReady: false, load: load(running: 0.01), running: Self.second)
+        #expect(boot.isOver)
+    }
+
+    @Test func bootEndsSomeTime() {
+        var boot = BootWatch()
+        boot.take(isReady: false, load: load(running: 1), running: 61 * Self.second)
+        #expect(boot.isOver)
+    }
+
+    // MARK: the guest's loss
+
+    /// A busy guest that is disturbed as often as the budget allows loses two percent, whatever a disturbance costs.
+    @Test(arguments: [2_000.0, 20_000, 7_000_000]) func lossIsBounded(price: Double) {
+        var generator = SeededGenerator(for: "loss")
+        var loss = LossBudget()
+        var time: UInt64 = 0
+        let scale = LossScale(DisturbancePrices(fault: price / 2, call: price), load(running: 1))
+        while time < 1000 * Self.second {
+            let step = UInt64.random(in: 150_000_000...400_000_000, using: &generator)
+            time += step
+            loss.earn(GuestLoad(nanoseconds: step, running: 0.6, waiting: 0.4))
+            var done = Disturbances()
+            if loss.delay > 0 { continue }
+            while scale.cost(done) <= max(loss.credit, 0) {
+                done.calls += 1
+                done.faults += Int.random(in: 0...3, using: &generator)
+            }
+            loss.pay(scale.cost(done))
+        }
+        let share = loss.lost / loss.wanted
+        #expect(share < 0.021, "\(share)")
+        #expect(share > 0.018)
+    }
+
+    @Test func aGuestAtRestHasNothingToLose() {
+        var loss = LossBudget()
+        loss.pay(5e9)
+        #expect(loss.delay > 0)
+        loss.earn(load(running: 0.01))
+        #expect(loss.delay == 0)
+    }
+
+    @Test func aStopCostsThoseThatWouldRun() {
+        let scale = LossScale(DisturbancePrices(fault: 10, call: 100), load(running: 1.5, waiting: 0.5))
+        #expect(scale.cost(Disturbances(faults: 1, calls: 2, stopped: 1000)) == 10 + 300 + 2000)
+    }
+
+    // MARK: together
+
+    /// What a throttle is told by a guest.
+    private final class Guest: Sendable {
+        let told = Monitor((times: ProcessorTimes(), isReady: false, measured: 0))
+        var signals: GuestSignals {
+            GuestSignals(
+                times: { [self] in told.withLock { $0.times } },
+                isReady: { [self] in told.withLock { $0.isReady } },
+                measurePrices: { [self] in
+                    told.update { $0.measured += 1 }
+                    return DisturbancePrices(fault: 100_000, call: 1_000_000)
+                })
+        }
+        func run(_ nanoseconds: UInt64) { told.update { $0.times.running += nanoseconds } }
+        func wait(_ nanoseconds: UInt64) { told.update { $0.times.waiting += nanoseconds } }
+    }
+
+    @Test func aGuestIsLeftAloneWhileItBootsAndBarelyTouchedWhileItWorks() {
+        let guest = Guest()
+        let policy = SharingPolicy()
+        var time: UInt64 = 0
+        var throttle = Throttle(guest.signals, wall: 0, cpu: 0)
+        func turn() -> SharingHold? {
+            time += 250_000_000
+            return throttle.hold(time, cpu: 0, policy: policy, market: StoreMarket())?.reason
+        }
+        for _ in 0..<20 {
+            guest.run(250_000_000)
+            #expect(turn() == .booting)
+        }
+        #expect(guest.told.withLock { $0.measured } == 0)
+        guest.told.update { $0.isReady = true }
+        guest.run(250_000_000)
+        #expect(turn() == nil)
+        #expect(guest.told.withLock { $0.measured } == 1)
+        // At work: its pages are looked at as seldom as what that costs here demands.
+        #expect(throttle.adjust(policy).faultsPerSecond == 100)
+        #expect(throttle.lossLimit < 50_000_000)
+        throttle.pay(Disturbances(faults: 0, calls: 100, stopped: 0))
+        guest.run(250_000_000)
+        #expect(turn() == .guest)
+        // It comes to rest.
+        #expect(turn() == nil)
+        #expect(throttle.lossLimit == .infinity && throttle.adjust(policy) == policy)
+    }
+
+    @Test func whoWaitsForACPUMakesItScarce() {
+        let guest = Guest()
+        guest.told.update { $0.isReady = true }
+        let policy = SharingPolicy()
+        var throttle = Throttle(guest.signals, wall: 0, cpu: 0)
+        _ = throttle.hold(250_000_000, cpu: 0, policy: policy, market: StoreMarket())
+        guest.wait(200_000_000)
+        _ = throttle.hold(500_000_000, cpu: 0, policy: policy, market: StoreMarket())
+        #expect(throttle.market.isScarce && throttle.waiting == 800)
+        let hold = throttle.hold(750_000_000, cpu: 250_000_000, policy: policy, market: throttle.market)
+        #expect(hold?.reason == .cpu || hold?.reason == .guest)
+    }
+
+    /// Where the host's kernel does not count, the guest is merged as one at rest once it has booted.
+    @Test func withoutTimesReadinessDecides() {
+        let isReady = Monitor(false)
+        let signals = GuestSignals(
+            times: { nil }, isReady: { isReady.withLock { $0 } }, measurePrices: { nil })
+        let policy = SharingPolicy()
+        var throttle = Throttle(signals, wall: 0, cpu: 0)
+        #expect(
+            throttle.hold(Self.second, cpu: 0, policy: policy, market: StoreMarket())?.reason == .booting)
+        isReady.update { $0 = true }
+        #expect(throttle.hold(2 * Self.second, cpu: 0, policy: policy, market: StoreMarket()) == nil)
+        #expect(throttle.lossLimit == .infinity)
+    }
+}
