@@ -6,6 +6,7 @@ import Glibc
 struct DensityResult: Decodable {
     struct Guest: Decodable {
         let output: String
+        let boot_seconds: Double?
     }
     struct Parts: Decodable {
         let broker_bytes: Double
@@ -106,7 +107,7 @@ struct DensityRun {
         if let arguments { words += ["--arguments", arguments] }
         words += options
         if merging != .builtin {
-            words.removeAll { $0 == "--share-when-up" }
+            if merging == .off { words.removeAll { $0 == "--share-when-up" } }
             for option in ["--share-cpu", "--window"] {
                 if let at = words.firstIndex(of: option) { words.removeSubrange(at...at + 1) }
             }

@@ -9,6 +9,8 @@ struct Bench {
         usage: mingle-bench guests [--count N] [--kernel KERNEL]    N guests at once: times and memory
                mingle-bench start [--rounds N] [--kernel KERNEL]    from `mingle` to the guest's first instruction
                mingle-bench boot [--rounds N]                       Debian's kernel to /init, against QEMU microvm
+               mingle-bench together [--count N] [--rounds N] [--kernel KERNEL] [--seconds N]
+                                        N guests at once: until the last is up, sharing off, KSM, Mingle
                mingle-bench sharing [--cases LIST] [--rounds N] [--guests N] [--memory MIB] [--share-cpu PERCENT]
                                     [--ksm-seconds N] [--linux-seconds N] [--image FILE] [--json FILE]
                                         Mingle's merging, KSM (root) and none side by side
@@ -26,7 +28,7 @@ struct Bench {
         {
             do { return try EngineSpeed.mapStore(path: path, parent: parent) } catch { fail("\(error)", 1) }
         }
-        var numbers = ["--count": 4, "--rounds": 8]
+        var numbers = ["--count": 4, "--rounds": 8, "--seconds": 30]
         var kernel = "debian"
         while let option = words.popFirst(), let value = words.popFirst() {
             if option == "--kernel" {
@@ -45,6 +47,12 @@ struct Bench {
             case "guests": try GuestsBenchmark.run(programs, count: numbers["--count"] ?? 1, kernel: kernel)
             case "start": try StartBenchmark.run(programs, rounds: rounds, kernel: kernel)
             case "boot": try BootBenchmark.run(programs, rounds: rounds)
+            case "together":
+                // What density calls the stock Debian kernel.
+                try TogetherBenchmark(
+                    programs: programs, count: numbers["--count"] ?? 1,
+                    image: kernel == "debian" ? "linux" : kernel, watch: numbers["--seconds"] ?? 30
+                ).run(rounds: rounds)
             default:
                 programs.remove()
                 fail(usage, 64)

@@ -86,9 +86,11 @@ struct DensityCommand: ParsableCommand {
         if !(1...DensityPlan.mostGuests).contains(guests) {
             throw ValidationError("--guests takes 1 to \(DensityPlan.mostGuests).")
         }
-        if sharing != .builtin, domain != nil || !tuning.isDefault || shareWhenUp {
-            throw ValidationError(
-                "--domain, --share-cpu, --window and --share-when-up need --sharing builtin.")
+        if sharing != .builtin, domain != nil || !tuning.isDefault {
+            throw ValidationError("--domain, --share-cpu and --window need --sharing builtin.")
+        }
+        if sharing == .off, shareWhenUp {
+            throw ValidationError("--share-when-up needs --sharing builtin or ksm.")
         }
     }
 

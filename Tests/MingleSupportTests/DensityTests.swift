@@ -367,7 +367,8 @@ struct GuestStatisticsTests {
         "broker_connected": true, "broker_connections": 1, "broker_error": null, "failure": null, "full_scans": 9, \
         "pages_hashed": 10, "pages_merged": 11, "pages_mapped": 12, "pages_zero": 13, "pages_unshared_total": 14, \
         "pages_unshared": 15, "pages_volatile": 16, "pages_rehomed": 17, "mismatches": 0, "mappings": 18, \
-        "metadata_bytes": 19, "cpu_seconds": 0.5, "windows": 20, "window_p50_us": 1.5, "window_p99_us": 2.5, \
+        "metadata_bytes": 19, "cpu_seconds": 0.5, "hold": "guest", "guest_lost_seconds": 0.25, \
+        "guest_wanted_seconds": 50, "guest_loss_percent": 0.5, "windows": 20, "window_p50_us": 1.5, "window_p99_us": 2.5, \
         "window_max_us": 3.5}
         """
     static func answer(_ name: String, sharing: String) -> String {

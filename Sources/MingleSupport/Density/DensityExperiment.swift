@@ -64,6 +64,7 @@ public final class DensityExperiment {
             fleet.end()
             if ownBroker { BrokerService.end(in: workspace.path) }
         }
+        if mode == .ksm, !plan.sharesWhenUp { try ksm.runAtFullSpeed() }
         let broker = try start(mode, fleet, workspace, group)
         let phase = DensityPhase(
             plan: plan, mode: mode, fleet: fleet, broker: broker, domain: domain, ksm: ksm, progress: progress

@@ -56,18 +56,22 @@ struct DensityPhase {
         try fleet.checkAlive()
     }
 
+    /// Waits until all guests said that they are up, however long the host takes for it.
+    /// - Throws: when one has had its CPU time, or gets none any more, and is not up.
     func waitUntilUp() throws(SupportError) {
-        let deadline = now() + UInt64(DensityPlan.bootSeconds * 1e9)
+        var patience = BootPatience(limit: DensityPlan.bootSeconds, rest: DensityPlan.restSeconds)
         while true {
             try fleet.checkAlive()
             let up = try fleet.countUp()
             progress.say(mode, "\(up) of \(plan.guests) guests are up", isPassing: up < plan.guests)
             if up == plan.guests { return }
-            guard now() < deadline else {
+            for member in fleet.members where member.bootSeconds == nil {
+                guard let used = ProcessTable.cpuSeconds(of: member.process),
+                    let reason = patience.look(member.name, used: used, now: Double(now()) / 1e9)
+                else { continue }
                 throw .requirement(
-                    problem:
-                        "only \(up) of \(plan.guests) guests were up after \(Int(DensityPlan.bootSeconds)) s",
-                    advice: "a guest rings doorbell 1 when it is; use fewer guests at a time")
+                    problem: "only \(up) of \(plan.guests) guests are up: \(member.name) \(reason)",
+                    advice: "a guest rings doorbell 1 when it is up; see what it says with mingle run")
             }
             try rest(milliseconds: 10)
         }
@@ -75,7 +79,7 @@ struct DensityPhase {
 
     /// All are up: merging begins where it was to wait for that, and guests hear what is typed.
     func begin() throws(SupportError) {
-        if mode == .ksm { try ksm.runAtFullSpeed() }
+        if mode == .ksm, plan.sharesWhenUp { try ksm.runAtFullSpeed() }
         if mode == .builtin, plan.sharesWhenUp {
             _ = try fleet.each { client throws(SupportError) in try client.ask("sharing on") }
         }

@@ -61,8 +61,9 @@ public struct DensityPlan: Sendable {
         func word(guest index: Int) -> String { "mingle.data=\(commonBytes),\(uniqueBytes),\(index + 1)" }
     }
 
-    /// How long guests may take to say that they are up.
+    /// CPU seconds that a guest may take to say that it is up, and seconds in which it must have used some.
     static let bootSeconds: Double = 120
+    static let restSeconds: Double = 30
     public static let mostGuests = 256
 
     /// Refuses what cannot be done.
