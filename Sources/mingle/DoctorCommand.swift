@@ -25,7 +25,7 @@ struct DoctorCommand: ParsableCommand {
             program = .failure(error)
         }
         let report = Doctor().report(kernelMode: KernelModeProbe.run, state: .current(), program: program)
-        print(json ? report.json(version: Version.current).text() : report.text)
+        try StandardOutput.print(json ? report.json(version: Version.current).text() : report.text)
         throw ExitCode(report.verdict.exitCode)
     }
 }
