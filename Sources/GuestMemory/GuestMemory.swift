@@ -71,6 +71,12 @@ public final class GuestMemory: Sendable {
     /// Bytes of host memory that the memory file takes now; 0 with anonymous backing.
     public var allocatedBytes: UInt64 { file.allocatedBytes() }
 
+    /// Gives all of it back to the host, when the guest has ended and nobody remaps it any more; it reads as zeros.
+    public func discard() {
+        mapping.discard()
+        _ = mingle_punch_hole(file.number, 0, sizeInBytes)
+    }
+
     /// Where `count` bytes at `address` lie in the memory file, or an error when they are not all RAM of one region.
     func offset(of address: GuestAddress, count: UInt64) throws(GuestMemoryError) -> Int {
         for region in regions where region.range.start <= address && address < region.range.end {

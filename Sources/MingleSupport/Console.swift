@@ -54,6 +54,30 @@ public struct Console: Sendable {
     public static var process: Int32 { getpid() }
 }
 
+/// Standard output, for results: what cannot be written is an error.
+public enum StandardOutput {
+    /// Writes text and a newline, all of it.
+    public static func print(_ text: String) throws(SupportError) { try show(text + "\n") }
+
+    /// Writes text as it is, all of it; waits for a slow reader.
+    public static func show(_ text: String) throws(SupportError) {
+        var rest = Array(text.utf8)[...]
+        while !rest.isEmpty {
+            // SAFETY: the source is the rest of the bytes, whose size is what is passed.
+            let count = unsafe rest.withUnsafeBytes { unsafe CLinux.write(1, $0.baseAddress, $0.count) }
+            if count > 0 { rest = rest.dropFirst(count) }
+            if count == 0 { throw .systemCall(operation: "write to", subject: "standard output", code: EIO) }
+            guard count < 0, errno != EINTR else { continue }
+            guard errno == EAGAIN else {
+                throw .systemCall(operation: "write to", subject: "standard output", code: errno)
+            }
+            var wanted = pollfd(fd: 1, events: Int16(POLLOUT), revents: 0)
+            // SAFETY: one live entry, as said.
+            _ = unsafe poll(&wanted, 1, -1)
+        }
+    }
+}
+
 /// The signals that `mingle stop` sends.
 public enum StopSignal {
     public static let terminate = SIGTERM

@@ -1,5 +1,9 @@
 /// The exit codes of `mingle run`, which are those of `mingle-vmm`; docs/exit-codes.md explains them.
 public enum ExitStatus {
+    /// Our init found the RAM disk incomplete.
+    public static let incompleteRAMDisk: Int32 = 118
+    /// Output of the guest, its report or its trace is not all there.
+    public static let outputLost: Int32 = 119
     /// The guest rebooted.
     public static let rebooted: Int32 = 120
     /// The guest's kernel panicked.
@@ -18,6 +22,8 @@ public enum ExitStatus {
         EXIT CODES
           0      the guest powered off
           N      what the guest wrote to the exit port (the status of COMMAND)
+          118    the initial RAM disk could not be unpacked, or holds no command
+          119    output, report or trace could not be written
           120    the guest rebooted
           121    the guest's kernel panicked
           122    triple fault

@@ -19,12 +19,15 @@ public struct GuestRecord: Equatable, Sendable {
     public var image: String
     /// When the VMM started, in nanoseconds of the realtime clock.
     public var startedUnixNanoseconds: UInt64
+    /// The same by the clock that counts from the host's start and is never set; nil in the record of an older VMM.
+    public var startedBootNanoseconds: UInt64?
     public var state: State
     public var guestIndex: UInt32
 
     public init(
         name: String, process: Int32, memoryBytes: UInt64, cpuCount: Int, image: String,
-        startedUnixNanoseconds: UInt64, state: State, guestIndex: UInt32
+        startedUnixNanoseconds: UInt64, startedBootNanoseconds: UInt64? = nil, state: State,
+        guestIndex: UInt32
     ) {
         self.name = name
         self.process = process
@@ -32,6 +35,7 @@ public struct GuestRecord: Equatable, Sendable {
         self.cpuCount = cpuCount
         self.image = image
         self.startedUnixNanoseconds = startedUnixNanoseconds
+        self.startedBootNanoseconds = startedBootNanoseconds
         self.state = state
         self.guestIndex = guestIndex
     }
@@ -54,16 +58,24 @@ public struct GuestRecord: Equatable, Sendable {
         guard let state = values["state"].flatMap(State.init(rawValue:)) else { throw missing("state") }
         self.init(
             name: name, process: process, memoryBytes: memory, cpuCount: cpus, image: values["image"] ?? "",
-            startedUnixNanoseconds: started, state: state, guestIndex: values.number("guest_index") ?? 0)
+            startedUnixNanoseconds: started, startedBootNanoseconds: values.number("started_boot_ns"),
+            state: state, guestIndex: values.number("guest_index") ?? 0)
+    }
+
+    /// How long it has run; nil when its record does not say.
+    /// - Parameters:
+    ///   - boot: the clock that counts from the host's start, in nanoseconds.
+    public func uptimeSeconds(boot: UInt64) -> UInt64? {
+        startedBootNanoseconds.map { boot > $0 ? (boot - $0) / 1_000_000_000 : 0 }
     }
 
     /// The text of the record file.
     public var text: String {
-        KeyValueText.text([
-            ("pid", "\(process)"), ("name", name), ("memory_bytes", "\(memoryBytes)"),
-            ("cpus", "\(cpuCount)"),
-            ("image", image), ("started_unix_ns", "\(startedUnixNanoseconds)"), ("state", state.rawValue),
-            ("guest_index", "\(guestIndex)"),
-        ])
+        let boot = startedBootNanoseconds.map { [("started_boot_ns", "\($0)")] } ?? []
+        return KeyValueText.text(
+            [
+                ("pid", "\(process)"), ("name", name), ("memory_bytes", "\(memoryBytes)"),
+                ("cpus", "\(cpuCount)"), ("image", image), ("started_unix_ns", "\(startedUnixNanoseconds)"),
+            ] + boot + [("state", state.rawValue), ("guest_index", "\(guestIndex)")])
     }
 }

@@ -57,6 +57,9 @@ public enum SystemCall {
     /// Standard streams that are closed become /dev/null, so that no file opened later takes their place. First of all.
     public static func fillStandardStreams() { mingle_fill_standard_streams() }
 
+    /// A file that grows beyond what is allowed (`ulimit -f`) is an error of the write, and does not kill us.
+    public static func refuseFilesTooLong() { mingle_ignore_signal(SIGXFSZ) }
+
     /// The text for an errno value.
     public static func message(_ code: Int32) -> String {
         // SAFETY: the text is a constant of the C library; nil for a number that it does not know.
@@ -260,16 +263,20 @@ public enum SystemCall {
     /// Sleeps; a signal may end it early.
     public static func sleep(milliseconds: UInt32) { usleep(milliseconds * 1000) }
 
-    /// The clocks of the system: `realtime` counts from 1970, `monotonic` never jumps.
-    public enum Clock: Sendable { case realtime, monotonic }
+    /// The clocks of the system: `realtime` counts from 1970, the others never jump; `boot` goes on while the host sleeps.
+    public enum Clock: Sendable { case realtime, monotonic, boot }
 
     /// A clock in nanoseconds.
     public static func nanoseconds(of clock: Clock) -> UInt64 {
         var now = timespec()
+        let number =
+            switch clock {
+            case .realtime: CLOCK_REALTIME
+            case .monotonic: CLOCK_MONOTONIC
+            case .boot: CLOCK_BOOTTIME
+            }
         // SAFETY: `now` is a whole struct timespec of ours.
-        guard unsafe clock_gettime(clock == .realtime ? CLOCK_REALTIME : CLOCK_MONOTONIC, &now) == 0 else {
-            return 0
-        }
+        guard unsafe clock_gettime(number, &now) == 0 else { return 0 }
         return UInt64(clamping: now.tv_sec) * 1_000_000_000 + UInt64(clamping: now.tv_nsec)
     }
 }

@@ -1,10 +1,9 @@
-import CLinux
 import Glibc
 import GuestMemory
 import Hypervisor
 
-/// The guest's serial line on the host: where its bytes go, where they come from, and the escape key.
-struct Console {
+/// The guest's serial line on the host: where its bytes go (``GuestOutput``), where they come from, and the escape key.
+struct Console: ~Copyable {
     /// What a byte typed asks of the VMM.
     enum Request { case quit }
 
@@ -12,132 +11,77 @@ struct Console {
     private static let chunk = 4096
 
     private let serial: Serial16550
-    private let file: OutputFile?
-    private let terminal: RawTerminal?
+    var output: GuestOutput
+    let terminal: RawTerminal?
     /// How an input that is no terminal is put on the guest's terminal line; nil passes bytes as they are.
     private var pipe: PipeEncoder?
     private var paced = PacedInput()
     /// A piped input waits until the guest's terminal line takes any bytes.
     var mayRead: Bool
-    private(set) var inputDescriptor: Int32?
-    private(set) var outputDescriptor: Int32?
-    private var pending: ArraySlice<UInt8> = []
-    /// What the guest says before a command or script in it begins, the kernel's messages and init's, is not its output: it
-    /// goes to standard error. Nil where there is no such beginning.
-    private var bootDescriptor: Int32?
-    private var isBootMessage = false
-    private var takenCount: UInt64 = 0
-    /// Until when standard error may be slow with what waits for it, and how long each piece may take, nanoseconds.
-    private var bootDeadline: UInt64 = 0
-    private static let bootPatience: UInt64 = 1_000_000_000
-    private var dropsBootMessages = false
-    /// What was taken behind the last of it.
-    private var following: ArraySlice<UInt8> = []
-    private let timeline: Timeline
+    private var hasInput: Bool
     private var escaped = false
-    /// Nobody reads what the guest says any more.
-    private(set) var isBroken = false
 
-    init(_ options: Options, serial: Serial16550, timeline: Timeline) throws(LinuxError) {
+    /// - Parameter file: the log, if the output goes there; it is emptied.
+    init(
+        _ options: Options, _ file: consuming OutputFile?, serial: Serial16550, timeline: Timeline
+    ) throws {
+        let output = try GuestOutput(options, file, serial: serial, timeline: timeline)
+        let terminal =
+            options.serial == .stdio ? try RawTerminal(stateDirectory: options.stateDirectory) : nil
         self.serial = serial
-        self.timeline = timeline
+        self.output = output
+        self.terminal = terminal
         pipe = options.endOfFileToGuest ? PipeEncoder() : nil
         mayRead = pipe == nil
-        switch options.serial {
-        case .stdio:
-            file = nil
-            terminal = try RawTerminal.takeOver(stateDirectory: options.stateDirectory)
-            // A terminal that is not ours (a background job) is not read either.
-            inputDescriptor = terminal == nil && isatty(0) == 1 ? nil : 0
-            outputDescriptor = 1
-            bootDescriptor = pipe == nil ? nil : 2
-        case .file(let path):
-            file = try OutputFile(path)
-            terminal = nil
-            inputDescriptor = nil
-            outputDescriptor = file?.descriptor.number
-        case .none:
-            file = nil
-            terminal = nil
-            inputDescriptor = nil
-            outputDescriptor = nil
-        }
+        hasInput = options.serial == .stdio
     }
 
-    /// Whether a write is worth waiting for.
-    mutating func hasOutput() -> Bool {
-        if pending.isEmpty { takeOutput() }
-        // Nobody reads standard error: that must not keep the command's output back.
-        if isBootMessage, !pending.isEmpty, monotonicNanoseconds() >= bootDeadline {
-            dropsBootMessages = true
-        }
-        while dropsBootMessages, isBootMessage, !pending.isEmpty { takeOutput() }
-        if target == nil {
-            // Nobody listens: keep the line flowing.
-            while !pending.isEmpty { takeOutput() }
-        }
-        return !pending.isEmpty
+    /// Where to read from, if the guest could take more; else -1. A terminal that is not ours (a background job's) is not read.
+    var wantedInput: Int32 {
+        let wants =
+            hasInput && mayRead && terminal?.isTaken != false && paced.count < Serial16550.inputChunk
+            && serial.inputSpace >= Serial16550.inputChunk
+        return wants ? 0 : -1
     }
 
-    /// When to ask again whether output waits, though nothing happened; nil for never.
-    var nextLook: UInt64? { isBootMessage && !pending.isEmpty ? bootDeadline : nil }
-
-    /// Where the bytes that wait go.
-    var target: Int32? { isBootMessage ? bootDescriptor : outputDescriptor }
-
-    private mutating func takeOutput() {
-        isBootMessage = false
-        (pending, following) = (following, [])
-        guard pending.isEmpty else { return }
-        pending = serial.takeOutput(limit: Self.chunk)[...]
-        guard bootDescriptor != nil else { return }
-        let start = takenCount
-        takenCount += UInt64(pending.count)
-        // Asked only now: as long as nothing has begun, all that was taken came before.
-        let bootCount = Int(min(max(timeline.bootMessages ?? .max, start) - start, UInt64(pending.count)))
-        following = pending.dropFirst(bootCount)
-        if bootCount > 0 {
-            isBootMessage = true
-            pending = pending.prefix(bootCount)
-            bootDeadline = monotonicNanoseconds() + Self.bootPatience
-        } else {
-            (pending, following) = (following, [])
-        }
+    /// When ``look()`` and ``GuestOutput/hasOutput()`` are due; nil for not before the next event.
+    var nextLook: UInt64? {
+        [output.nextLook, hasInput ? terminal?.nextLook : nil].compactMap { $0 }.min()
     }
 
-    /// Whether the guest could take more input.
-    var wantsInput: Bool {
-        inputDescriptor != nil && mayRead && serial.inputSpace >= Serial16550.inputChunk
-            && paced.count < Serial16550.inputChunk
+    /// Sees whose the terminal is. One that is gone says so in other ways.
+    func look() { try? terminal?.look() }
+
+    /// Handles the signals of job control.
+    /// - Returns: false for any other.
+    func handle(_ signal: Int32) -> Bool {
+        switch signal {
+        case SIGTSTP:
+            terminal?.giveBack()
+            HostIO.stopProcess()
+            return true
+        case SIGCONT:
+            try? terminal?.processContinued()
+            return true
+        default: return false
+        }
     }
 
     /// Hands on piped input that waits for its turn.
     /// - Returns: when to call again at the latest, in monotonic nanoseconds; nil: after the next event.
     mutating func feedInput() -> UInt64? { paced.feed(serial) }
 
-    /// Writes once; the descriptor was ready.
-    mutating func writeOutput() {
-        guard let descriptor = target else { return }
-        guard let count = HostIO.write(descriptor, pending) else {
-            if isBootMessage {
-                // Without anybody to read what was said at the start, the guest is still wanted.
-                pending = []
-                return
-            }
-            outputDescriptor = nil
-            isBroken = true
-            return
-        }
-        pending = pending.dropFirst(count)
-    }
-
     /// Reads once; the descriptor was ready.
     mutating func readInput() -> Request? {
-        guard let descriptor = inputDescriptor else { return nil }
-        switch HostIO.read(descriptor, limit: Self.chunk) {
+        // A shell may have taken the terminal since: that is no end of the input.
+        look()
+        guard wantedInput == 0 else { return nil }
+        switch HostIO.read(0, limit: Self.chunk) {
         case .nothing: return nil
         case .endOfFile:
-            inputDescriptor = nil
+            look()
+            guard wantedInput == 0 else { return nil }
+            hasInput = false
             if let pipe, terminal == nil { paced.append(pipe.end()) }
             return nil
         case .bytes(let bytes):
@@ -166,26 +110,6 @@ struct Console {
         }
         serial.receive(typed)
         return request
-    }
-
-    /// Writes what the guest said last, for at most `seconds` if the reader is slow.
-    mutating func flush(seconds: Double) {
-        let deadline = monotonicNanoseconds() + UInt64(seconds * 1e9)
-        while hasOutput(), let descriptor = target {
-            let now = monotonicNanoseconds()
-            guard now < deadline else { return }
-            let patience = isBootMessage ? min(deadline - now, 200_000_000) : deadline - now
-            let ready = HostIO.poll([(descriptor, .output)], timeout: Int32(patience / 1_000_000 + 1))
-            if !ready[0].isEmpty { writeOutput() } else if isBootMessage { dropsBootMessages = true }
-        }
-    }
-}
-
-/// The file that `--serial file:PATH` names, made anew.
-private final class OutputFile {
-    let descriptor: OwnedDescriptor
-    init(_ path: String) throws(LinuxError) {
-        descriptor = try .open(path, flags: O_WRONLY | O_CREAT | O_TRUNC, mode: 0o644)
     }
 }
 

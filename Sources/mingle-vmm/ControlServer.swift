@@ -14,6 +14,10 @@ final class ControlServer {
         let socket: PacketSocket
         /// Pauses that it asked for and that end with it.
         var pauses = 0
+        /// Packets that it has not taken yet; no command of it is read meanwhile.
+        var waiting: [ArraySlice<UInt8>] = []
+        /// When it last connected, asked or took something, monotonic nanoseconds.
+        var lastActive = monotonicNanoseconds()
         init(_ socket: consuming PacketSocket) { self.socket = socket }
     }
 
@@ -32,7 +36,7 @@ final class ControlServer {
     ) throws {
         guard let path = options.controlPath else { return nil }
         self.path = path
-        HostIO.remove(path)
+        HostIO.removeSocket(path)
         socket = try PacketSocket.listen(at: path, backlog: 8)
         self.options = options
         self.machine = machine
@@ -41,21 +45,55 @@ final class ControlServer {
         self.timeline = timeline
     }
 
-    deinit { HostIO.remove(path) }
+    deinit { HostIO.removeSocket(path) }
 
     /// What to wait for; the order is that of `serve`.
-    var descriptors: [Int32] {
-        [clients.count < Self.clientLimit ? socket.descriptor.number : -1]
-            + clients.map { $0.socket.descriptor.number }
+    var wanted: [(descriptor: Int32, events: HostIO.Ready)] {
+        [(socket.descriptor.number, .input)]
+            + clients.map { ($0.socket.descriptor.number, $0.waiting.isEmpty ? .input : .output) }
     }
 
-    /// Serves those of ``descriptors`` that are ready.
-    func serve(_ ready: [Bool]) {
-        for (client, isReady) in zip(clients, ready.dropFirst()) where isReady {
-            if !answer(client) { drop(client) }
+    /// When a client's patience is over, monotonic nanoseconds; nil: none waits.
+    var nextLook: UInt64? {
+        clients.filter { !$0.waiting.isEmpty }.map { $0.lastActive + Self.patience }.min()
+    }
+
+    /// Serves those of ``wanted`` that are ready.
+    func serve(_ ready: some Collection<HostIO.Ready>) {
+        let now = monotonicNanoseconds()
+        for (client, found) in zip(clients, ready.dropFirst()) {
+            let isLate = !client.waiting.isEmpty && now >= client.lastActive + Self.patience
+            if found.isEmpty ? isLate : !serve(client) { drop(client) }
         }
-        guard ready.first == true, let new = try? socket.accept() else { return }
-        clients.append(Client(new))
+        guard ready.first?.isEmpty == false else { return }
+        for _ in 0..<Self.clientLimit {
+            guard let new = try? socket.accept() else { return }
+            let client = Client(new)
+            if makeRoom() {
+                clients.append(client)
+            } else {
+                _ = say("error: \(Self.clientLimit) other clients hold this guest paused", client)
+            }
+        }
+    }
+
+    /// One more packet of what waits, else one command.
+    /// - Returns: false when it is to be dropped.
+    private func serve(_ client: Client) -> Bool {
+        client.lastActive = monotonicNanoseconds()
+        return client.waiting.isEmpty ? answer(client) : flush(client)
+    }
+
+    /// A new client takes the place of the one that has been idle longest. Who keeps the guest paused is not idle.
+    private func makeRoom() -> Bool {
+        while clients.count >= Self.clientLimit {
+            let idle = clients.filter { $0.pauses == 0 }.min { $0.lastActive < $1.lastActive }
+            guard let idle else { return false }
+            // It may have asked something a moment ago.
+            let found = HostIO.poll([(idle.socket.descriptor.number, .input)], timeout: 0)
+            if found[0].isEmpty || !idle.waiting.isEmpty || !serve(idle) { drop(idle) }
+        }
+        return true
     }
 
     private func drop(_ client: Client) {
@@ -150,24 +188,30 @@ final class ControlServer {
         } catch {
             return say("error: \(error)", client)
         }
-        guard say("digest \(digests.count / ContentDigest.size)", client) else { return false }
+        client.waiting.append(Array("digest \(digests.count / ContentDigest.size)".utf8)[...])
         for start in stride(from: 0, to: digests.count, by: 2048 * ContentDigest.size) {
-            let part = Array(digests[start..<min(start + 2048 * ContentDigest.size, digests.count)])
-            if !send(part, client) { return false }
+            client.waiting.append(digests[start..<min(start + 2048 * ContentDigest.size, digests.count)])
         }
-        return true
+        return flush(client)
     }
 
-    private func say(_ text: String, _ client: Client) -> Bool { send(Array(text.utf8), client) }
+    private func say(_ text: String, _ client: Client) -> Bool {
+        client.waiting.append(Array(text.utf8)[...])
+        return flush(client)
+    }
 
-    private func send(_ bytes: [UInt8], _ client: Client) -> Bool {
-        let deadline = monotonicNanoseconds() + Self.patience
-        while true {
-            switch client.socket.send(bytes) {
-            case .done: return true
+    /// Sends what it takes now.
+    /// - Returns: false when it is gone.
+    private func flush(_ client: Client) -> Bool {
+        var sent = 0
+        defer { client.waiting.removeFirst(sent) }
+        for packet in client.waiting {
+            switch client.socket.send(Array(packet)) {
+            case .done: sent += 1
             case .broken: return false
-            case .full: if !client.socket.waitForRoom(until: deadline) { return false }
+            case .full: return true
             }
         }
+        return true
     }
 }

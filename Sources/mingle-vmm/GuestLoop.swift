@@ -5,11 +5,24 @@ import Hypervisor
 
 /// How it ended, for the shell.
 struct Outcome {
+    /// Not all that was to be written could be (docs/exit-codes.md).
+    static let lossStatus: UInt8 = 119
+
     let end: GuestEnd
     /// Exit status of this process.
-    let status: UInt8
+    var status: UInt8
     /// What to say instead of the guest's own end, when the end came from outside.
-    let explanation: String?
+    var explanation: String?
+    /// What the guest said, or a file that was asked for, is not all there.
+    var isLoss = false
+
+    /// Notes that something is not all there.
+    mutating func lose(_ text: String) {
+        // Who ended the guest from outside gets the status of that.
+        if explanation == nil || isLoss { status = Self.lossStatus }
+        explanation = "\(explanation ?? "\(end)"); \(text)"
+        isLoss = true
+    }
 }
 
 /// Wakes the main thread.
@@ -25,36 +38,38 @@ final class WakeEvent: Sendable {
 ///
 /// ```
 ///  running --signal--> asked to power off (button pressed, again every half second) --grace over, 2nd signal--> stopped
-///     |  \--time limit, Ctrl-A X-----------------------------------------------------------------------------^
-///     +--- the guest ends by itself, at any time
+///     |  \--output gone---^                                                                                      |
+///     |  \--time limit, Ctrl-A X-----------------------------------------------------------------------------^   |
+///     +--- the guest ends by itself, at any time --> its reader takes what it said (GuestLoop+Finish) <----------+
 /// ```
 struct GuestLoop: ~Copyable {
-    private struct Stopping {
-        let signal: Int32
+    struct Stopping {
+        /// nil: standard output is gone.
+        let signal: Int32?
         let deadline: UInt64
         var nextPress: UInt64
     }
 
-    private let options: Options
-    private let machine: VirtualMachine
+    let options: Options
+    let machine: VirtualMachine
     private let timeline: Timeline
-    private var console: Console
-    private let control: ControlServer?
+    var console: Console
+    let control: ControlServer?
     private let watch: MemoryWatch?
-    private var stopping: Stopping?
+    private(set) var stopping: Stopping?
     private let timeLimit: UInt64?
     private var announcedReady = false
 
     init(
         _ options: Options, _ machine: VirtualMachine, _ timeline: Timeline, _ control: ControlServer?,
-        _ watch: MemoryWatch?
-    ) throws(LinuxError) {
+        _ watch: MemoryWatch?, log: consuming OutputFile?
+    ) throws {
         self.control = control
         self.watch = watch
         self.options = options
         self.machine = machine
         self.timeline = timeline
-        console = try Console(options, serial: machine.serial, timeline: timeline)
+        console = try Console(options, log, serial: machine.serial, timeline: timeline)
         // A payload has no terminal line that would have to be set up.
         if !machine.hasPowerButton { console.mayRead = true }
         timeLimit = options.timeout > 0 ? monotonicNanoseconds() + UInt64(options.timeout * 1e9) : nil
@@ -73,35 +88,33 @@ struct GuestLoop: ~Copyable {
                     state: stopping != nil ? "stopping" : watch?.isPaused == true ? "paused" : "running")
             }
             if !console.mayRead, timeline.acceptsInput { console.mayRead = true }
-            let hasOutput = console.hasOutput()
+            console.look()
+            let hasOutput = console.output.hasOutput()
             let nextInput = console.feedInput()
             let ready = HostIO.poll(
                 [
-                    (signals.number, .input), (wake.number, .input),
-                    (console.wantsInput ? console.inputDescriptor ?? -1 : -1, .input),
-                    (hasOutput ? console.target ?? -1 : -1, .output),
-                    (watch?.descriptor ?? -1, .urgent),
-                ] + (control?.descriptors ?? []).map { ($0, .input) }, timeout: timeout(nextInput))
+                    (signals.number, .input), (wake.number, .input), (console.wantedInput, .input),
+                    (hasOutput ? console.output.target : -1, .output), (watch?.descriptor ?? -1, .urgent),
+                ] + (control?.wanted ?? []), timeout: timeout(nextInput))
             lookAtMemory(isReady: !ready[4].isEmpty, record)
-            control?.serve(ready.dropFirst(5).map { !$0.isEmpty })
+            control?.serve(ready.dropFirst(5))
             if !ready[1].isEmpty { wake.drain() }
-            if !ready[3].isEmpty { console.writeOutput() }
+            if !ready[3].isEmpty { console.output.write() }
             if !ready[2].isEmpty, console.readInput() == .quit {
                 machine.stop()
                 return Outcome(end: .stopped, status: 130, explanation: "stopped by Ctrl-A X")
             }
             if !ready[0].isEmpty {
                 while let signal = HostIO.nextSignal(signals) {
-                    if let outcome = receive(signal, record) { return outcome }
+                    if !console.handle(signal), let outcome = receive(signal, record) { return outcome }
                 }
             }
-            // A reader that has gone is as good as a hang-up: nobody wants this guest any more.
-            if console.isBroken, stopping == nil, let outcome = receive(SIGHUP, record) { return outcome }
+            // Nobody can want this guest any more, whose output is lost.
+            if console.output.failure != nil, stopping == nil, let outcome = receive(nil, record) {
+                return outcome
+            }
         }
     }
-
-    /// Last words of the guest, then the console's own end.
-    consuming func finish() { console.flush(seconds: 2) }
 
     private func lookAtMemory(isReady: Bool, _ record: GuestRecord?) {
         switch watch?.look(isReady: isReady) {
@@ -111,7 +124,8 @@ struct GuestLoop: ~Copyable {
         }
     }
 
-    private mutating func receive(_ signal: Int32, _ record: GuestRecord?) -> Outcome? {
+    /// - Parameter signal: nil: standard output is gone.
+    private mutating func receive(_ signal: Int32?, _ record: GuestRecord?) -> Outcome? {
         if let stopping { return stop(after: stopping.signal) }
         let now = monotonicNanoseconds()
         stopping = Stopping(
@@ -141,9 +155,10 @@ struct GuestLoop: ~Copyable {
         return nil
     }
 
-    private func stop(after signal: Int32) -> Outcome {
+    private func stop(after signal: Int32?) -> Outcome {
         machine.stop()
         if let end = machine.end, end != .stopped { return outcome(end) }
+        guard let signal else { return Outcome(end: .stopped, status: Outcome.lossStatus) }
         return Outcome(
             end: .stopped, status: UInt8(truncatingIfNeeded: 128 + signal),
             explanation: "stopped by force after signal \(signal)")
@@ -157,9 +172,8 @@ struct GuestLoop: ~Copyable {
     private func timeout(_ nextInput: UInt64?) -> Int32? {
         let due = [
             nextInput, timeLimit, stopping?.deadline, stopping?.nextPress, watch?.nextLook, console.nextLook,
+            control?.nextLook,
         ].compactMap { $0 }.min()
-        guard let due else { return nil }
-        let now = monotonicNanoseconds()
-        return due <= now ? 0 : Int32(clamping: (due - now) / 1_000_000 + 1)
+        return due.map(HostIO.milliseconds(until:))
     }
 }

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 import GuestMemory
 import Hypervisor
@@ -23,7 +24,8 @@ final class GuestRecord {
             memory_bytes=\(configuration.memorySizeInBytes)
             cpus=\(configuration.processorCount)
             image=\(image.filter { !$0.isNewline })
-            started_unix_ns=\(Self.unixNanoseconds())
+            started_unix_ns=\(Self.nanoseconds(of: CLOCK_REALTIME))
+            started_boot_ns=\(Self.nanoseconds(of: CLOCK_BOOTTIME))
             guest_index=\(configuration.payload.guestIndex)
 
             """
@@ -32,10 +34,10 @@ final class GuestRecord {
 
     func update(state: String) { file.write(text + "state=\(state)\n") }
 
-    private static func unixNanoseconds() -> UInt64 {
+    private static func nanoseconds(of clock: clockid_t) -> UInt64 {
         var now = timespec()
         // SAFETY: fills a live local.
-        unsafe clock_gettime(CLOCK_REALTIME, &now)
+        unsafe clock_gettime(clock, &now)
         return UInt64(max(0, now.tv_sec)) * 1_000_000_000 + UInt64(max(0, now.tv_nsec))
     }
 }

@@ -28,7 +28,7 @@ struct VMM {
 
     private static func run(_ options: Options, _ timeline: Timeline) throws -> Int32 {
         if options.diesWithParent { HostIO.dieWithParent() }
-        let signals = try HostIO.signals([SIGTERM, SIGHUP, SIGINT, SIGQUIT])
+        let signals = try HostIO.signals([SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGTSTP, SIGCONT])
         let record = try GuestRecord(options)
         // From here on the guest is counted: the next one may be checked.
         if let admission = options.admission { _ = OwnedDescriptor(adopting: admission) }
@@ -46,28 +46,31 @@ struct VMM {
         let machine = try VirtualMachine(options.configuration, observer: observer)
         timeline.observe(machine.serial)
         let built = monotonicNanoseconds()
-        let sharing = try SharingSession(options, machine, timeline)
+        var files = try GuestFiles(options)
+        let sharing = try SharingSession(options, machine, timeline, traceFile: files.takeTrace())
         if let sharing, options.logLevel <= .info {
             let broker = options.sharing.brokerPath == nil ? "; without a broker, so zero pages only" : ""
-            HostIO.writeAll(
-                2,
+            HostIO.tell(
                 "mingle: info: \(options.configuration.name) shares memory: domain \(sharing.domain), "
                     + "window \(sharing.window.rawValue)\(broker)\n")
         }
         let watch = MemoryWatch(options, machine, sharing)
         let control = try ControlServer(options, machine, sharing, watch, timeline)
-        var loop = try GuestLoop(options, machine, timeline, control, watch)
+        var loop = try GuestLoop(options, machine, timeline, control, watch, log: files.takeLog())
         try machine.start()
         record?.update(state: "booting")
-        let outcome = loop.run(signals, wake, record)
+        var outcome = loop.run(signals, wake, record)
         sharing?.stop()
         machine.stop()
-        loop.finish()
         let ended = monotonicNanoseconds()
-        if let path = options.reportPath {
-            try Report(options: options, outcome: outcome, timeline: timeline, built: built, ended: ended)
-                .write(to: path)
-        }
+        record?.update(state: "stopping")
+        outcome = loop.finish(outcome, signals)
+        if let problem = sharing?.trace?.problem { outcome.lose(problem) }
+        let report = Report(
+            options: options, outcome: outcome, timeline: timeline, built: built, ended: ended)
+        do throws(OutputFileError) {
+            try files.report?.write(Array(report.json.utf8), interrupt: signals.number)
+        } catch { outcome.lose("no report: \(error)") }
         sayGoodbye(outcome, options, seconds: Double(ended - timeline.started) / 1e9)
         return Int32(outcome.status)
     }
@@ -76,6 +79,7 @@ struct VMM {
     private static func sayGoodbye(_ outcome: Outcome, _ options: Options, seconds: Double) {
         let level: Logger.Level =
             switch outcome.end {
+            case _ where outcome.isLoss: .error
             case .poweredOff, .exited: .info
             case .rebooted, .panicked, .stopped: .warning
             case .tripleFault, .failed: .error
@@ -84,11 +88,11 @@ struct VMM {
         let tenths = Int(seconds * 10)
         let text = outcome.explanation ?? "\(outcome.end)"
         let time = "\(tenths / 10).\(tenths % 10) s"
-        HostIO.writeAll(2, "mingle: \(options.configuration.name): after \(time): \(text)\n")
+        HostIO.tell("mingle: \(options.configuration.name): after \(time): \(text)\n")
     }
 
     private static func fail(_ text: String, status: Int32) -> Never {
-        HostIO.writeAll(2, "mingle: error: \(text)\n")
+        HostIO.tell("mingle: error: \(text)\n")
         exit(status)
     }
 }

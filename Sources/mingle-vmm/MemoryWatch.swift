@@ -94,6 +94,6 @@ final class MemoryWatch {
 
     private func say(_ level: Logger.Level, _ text: String) {
         guard options.logLevel <= level else { return }
-        HostIO.writeAll(2, "mingle: \(level.rawValue): \(options.configuration.name): \(text)\n")
+        HostIO.tell("mingle: \(level.rawValue): \(options.configuration.name): \(text)\n")
     }
 }

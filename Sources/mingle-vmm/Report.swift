@@ -1,4 +1,3 @@
-import Glibc
 import GuestMemory
 import Hypervisor
 
@@ -10,12 +9,7 @@ struct Report {
     let built: UInt64
     let ended: UInt64
 
-    func write(to path: String) throws(LinuxError) {
-        let file = try OwnedDescriptor.open(path, flags: O_WRONLY | O_CREAT | O_TRUNC, mode: 0o644)
-        HostIO.writeAll(file.number, json)
-    }
-
-    private var json: String {
+    var json: String {
         let configuration = options.configuration
         return """
             {

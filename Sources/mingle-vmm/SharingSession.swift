@@ -14,6 +14,8 @@ final class SharingSession: Sendable {
     let domain: String
     private let thread: SharingThread
     private let broker: BrokerState
+    /// Of `--trace-share`.
+    let trace: ShareTrace?
 
     /// What is known of the broker, for statistics.
     private final class BrokerState: Sendable {
@@ -26,7 +28,11 @@ final class SharingSession: Sendable {
     }
 
     /// - Throws: when the window asked for is not to be had, or the domain is taken by another user.
-    init?(_ options: Options, _ machine: VirtualMachine, _ timeline: Timeline) throws {
+    /// - Parameter traceFile: of `--trace-share`; it is emptied.
+    init?(
+        _ options: Options, _ machine: VirtualMachine, _ timeline: Timeline,
+        traceFile: consuming OutputFile?
+    ) throws {
         guard options.sharing.isOn else { return nil }
         let sharing = options.sharing
         let ability = UserFault.open()?.ability
@@ -62,7 +68,9 @@ final class SharingSession: Sendable {
         let broker = BrokerState()
         self.broker = broker
         let startPolicy = policy
-        let trace = try sharing.tracePath.map { try ShareTrace($0) }
+        let trace: ShareTrace? =
+            if let traceFile { try ShareTrace(traceFile, guest: options.configuration.name) } else { nil }
+        self.trace = trace
         let mappingBox = SharingThreadState()
         thread = try SharingThread(
             policy: startPolicy,

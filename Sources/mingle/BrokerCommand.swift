@@ -35,9 +35,9 @@ struct BrokerCommand: ParsableCommand {
             let report =
                 try directory.isPresent() ? BrokerReport.read(socket: BrokerService.socket(directory)) : nil
             if json {
-                print((report?.json ?? .null).text())
+                try StandardOutput.print((report?.json ?? .null).text())
             } else {
-                print(report?.table ?? "no broker runs")
+                try StandardOutput.print(report?.table ?? "no broker runs")
             }
         }
     }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import MingleSupport
 
 /// `mingle completions SHELL`.
 struct CompletionsCommand: ParsableCommand {
@@ -28,5 +29,5 @@ struct CompletionsCommand: ParsableCommand {
     @Argument(help: "bash, zsh or fish.")
     var shell: Shell
 
-    func run() { print(MingleCommand.completionScript(for: shell.script)) }
+    func run() throws { try StandardOutput.print(MingleCommand.completionScript(for: shell.script)) }
 }

@@ -97,17 +97,29 @@ struct DensityCommand: ParsableCommand {
     func run() throws {
         let report: DensityReport
         do throws(SupportError) {
-            if let json, json != "-" { try RunChecks.writableFile(json, option: "--json") }
             let plan = try DensityPreparation(command: self).plan()
+            if let json, json != "-" {
+                let inputs =
+                    [("the kernel", plan.template.kernel)]
+                    + plan.template.initrds.map { ("an initial RAM disk", $0) }
+                try RunChecks.outputs([("--json", json)], inputs: inputs)
+            }
             report = try DensityExperiment(plan, directory: .current(), console: log.console).run()
-            if let json, json != "-" { try SystemCall.replace(json, with: report.json.text() + "\n") }
         } catch {
             if case .interrupted(let signal) = error {
                 throw Failure(message: error.description, status: 128 + signal)
             }
             throw error
         }
-        print(json == "-" ? report.json.text() : report.table)
+        // What was measured is shown, whatever becomes of the file, and the other way round.
+        var problem: SupportError?
+        if let json, json != "-" {
+            do throws(SupportError) { try WholeFile.write(json, report.json.text() + "\n") } catch {
+                problem = error
+            }
+        }
+        try StandardOutput.print(json == "-" ? report.json.text() : report.table)
+        if let problem { throw problem }
         if report.hasMismatches {
             throw Failure(message: "pages changed while their memory was shared", status: ExitStatus.failure)
         }

@@ -27,7 +27,7 @@ struct DoctorCommand: ParsableCommand {
         let report = Doctor().report(
             kernelMode: KernelModeProbe.run, prices: KernelModeProbe.prices, state: .current(),
             program: program)
-        print(json ? report.json(version: Version.current).text() : report.text)
+        try StandardOutput.print(json ? report.json(version: Version.current).text() : report.text)
         throw ExitCode(report.verdict.exitCode)
     }
 }

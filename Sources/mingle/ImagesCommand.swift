@@ -35,11 +35,11 @@ struct ImagesCommand: ParsableCommand {
         func run() throws {
             let (cache, images) = try ImageProvider(console: log.console).list()
             if json {
-                print(
+                try StandardOutput.print(
                     JSONValue.object([("cache", .string(cache)), ("images", ImagesCommand.json(images))])
                         .text())
             } else {
-                print(ImagesCommand.table(images))
+                try StandardOutput.print(ImagesCommand.table(images))
             }
         }
     }
@@ -67,7 +67,7 @@ struct ImagesCommand: ParsableCommand {
         func run() throws {
             let images = try ImageProvider(console: Console(level: min(log.logLevel, .info))).build(
                 update: update)
-            print(json ? ImagesCommand.json(images).text() : ImagesCommand.table(images))
+            try StandardOutput.print(json ? ImagesCommand.json(images).text() : ImagesCommand.table(images))
         }
     }
 
@@ -93,7 +93,8 @@ struct ImagesCommand: ParsableCommand {
 
         func run() throws {
             let path = try ImageProvider(console: log.console).path(name)
-            print(json ? JSONValue.object([("name", .string(name)), ("path", .string(path))]).text() : path)
+            try StandardOutput.print(
+                json ? JSONValue.object([("name", .string(name)), ("path", .string(path))]).text() : path)
         }
     }
 
@@ -123,11 +124,13 @@ struct ImagesCommand: ParsableCommand {
                         ("problem", .optional(result.problem)),
                     ])
                 }
-                print(JSONValue.array(values).text())
+                try StandardOutput.print(JSONValue.array(values).text())
             } else if results.isEmpty {
-                print("there are no images: see 'mingle images build'")
+                try StandardOutput.print("there are no images: see 'mingle images build'")
             } else {
-                for result in results { print("\(result.name): \(result.problem ?? "ok")") }
+                for result in results {
+                    try StandardOutput.print("\(result.name): \(result.problem ?? "ok")")
+                }
             }
             if results.contains(where: { $0.problem != nil }) { throw ExitCode.failure }
         }
@@ -152,7 +155,7 @@ struct ImagesCommand: ParsableCommand {
 
         func run() throws {
             let freed = try ImageProvider(console: log.console).clean()
-            print(
+            try StandardOutput.print(
                 json
                     ? JSONValue.object([("freed_bytes", .unsigned(freed))]).text()
                     : "freed \(ByteSize.format(freed))")

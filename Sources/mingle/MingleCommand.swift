@@ -32,6 +32,7 @@ struct MingleCommand: ParsableCommand {
 enum Main {
     static func main() {
         SystemCall.fillStandardStreams()
+        SystemCall.refuseFilesTooLong()
         repairTerminal()
         clearLeftovers()
         do {

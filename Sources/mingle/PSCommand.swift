@@ -25,16 +25,17 @@ struct PSCommand: ParsableCommand {
         let directory = StateDirectory.current()
         let found = try GuestRegistry(directory: directory).guests()
         for problem in found.unreadable { log.console.log(.warning, problem.description) }
-        let now = SystemCall.nanoseconds(of: .realtime)
+        let now = SystemCall.nanoseconds(of: .boot)
         let rows = found.running.map { Row(record: $0, now: now, directory: directory) }
-        print(json ? JSONValue.array(rows.map(\.json)).text() : Self.table(rows))
+        try StandardOutput.print(json ? JSONValue.array(rows.map(\.json)).text() : Self.table(rows))
     }
 
     /// One guest, measured.
     private struct Row {
         let record: GuestRecord
         let residentBytes: UInt64?
-        let uptimeSeconds: UInt64
+        /// nil of a guest that was started by an older version.
+        let uptimeSeconds: UInt64?
         let sharing: SharingFigures?
 
         init(record: GuestRecord, now: UInt64, directory: StateDirectory) {
@@ -43,9 +44,7 @@ struct PSCommand: ParsableCommand {
             sharing = try? client?.statistics().sharing
             self.record = record
             residentBytes = ProcessMemory(process: record.process)?.residentBytes
-            uptimeSeconds =
-                now > record.startedUnixNanoseconds
-                ? (now - record.startedUnixNanoseconds) / 1_000_000_000 : 0
+            uptimeSeconds = record.uptimeSeconds(boot: now)
         }
 
         var sharedBytes: UInt64? { sharing.map { $0.sharedPages * RunChecks.pageSize } }
@@ -55,7 +54,7 @@ struct PSCommand: ParsableCommand {
                 ("name", .string(record.name)), ("pid", .integer(Int64(record.process))),
                 ("state", .string(record.state.rawValue)), ("image", .string(record.image)),
                 ("memory_bytes", .unsigned(record.memoryBytes)), ("resident_bytes", .optional(residentBytes)),
-                ("cpus", .integer(Int64(record.cpuCount))), ("uptime_seconds", .unsigned(uptimeSeconds)),
+                ("cpus", .integer(Int64(record.cpuCount))), ("uptime_seconds", .optional(uptimeSeconds)),
                 ("started_unix_ns", .unsigned(record.startedUnixNanoseconds)),
                 ("guest_index", .unsigned(UInt64(record.guestIndex))),
                 ("shared_bytes", .optional(sharedBytes)), ("domain", .optional(sharing?.domain)),
@@ -77,7 +76,7 @@ struct PSCommand: ParsableCommand {
                 ByteSize.format(row.record.memoryBytes), row.residentBytes.map(ByteSize.format) ?? "-",
                 row.sharedBytes.map(ByteSize.format) ?? "-", row.sharing?.domain ?? "-",
                 row.sharing?.window ?? "-",
-                "\(row.record.cpuCount)", Uptime.format(seconds: row.uptimeSeconds),
+                "\(row.record.cpuCount)", row.uptimeSeconds.map(Uptime.format(seconds:)) ?? "-",
             ])
         }
         return table.text

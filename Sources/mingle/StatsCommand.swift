@@ -34,7 +34,7 @@ struct StatsCommand: ParsableCommand {
     func run() throws {
         let (overview, problems) = try SharingOverview.read(in: .current(), names: names)
         for problem in problems { Console.write("mingle: error: \(problem)") }
-        print(json ? overview.json.text() : overview.table)
+        try StandardOutput.print(json ? overview.json.text() : overview.table)
         if !problems.isEmpty { throw ExitCode.failure }
     }
 }

@@ -88,7 +88,11 @@ struct StopCommand: ParsableCommand {
             let name = process.record.name
             if try process.wait(until: deadline) {
                 _ = try registry.probe(name)
-                print("\(name): stopped")
+                do throws(SupportError) { try StandardOutput.print("\(name): stopped") } catch {
+                    // The others are still waited for.
+                    Console.write("mingle: error: \(error)")
+                    left += 1
+                }
             } else {
                 Console.write(
                     "mingle: error: guest '\(name)' did not stop within \(timeout.count) s: "

@@ -80,24 +80,61 @@ struct BootTests {
         }
     }
 
+    enum Damage: String, CaseIterable { case noOverlay, garbage, cutOff }
+
+    @Test(
+        "a RAM disk that is not all there ends the guest, with the kernel's words", arguments: Damage.allCases
+    )
+    func incompleteRAMDisk(_ damage: Damage) throws {
+        try withTemporaryDirectory { directory in
+            let kernel = try DebianKernel.locate(in: ImageCache())
+            let own = ImageCache(directory: "\(directory)/cache")
+            let base = try FileSystem.read(Initramfs.build(cache: own, share: .find(), kernel: kernel))
+            let overlay = try Initramfs.commandOverlay(command: ["true"], terminal: false)
+            var disk = base + overlay
+            switch damage {
+            case .noOverlay: disk = base
+            case .garbage: disk = base + [UInt8](repeating: 0x41, count: 512) + overlay
+            case .cutOff: disk = base + overlay.prefix(60)
+            }
+            try FileSystem.write(disk, to: "\(directory)/initrd")
+            var outcome = try ending(kernel, directory: directory, words: "mingle.command")
+            if outcome.status == Self.timedOut {
+                print("== AGAIN, since the emulated guest stalled: \(damage)")
+                outcome = try ending(kernel, directory: directory, words: "mingle.command")
+            }
+            let console = String(
+                decoding: (try? FileSystem.read("\(directory)/console")) ?? [], as: UTF8.self)
+            #expect(outcome.status == (118 * 2 + 1) & 0xFF, "\(console)")
+            #expect(
+                console.contains("the command that was to be run is missing in the unpacked RAM disk"),
+                "\(console)")
+            let complains = console.contains("the kernel says of the initial RAM disk: ")
+            #expect(complains == (damage == .garbage), "\(console)")
+            if complains { #expect(console.contains("Initramfs unpacking failed: ")) }
+        }
+    }
+
     /// Status of timeout(1).
     private static let timedOut: Int32 = 124
 
-    private func ending(_ kernel: DebianKernel, directory: String) throws -> (
+    private func ending(_ kernel: DebianKernel, directory: String, words: String = "") throws -> (
         status: Int32, complaint: String
     ) {
-        let error = failure { () throws(GuestImagesError) in try boot(kernel, directory: directory) }
+        let error = failure { () throws(GuestImagesError) in
+            try boot(kernel, directory: directory, words: words)
+        }
         guard case .toolFailed(_, let status, let complaint) = error else {
             throw Failure("no exit status came: \(String(describing: error))")
         }
         return (status, complaint)
     }
 
-    private func boot(_ kernel: DebianKernel, directory: String) throws(GuestImagesError) {
+    private func boot(_ kernel: DebianKernel, directory: String, words: String) throws(GuestImagesError) {
         // The clock's frequency is given: calibration against emulated timers fails now and then on a busy host.
         let commandLine = """
             console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests rdinit=/init \
-            initcall_blacklist=cmos_init tsc=reliable tsc_early_khz=1000000 lpj=2000000 no_timer_check mingle.name=bob
+            initcall_blacklist=cmos_init tsc=reliable tsc_early_khz=1000000 lpj=2000000 no_timer_check mingle.name=bob \(words)
             """
         try Tool.run(
             [

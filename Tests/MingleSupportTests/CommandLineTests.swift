@@ -31,7 +31,7 @@ import Testing
     }
 
     /// The executable lies beside the test bundle, which is mapped into this process.
-    private static func executable() throws -> String {
+    static func executable() throws -> String {
         let maps = try String(contentsOfFile: "/proc/self/maps", encoding: .utf8)
         for line in maps.split(separator: "\n") {
             guard let start = line.firstIndex(of: "/"),

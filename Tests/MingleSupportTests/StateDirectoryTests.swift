@@ -94,6 +94,21 @@ import Testing
                 """)
     }
 
+    @Test func uptimeIsThatOfAClockThatIsNeverSet() throws {
+        var record = record()
+        // Whatever the calendar said when it was started, and says now.
+        for unix: UInt64 in [0, 1_700_000_000_000_000_000, .max] {
+            record.startedUnixNanoseconds = unix
+            record.startedBootNanoseconds = 5_000_000_000
+            #expect(record.uptimeSeconds(boot: 65_900_000_000) == 60)
+            #expect(record.uptimeSeconds(boot: 4_000_000_000) == 0)
+        }
+        #expect(try GuestRecord(text: record.text, path: "x") == record)
+        #expect(record.text.contains("\nstarted_boot_ns=5000000000\n"))
+        record.startedBootNanoseconds = nil
+        #expect(record.uptimeSeconds(boot: 65_900_000_000) == nil)
+    }
+
     @Test func controlCharactersCannotForgeLines() throws {
         var forged = record()
         forged.image = "x\npid=1"

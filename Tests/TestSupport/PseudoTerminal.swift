@@ -45,6 +45,9 @@ public final class PseudoTerminal {
         return Settings(value)
     }
 
+    /// Shows nothing more, as when its stop key was pressed.
+    public func holdOutput() { _ = tcflow(follower, TCOOFF) }
+
     public func type(_ keys: [UInt8]) { _ = keys.withUnsafeBytes { write(leader, $0.baseAddress, $0.count) } }
     public func type(_ text: String) { type(Array(text.utf8)) }
 

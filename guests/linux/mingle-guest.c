@@ -106,6 +106,67 @@ static void exitGuest(uint32_t status) {
     out(exitPort, 8, status & 0xFF);
 }
 
+// ---- begin: is the RAM disk all there? ----
+static void *pages(size_t bytes, int fd) {
+    long flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_PRIVATE;
+    long at = call6(__NR_mmap, 0, (long)bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
+    if (at < 0 && at > -4096) fail("not enough memory for the command", 126);
+    return (void *)at;
+}
+static int begins(const char *at, const char *end, const char *word) {
+    while (*word && at < end && *at == *word) at++, word++;
+    return !*word;
+}
+/// Says what the kernel said of an initial RAM disk that it could not unpack.
+/// - Returns: whether it did.
+static int complainOfRAMDisk(void) {
+    static const char *const words[] = {"Initramfs unpacking failed", "rootfs image is not initramfs"};
+    long size = call3(__NR_syslog, 10 /* SYSLOG_ACTION_SIZE_BUFFER */, 0, 0);
+    if (size <= 0) return 0;
+    char *log = pages((size_t)size, -1), *end;
+    long got = call3(__NR_syslog, 3 /* SYSLOG_ACTION_READ_ALL */, (long)log, size);
+    int found = 0;
+    end = log + (got > 0 ? got : 0);
+    for (char *line = log, *next; line < end; line = next) {
+        int matches = 0;
+        for (next = line; next < end && *next != '\n'; next++)
+            for (size_t at = 0; at < sizeof words / sizeof *words; at++) matches |= begins(next, end, words[at]);
+        next += next < end;
+        if (!matches) continue;
+        found = 1;
+        say("mingle-guest: the kernel says of the initial RAM disk: ");
+        call3(__NR_write, 2, (long)line, next - line);
+    }
+    call3(__NR_munmap, (long)log, size, 0);
+    return found;
+}
+static int exists(const char *path) {
+    long fd = call3(__NR_open, (long)path, O_RDONLY | O_CLOEXEC, 0);
+    if (fd >= 0) call3(__NR_close, fd, 0, 0);
+    return fd >= 0;
+}
+/// Whether a word stands on the kernel's command line.
+static int isAsked(const char *word) {
+    static char line[4096];
+    long fd = call3(__NR_open, (long)"/proc/cmdline", O_RDONLY | O_CLOEXEC, 0);
+    long got = fd < 0 ? fd : call3(__NR_read, fd, (long)line, sizeof line);
+    if (fd >= 0) call3(__NR_close, fd, 0, 0);
+    const char *end = line + (got > 0 ? got : 0);
+    for (const char *at = line; at < end; at++) {
+        if ((at != line && at[-1] != ' ') || !begins(at, end, word)) continue;
+        const char *after = at + length(word);
+        if (after == end || *after == ' ' || *after == '\n') return 1;
+    }
+    return 0;
+}
+/// Fails if the RAM disk is not all there: nobody asked for a guest with half of it.
+static void checkRAMDisk(void) {
+    int isBroken = complainOfRAMDisk();
+    if (isAsked("mingle.command") && !exists("/mingle/command"))
+        fail("the command that was to be run is missing in the unpacked RAM disk", 1);
+    if (isBroken) quit(1);
+}
+
 // ---- begin ----
 static const struct {
     const char *path, *type, *options;
@@ -156,6 +217,7 @@ static void begin(void) {
     memcpy(line + end + digits, after, sizeof after - 1);
     call3(__NR_write, 1, (long)line, (long)(end + digits + sizeof after - 1));
     out(doorbellPort, 32, ready);
+    checkRAMDisk();
 }
 
 // ---- power-button ----
@@ -224,12 +286,6 @@ struct words {
     char *text;
     size_t bytes, count;
 };
-static void *pages(size_t bytes, int fd) {
-    long flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_PRIVATE;
-    long at = call6(__NR_mmap, 0, (long)bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
-    if (at < 0 && at > -4096) fail("not enough memory for the command", 126);
-    return (void *)at;
-}
 static struct words readWords(long directory, const char *name) {
     struct words words = {0};
     long fd = call3(__NR_openat, directory, (long)name, O_RDONLY | O_CLOEXEC);

@@ -145,6 +145,8 @@ static inline void mingle_fill_standard_streams(void) {
     for (int fd = 0; fd <= 2; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0) _exit(125);
 }
+/// SIG_IGN is a cast.
+static inline void mingle_ignore_signal(int number) { signal(number, SIG_IGN); }
 static inline int mingle_fcntl(int fd, int command, int argument) {
     int result = fcntl(fd, command, argument);
     return result < 0 ? -errno : result;

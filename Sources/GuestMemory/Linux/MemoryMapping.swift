@@ -92,6 +92,14 @@ public struct MemoryMapping: ~Copyable, @unchecked Sendable {
         _ = unsafe madvise(base + start, offset + count - start, 23)
     }
 
+    /// Takes away everything that is mapped here: it reads as zeros from then on, and takes no memory. Where the kernel
+    /// cannot, nothing happens.
+    func discard() {
+        let flags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+        // SAFETY: exactly the range that this value owns, which stays mapped, so pointers into it stay valid.
+        _ = unsafe mmap(base, sizeInBytes, /* prot: */ PROT_READ | PROT_WRITE, /* flags: */ flags, -1, 0)
+    }
+
     deinit {
         // SAFETY: the range is owned by this value, which is going; nobody may hold a pointer into it any more.
         _ = unsafe munmap(base, sizeInBytes)

@@ -32,11 +32,11 @@ public final class ControlClient {
     /// The answer to a command; one that starts with `error: ` is thrown.
     @discardableResult
     public func ask(_ command: String) throws(SupportError) -> String {
-        guard case .done = socket.send(Array(command.utf8)) else {
-            throw .guest(name: guest, reason: "the connection was lost")
-        }
+        let sent = socket.send(Array(command.utf8))
+        // A guest that does not serve us has said why, and closed the connection, before it was asked.
         let answer = String(decoding: try receive(), as: UTF8.self)
         if answer.hasPrefix("error: ") { throw .guest(name: guest, reason: String(answer.dropFirst(7))) }
+        guard case .done = sent else { throw .guest(name: guest, reason: "the connection was lost") }
         return answer
     }
 

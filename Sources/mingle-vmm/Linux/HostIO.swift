@@ -39,35 +39,33 @@ enum HostIO {
         return .endOfFile
     }
 
-    /// One write.
-    /// - Returns: how many bytes went; 0 when it must be tried again; nil when nobody will ever read.
-    static func write(_ descriptor: Int32, _ bytes: ArraySlice<UInt8>) -> Int? {
-        let count = unsafe bytes.withUnsafeBytes { buffer in
-            // SAFETY: the buffer is alive for the call.
-            unsafe Glibc.write(descriptor, buffer.baseAddress, buffer.count)
-        }
-        if count >= 0 { return count }
-        return errno == EINTR || errno == EAGAIN ? 0 : nil
-    }
-
-    /// Writes everything, blocking; gives up on an error. For messages and reports.
-    static func writeAll(_ descriptor: Int32, _ text: String) {
+    /// Writes a message to standard error. If nobody takes it within a second, it is not worth waiting for.
+    static func tell(_ text: String) {
+        let deadline = monotonicNanoseconds() + 1_000_000_000
         var rest = Array(text.utf8)[...]
         while !rest.isEmpty {
-            guard let count = write(descriptor, rest) else { return }
-            rest = rest.dropFirst(count)
+            let now = monotonicNanoseconds()
+            guard now < deadline,
+                !poll([(2, .output)], timeout: Int32((deadline - now) / 1_000_000 + 1))[0].isEmpty
+            else { return }
+            // A pipe with room takes a page without waiting.
+            switch OutputFile.write(rest.prefix(4096), to: 2) {
+            case .bytes(let count): rest = rest.dropFirst(count)
+            case .full: continue
+            case .failed: return
+            }
         }
     }
 
-    /// Blocks the signals that end us in every thread and makes them readable; the pipe signal is ignored, as are those
-    /// that would stop a background job for looking at its terminal.
+    /// Blocks the signals that end or stop us in every thread and makes them readable. Those for a reader that is gone and for a
+    /// file that is too long are ignored, as are those that would stop a background job for looking at its terminal.
     static func signals(_ numbers: [Int32]) throws(LinuxError) -> OwnedDescriptor {
         var set = sigset_t()
         // SAFETY: a live local; signal dispositions are process-wide and set before there are threads.
         unsafe sigemptyset(&set)
         for number in numbers { unsafe sigaddset(&set, number) }
         guard unsafe sigprocmask(SIG_SETMASK, &set, nil) == 0 else { throw .current("sigprocmask") }
-        for ignored in [SIGPIPE, SIGTTIN, SIGTTOU] { signal(ignored, SIG_IGN) }
+        for ignored in [SIGPIPE, SIGXFSZ, SIGTTIN, SIGTTOU] { signal(ignored, SIG_IGN) }
         let descriptor = unsafe signalfd(-1, &set, Int32(SFD_CLOEXEC) | Int32(SFD_NONBLOCK))
         guard descriptor >= 0 else { throw .current("signalfd") }
         return OwnedDescriptor(adopting: descriptor)
@@ -79,6 +77,24 @@ enum HostIO {
         // SAFETY: a live local of the size given.
         let count = unsafe Glibc.read(descriptor.number, &info, MemoryLayout<signalfd_siginfo>.size)
         return count == MemoryLayout<signalfd_siginfo>.size ? Int32(info.ssi_signo) : nil
+    }
+
+    /// Stops this process as the terminal's stop key would, until somebody continues it.
+    static func stopProcess() {
+        var set = sigset_t()
+        // SAFETY: a live local. The signal was taken from a signalfd; its default action happens when it is sent again and let
+        // through. Where no shell could continue us (an orphaned process group) the kernel ignores it.
+        unsafe sigemptyset(&set)
+        unsafe sigaddset(&set, SIGTSTP)
+        raise(SIGTSTP)
+        unsafe pthread_sigmask(SIG_UNBLOCK, &set, nil)
+        unsafe pthread_sigmask(SIG_BLOCK, &set, nil)
+    }
+
+    /// As poll(2) wants it.
+    static func milliseconds(until time: UInt64) -> Int32 {
+        let now = monotonicNanoseconds()
+        return time <= now ? 0 : Int32(clamping: (time - now) / 1_000_000 + 1)
     }
 
     /// The lines of a file of /proc.
@@ -93,8 +109,13 @@ enum HostIO {
         return String(decoding: bytes, as: UTF8.self).split(separator: "\n")
     }
 
-    /// Removes a name from a directory, if it is there.
-    static func remove(_ path: String) { _ = unsafe unlink(path) }
+    /// Removes a socket from a directory, if it is there; anything else stays.
+    static func removeSocket(_ path: String) {
+        var status = stat()
+        // SAFETY: a live local; the path is a NUL-terminated copy.
+        guard unsafe lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else { return }
+        _ = unsafe unlink(path)
+    }
 
     /// Ends this process when the one that started it ends.
     static func dieWithParent() {

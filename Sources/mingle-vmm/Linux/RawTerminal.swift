@@ -2,42 +2,109 @@ import CLinux
 import Glibc
 import GuestMemory
 
-/// The terminal on standard input in raw mode: every key goes to the guest. Its settings come back at the end, and are
-/// kept in the state directory meanwhile, so that the next start can bring them back if we are killed.
+/// The terminal on standard input: in raw mode, so that every key goes to the guest, as long as it is ours. Its settings come
+/// back when it is given up, and are kept in the state directory meanwhile, so that the next start can bring them back if we
+/// are killed.
+///
+/// ```
+///  somebody else's --we are in its foreground--> ours, in raw mode
+///        ^------- give up, stopped, in the background -------'
+/// ```
+/// Shells tell nobody that a job which runs already is brought to the foreground, so it is looked for now and then.
 final class RawTerminal {
-    private let saved: [UInt8]
-    private let record: RegisteredFile?
+    /// Between two looks whether it has become ours, nanoseconds.
+    private static let interval: UInt64 = 250_000_000
 
-    /// - Returns: nil when standard input is no terminal, or not ours to change (a background job).
-    static func takeOver(stateDirectory: String?) throws(LinuxError) -> RawTerminal? {
-        var settings = termios()
+    private let stateDirectory: String?
+    /// What it was set to before, and what we set it to; nil while it is not in raw mode by us.
+    private var settings: (saved: termios, raw: termios)?
+    private var record: RegisteredFile?
+    private var nextTry: UInt64 = 0
+    private var isGivenUp = false
+
+    /// - Returns: nil when standard input is no terminal.
+    init?(stateDirectory: String?) throws(LinuxError) {
+        guard isatty(0) == 1 else { return nil }
+        self.stateDirectory = stateDirectory
+        try look()
+    }
+
+    /// Whether keys are ours to read.
+    var isTaken: Bool { settings != nil }
+
+    /// When to look again at the latest, in monotonic nanoseconds; nil while it is ours.
+    var nextLook: UInt64? { isGivenUp || settings != nil ? nil : nextTry }
+
+    /// Notices if it is ours no more; takes it over, if it is time to look, when it has become so.
+    func look() throws(LinuxError) {
+        guard !isGivenUp else { return }
+        if settings != nil {
+            // A shell that took it has set it as it likes.
+            if !Self.isOurs { forget() }
+            return
+        }
+        let now = monotonicNanoseconds()
+        guard now >= nextTry else { return }
+        nextTry = now + Self.interval
+        if Self.isOurs { try takeOver() }
+    }
+
+    /// This process was stopped and goes on. Whoever had the terminal meanwhile may have set it.
+    func processContinued() throws(LinuxError) {
+        nextTry = 0
+        if settings != nil, !isGivenUp, Self.isOurs { return try takeOver() }
+        try look()
+    }
+
+    /// In the background, its settings are somebody else's business.
+    private static var isOurs: Bool { tcgetpgrp(0) == getpgrp() }
+
+    private func takeOver() throws(LinuxError) {
+        var found = termios()
         // SAFETY: live locals throughout.
-        guard isatty(0) == 1, tcgetpgrp(0) == getpgrp(), unsafe tcgetattr(0, &settings) == 0 else {
-            return nil
-        }
-        let saved = unsafe withUnsafeBytes(of: &settings) { bytes in unsafe bytes.map { $0 } }
-        let terminal = RawTerminal(saved, try claim(stateDirectory, saved))
-        unsafe cfmakeraw(&settings)
-        guard unsafe tcsetattr(0, TCSADRAIN, &settings) == 0 else {
-            throw .current("tcsetattr", "standard input")
-        }
-        return terminal
+        guard unsafe tcgetattr(0, &found) == 0 else { return }
+        if let settings, Self.bytes(of: found) == Self.bytes(of: settings.raw) { return }
+        var raw = found
+        unsafe cfmakeraw(&raw)
+        try keep(found)
+        settings = (found, raw)
+        guard unsafe tcsetattr(0, TCSANOW, &raw) == 0 else { throw .current("tcsetattr", "standard input") }
     }
 
-    private init(_ saved: [UInt8], _ record: consuming RegisteredFile?) {
-        self.saved = saved
-        self.record = record
+    /// Gives it back as it was; it may be taken again.
+    func giveBack() {
+        guard let settings else { return }
+        defer { forget() }
+        var saved = settings.saved
+        // SAFETY: a live local with what tcgetattr gave. It is not waited for what is still to be shown: a terminal may stall.
+        if Self.isOurs { _ = unsafe tcsetattr(0, TCSANOW, &saved) }
     }
 
-    private static func claim(_ stateDirectory: String?, _ saved: [UInt8]) throws(LinuxError)
-        -> RegisteredFile?
-    {
-        guard let stateDirectory, let device = device() else { return nil }
-        let name = device.split(separator: "/").joined(separator: "-")
-        guard let record = try RegisteredFile.claim("\(stateDirectory)/terminal/\(name)") else { return nil }
-        let digits = saved.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
-        record.write("tty=\(device)\nowner_pid=\(getpid())\ntermios=\(digits)\n")
-        return record
+    private func forget() {
+        settings = nil
+        record = nil
+        nextTry = 0
+    }
+
+    /// Gives it back for good.
+    func giveUp() {
+        giveBack()
+        isGivenUp = true
+    }
+
+    private func keep(_ saved: termios) throws(LinuxError) {
+        if record == nil, let stateDirectory, let device = Self.device() {
+            let name = device.split(separator: "/").joined(separator: "-")
+            record = try RegisteredFile.claim("\(stateDirectory)/terminal/\(name)")
+        }
+        guard let device = Self.device() else { return }
+        let digits = Self.bytes(of: saved).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+        record?.write("tty=\(device)\nowner_pid=\(getpid())\ntermios=\(digits)\n")
+    }
+
+    private static func bytes(of value: termios) -> [UInt8] {
+        // SAFETY: plain data, copied while it lives.
+        unsafe withUnsafeBytes(of: value) { bytes in unsafe bytes.map { $0 } }
     }
 
     private static func device() -> String? {
@@ -47,10 +114,5 @@ final class RawTerminal {
         return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
-    deinit {
-        var settings = termios()
-        unsafe withUnsafeMutableBytes(of: &settings) { bytes in unsafe bytes.copyBytes(from: saved) }
-        // SAFETY: a live local with the bytes that tcgetattr gave.
-        _ = unsafe tcsetattr(0, TCSADRAIN, &settings)
-    }
+    deinit { giveBack() }
 }

@@ -17,11 +17,24 @@ struct Failure: Error {
             MingleCommand.exit(withError: ExitCode.failure)
         }
         guard MingleCommand.exitCode(for: error) == .validationFailure else {
-            MingleCommand.exit(withError: error)
+            showHelp(error)
+            MingleCommand.exit(withError: MingleCommand.exitCode(for: error))
         }
         let text = MingleCommand.message(for: error).split(separator: "\n").joined(separator: " ")
         Console.write("mingle: \(text) (\(hint(for: text)))")
         MingleCommand.exit(withError: ExitCode.validationFailure)
+    }
+
+    /// Help, version and completion scripts are results, too.
+    private static func showHelp(_ error: any Error) {
+        guard !(error is ExitCode) else { return }
+        let text = MingleCommand.fullMessage(for: error)
+        guard !text.isEmpty else { return }
+        guard MingleCommand.exitCode(for: error) == .success else { return Console.write(text) }
+        do throws(SupportError) { try StandardOutput.print(text) } catch {
+            Console.write("mingle: error: \(error)")
+            MingleCommand.exit(withError: ExitCode.failure)
+        }
     }
 
     /// What to read after a usage error.

@@ -53,6 +53,7 @@ struct GuestPreparation {
         } else {
             try addLinux(to: &result, kernel: kernel)
         }
+        try checkOutputs(of: result)
         let lock = try AdmissionLock.take(in: state)
         try checkAdmission(of: &result, in: state)
         // Last: a broker waits for its first guest only for a moment.
@@ -79,7 +80,6 @@ struct GuestPreparation {
         result.sharing.cpuPercent = options.tuning.shareCpu
         result.sharing.window = options.tuning.window
         result.sharing.traceFile = options.traceShare
-        if let file = options.traceShare { try RunChecks.writableFile(file, option: "--trace-share") }
         do throws(SupportError) {
             result.sharing.broker = try BrokerService.ensureRunning(in: state)
         } catch {
@@ -127,8 +127,17 @@ struct GuestPreparation {
         result.logLevel = command.log.logLevel.rawValue
         result.dirtyLog = running.dirtyLog?.rawValue
         result.report = running.report
-        if case .file(let path) = result.serial { try RunChecks.writableFile(path, option: "--serial") }
-        if let report = running.report { try RunChecks.writableFile(report, option: "--report") }
+    }
+
+    /// Refuses files for output that are inputs, or one another.
+    private func checkOutputs(of invocation: VMMInvocation) throws(SupportError) {
+        var outputs: [(option: String, path: String)] = []
+        if case .file(let path) = invocation.serial { outputs.append(("--serial", path)) }
+        if let path = command.sharing.traceShare { outputs.append(("--trace-share", path)) }
+        if let path = invocation.report { outputs.append(("--report", path)) }
+        let inputs =
+            invocation.initrds.map { ("an initial RAM disk", $0) } + [("the kernel", invocation.kernel)]
+        try RunChecks.outputs(outputs, inputs: inputs)
     }
 
     private func addPayload(to result: inout VMMInvocation, kernel: Kernel) throws(SupportError) {
@@ -171,7 +180,10 @@ struct GuestPreparation {
         }
         try checks.fits(
             memory: result.memoryBytes, kernelBytes: kernel.file.footprintBytes, initrdBytes: initrdBytes)
-        if usesOwnInitramfs && !options.bareCmdline { image = guestWords(name: result.name) }
+        if usesOwnInitramfs { image = guestWords(name: result.name) }
+        // What the kernel unpacks may end before the command: init then knows that it is missing.
+        if !words.isEmpty { image.append("mingle.command") }
+        if options.bareCmdline { image = [] }
         // Whoever names another first process speaks with that.
         let isOurInit = usesOwnInitramfs && options.cmdline?.contains("rdinit=") != true
         result.sendsEndOfFile = isOurInit && result.serial == .standardStreams && !Console.isTerminal(0)
