@@ -87,7 +87,9 @@ let package = Package(
             swiftSettings: tests),
         .testTarget(
             name: "MingleSupportTests",
-            dependencies: ["MingleSupport", "GuestMemory", "mingle", "mingle-broker", "TestSupport"],
+            dependencies: [
+                "MingleSupport", "FrameBroker", "GuestMemory", "mingle", "mingle-broker", "TestSupport",
+            ],
             swiftSettings: tests),
         .testTarget(
             name: "FrameBrokerTests",

@@ -8,6 +8,10 @@ public enum BrokerError: Error, Equatable, Sendable, CustomStringConvertible {
     case noBroker(String)
     /// The process at the other end runs as another user.
     case foreignPeer(user: UInt32)
+    /// The broker closed the connection: it ended, or is being started again.
+    case closed
+    /// There is one, but it does not answer: it has too much to do, or is being started again.
+    case busy(String)
     /// The broker answered, and declined.
     case refused(RefusalReason, String)
     /// What came is not what the protocol allows.
@@ -17,10 +21,22 @@ public enum BrokerError: Error, Equatable, Sendable, CustomStringConvertible {
     /// No broker could be started.
     case notStarted(String)
 
+    /// Another attempt may go better.
+    var mayPass: Bool {
+        switch self {
+        case .noBroker, .closed, .busy, .refused(.busy, _): true
+        default: false
+        }
+    }
+    /// Perhaps none runs.
+    var mayLackBroker: Bool { self == .closed || { if case .noBroker = self { true } else { false } }() }
+
     public var description: String {
         switch self {
         case .system(let error): "frame broker: \(error)"
         case .noBroker(let path): "no frame broker answers at \(path)"
+        case .closed: "the frame broker closed the connection"
+        case .busy(let path): "the frame broker at \(path) is too busy to answer: try again"
         case .foreignPeer(let user):
             "the frame broker's socket belongs to user \(user): remove it, or choose another state directory"
         case .refused(let reason, let text): "the frame broker declined (\(reason)): \(text)"
@@ -39,8 +55,10 @@ public enum RefusalReason: UInt8, Sendable {
     case name
     /// The guest has no pages, or more than are allowed.
     case pages
-    /// Too many clients, domains or pages in all.
+    /// Too many clients, in all or of this process.
     case full
     /// The staging area is missing or not as it has to be.
     case staging
+    /// Too many connections that did not join: this one had to give way to another.
+    case busy
 }

@@ -17,6 +17,9 @@ public enum ExitStatus {
     /// Mingle itself failed before or while the guest ran.
     public static let failure: Int32 = 125
 
+    /// Of `mingle broker status`: a broker runs, but does not answer.
+    public static let brokerBusy: Int32 = 2
+
     /// The table that `mingle run --help` shows.
     public static let table = """
         EXIT CODES

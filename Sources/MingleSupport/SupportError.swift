@@ -23,6 +23,8 @@ public enum SupportError: Error, Equatable, Sendable, CustomStringConvertible {
     case image(message: String)
     /// A running guest did not answer, or declined; the reason is one line.
     case guest(name: String, reason: String)
+    /// A frame broker runs, but does not answer; the reason is one line.
+    case brokerBusy(reason: String)
     /// A signal ended it: everything was put away.
     case interrupted(signal: Int32)
     /// Something that a run needs is not there; the advice says how to get it.
@@ -48,6 +50,7 @@ public enum SupportError: Error, Equatable, Sendable, CustomStringConvertible {
         case .unusableImage(let path, let reason): "\(path): \(reason)"
         case .image(let message): message
         case .guest(let name, let reason): "guest '\(name)': \(reason)"
+        case .brokerBusy(let reason): reason
         case .interrupted(let signal): "ended by signal \(signal)"
         case .requirement(let problem, let advice): "\(problem): \(advice)"
         }

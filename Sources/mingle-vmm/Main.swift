@@ -48,11 +48,11 @@ struct VMM {
         let built = monotonicNanoseconds()
         var files = try GuestFiles(options)
         let sharing = try SharingSession(options, machine, timeline, traceFile: files.takeTrace())
-        if let sharing, options.logLevel <= .info {
-            let broker = options.sharing.brokerPath == nil ? "; without a broker, so zero pages only" : ""
+        // With a broker, it is said when the broker has answered.
+        if let sharing, options.sharing.brokerPath == nil, options.logLevel <= .info {
             HostIO.tell(
-                "mingle: info: \(options.configuration.name) shares memory: domain \(sharing.domain), "
-                    + "window \(sharing.window.rawValue)\(broker)\n")
+                "mingle: info: \(options.configuration.name) merges pages of zeros only, without a broker; "
+                    + "window \(sharing.window.rawValue)\n")
         }
         let watch = MemoryWatch(options, machine, sharing)
         let control = try ControlServer(options, machine, sharing, watch, timeline)

@@ -1,6 +1,7 @@
 import FrameBroker
 import GuestMemory
 import Hypervisor
+import Logging
 import Sharing
 import Synchronization
 
@@ -25,6 +26,20 @@ final class SharingSession: Sendable {
             var connections = 0
         }
         let known = Mutex(Known())
+        let news: Mutex<SharingNews>
+        let logLevel: Logger.Level
+        /// As people know it.
+        let domain: String
+        init(_ news: SharingNews, _ options: Options) {
+            self.news = Mutex(news)
+            logLevel = options.logLevel
+            domain = options.sharing.domain ?? "(its own)"
+        }
+
+        func say(_ message: (level: Logger.Level, text: String)?) {
+            guard let message, message.level >= logLevel else { return }
+            HostIO.writeAll(2, "mingle: \(message.level.rawValue): \(message.text)\n")
+        }
     }
 
     /// - Throws: when the window asked for is not to be had, or the domain is taken by another user.
@@ -43,7 +58,10 @@ final class SharingSession: Sendable {
         case .pause: window = .pause
         }
         absorbsGaps = ability != nil
-        domain = sharing.domain ?? "(its own)"
+        let broker = BrokerState(
+            SharingNews(guest: options.configuration.name, window: window.rawValue), options)
+        self.broker = broker
+        domain = broker.domain
         var policy = SharingPolicy()
         policy.window = window
         policy.isEnabled = !sharing.waits
@@ -65,8 +83,6 @@ final class SharingSession: Sendable {
                 policy.backoffLimit = 1
             }
         #endif
-        let broker = BrokerState()
-        self.broker = broker
         let startPolicy = policy
         let trace: ShareTrace? =
             if let traceFile { try ShareTrace(traceFile, guest: options.configuration.name) } else { nil }
@@ -114,9 +130,11 @@ final class SharingSession: Sendable {
                 $0.failure = nil
                 $0.connections += 1
             }
+            state.say(state.news.withLock { $0.connected(domain: state.domain) })
         } catch {
             let text = "\(error)"
             state.known.withLock { $0.failure = text }
+            state.say(state.news.withLock { $0.failed(error, now: monotonicNanoseconds()) })
         }
     }
 

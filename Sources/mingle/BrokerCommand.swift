@@ -21,6 +21,11 @@ struct BrokerCommand: ParsableCommand {
             discussion: """
                 ORPHANS is memory that guests may keep whose connection is closed.
 
+                EXIT CODES
+                  0  the figures, or that no broker runs
+                  1  it failed
+                  2  a broker runs, but does not answer: it is too busy, or is being started again
+
                 EXAMPLES
                   mingle broker status --json | jq .orphan_bytes
                 """)
@@ -32,8 +37,15 @@ struct BrokerCommand: ParsableCommand {
 
         func run() throws {
             let directory = StateDirectory.current()
-            let report =
-                try directory.isPresent() ? BrokerReport.read(socket: BrokerService.socket(directory)) : nil
+            let report: BrokerReport?
+            do throws(SupportError) {
+                report =
+                    try directory.isPresent()
+                    ? BrokerReport.read(socket: BrokerService.socket(directory)) : nil
+            } catch {
+                guard case .brokerBusy = error else { throw error }
+                throw Failure(message: "\(error)", status: ExitStatus.brokerBusy)
+            }
             if json {
                 try StandardOutput.print((report?.json ?? .null).text())
             } else {

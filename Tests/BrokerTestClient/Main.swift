@@ -5,12 +5,32 @@ import Sharing
 
 /// `client SOCKET DOMAIN PAGES`: joins, sights PAGES pages that hold their own numbers, publishes what it is asked to,
 /// says `ready REFERENCES`, then obeys the lines of standard input: `close`, `hold` (speak, and say the references).
-/// `bench SOCKET`: measures; see docs/broker.md.
+/// `bench SOCKET`, `bench-hostile SOCKET CLIENTS PROCESSES`: measure; see docs/broker.md. `crowd`, `mute`, `hoard`: hostile, see there.
 @main
 struct BrokerTestClient {
-    static func main() throws {
+    static func main() {
+        do { try run() } catch {
+            say("failed: \(error)")
+            exit(1)
+        }
+    }
+
+    private static func run() throws {
         let arguments = CommandLine.arguments
         if arguments.count == 3, arguments[1] == "bench" { return try Benchmark(path: arguments[2]).run() }
+        if arguments.count == 5, arguments[1] == "bench-hostile", let clients = Int(arguments[3]),
+            let processes = Int(arguments[4]), processes > 0
+        {
+            return try HostileBenchmark(path: arguments[2], clients: clients, processes: processes).run()
+        }
+        if arguments.count == 4, let number = Int(arguments[3]) {
+            switch arguments[1] {
+            case "crowd": return try Crowd.run(path: arguments[2], clients: number)
+            case "mute": return Crowd.mute(path: arguments[2], clients: number)
+            case "hoard": return try Hoard.run(path: arguments[2], pages: number)
+            default: exit(64)
+            }
+        }
         guard arguments.count == 5, arguments[1] == "client", let pages = Int(arguments[4]) else { exit(64) }
         let client = try PageClient(path: arguments[2], domain: arguments[3], pages: pages)
         try client.share(0..<pages)

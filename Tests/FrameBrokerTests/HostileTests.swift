@@ -7,64 +7,8 @@ import TestSupport
 @testable import FrameBroker
 @testable import Sharing
 
-/// A client that says what it likes.
-final class RawClient {
-    private(set) var socket: PacketSocket?
-    private var buffer = [UInt8](repeating: 0, count: BrokerProtocol.messageLimit)
-    init(_ path: String) throws { socket = try PacketSocket.connect(to: path) }
-
-    func send(_ bytes: [UInt8], passing descriptor: Int32 = -1) -> PacketSocket.Sent {
-        socket?.send(bytes, passing: descriptor) ?? .broken
-    }
-    /// The next message; nil when the broker closed the connection. Notices may come at any time: only who asks gets them.
-    func receive(seconds: Double = 60, orNotice: Bool = false) -> [UInt8]? {
-        let end = monotonicNanoseconds() + UInt64(seconds * 1e9)
-        while let received = socket?.receive(into: &buffer) {
-            switch received {
-            case .packet(let bytes, let passed):
-                if passed >= 0 { close(passed) }
-                if orNotice || bytes.first != MessageKind.notice.rawValue { return bytes }
-            case .nothing: if socket?.waitForInput(until: end) != true { return [] }
-            case .closed, .odd: return nil
-            }
-        }
-        return nil
-    }
-    func join(_ domain: String, pages: UInt32 = 64, staging: Int32) -> MessageKind? {
-        guard send(Hello(domain: domain, pageCount: pages).encoded(), passing: staging) == .done else {
-            return nil
-        }
-        return receive()?.first.flatMap { MessageKind(rawValue: $0) }
-    }
-    func hangUp() { socket = nil }
-}
-
 /// Whatever one client does, the others are served and the broker stays small.
 @Suite(.serialized) struct HostileTests {
-    /// An honest pair that shares a page, and is asked at the end whether all is well.
-    private struct Honest {
-        let first: BrokerStore
-        let second: BrokerStore
-        let hasher: PageHasher
-        init(_ stand: BrokerStand, _ domain: String = "honest") throws {
-            first = try stand.join(domain, pages: 4096)
-            second = try stand.join(domain, pages: 4096)
-            hasher = try #require(PageHasher(secret: first.secret))
-        }
-        func check(_ number: Int) throws {
-            let bytes = page(number, 77)
-            #expect(try first.sight([(1, bytes)], hasher).sightings == [.recorded])
-            guard case .frame(let location)? = try second.publish([(1, bytes)]).publications.first else {
-                Issue.record("the honest clients cannot share")
-                return
-            }
-            var read = [UInt8](repeating: 0, count: 4096)
-            pread(first.storeDescriptor.number, &read, 4096, Int(location.fileOffset))
-            #expect(read == bytes)
-            _ = try first.forget([1])
-            _ = try second.forget([1])
-        }
-    }
     /// The frames that were answered for pages hold the pages' bytes.
     private func check(
         _ answers: [StoreAnswer], _ pages: [(UInt32, [UInt8])], in store: BrokerStore
@@ -79,15 +23,6 @@ final class RawClient {
             #expect(read == bytes)
         }
     }
-    private func memory(_ process: Int32) throws -> Int {
-        let status = try String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)
-        let line = try #require(status.split(separator: "\n").first { $0.hasPrefix("RssAnon") })
-        return try #require(Int(line.split(whereSeparator: { " \t".contains($0) })[1]))
-    }
-    private func descriptors(_ process: Int32) throws -> Int {
-        try FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/fd").count
-    }
-
     @Test func garbageAndMutatedMessages() throws {
         let stand = try BrokerStand()
         let honest = try Honest(stand)
@@ -323,21 +258,6 @@ final class RawClient {
         stop.update { $0 = true }
         writer.join()
         try honest.check(3)
-    }
-
-    @Test func limitsHold() throws {
-        let stand = try BrokerStand(["clientsOfProcess=4", "pages=10000"])
-        let honest = try Honest(stand)
-        #expect(throws: BrokerError.self) { try stand.join("big", pages: 2000) }
-        let others = [try stand.join("a", pages: 4), try stand.join("b", pages: 4)]
-        #expect(throws: BrokerError.self) { try stand.join("c", pages: 4) }
-        others[0].goodbye()
-        eventually("there is room again") { (try? stand.join("c", pages: 4)) != nil }
-        // Many connections that say nothing.
-        let crowd = (0..<400).compactMap { _ in try? RawClient(stand.path) }
-        try honest.check(1)
-        #expect(try descriptors(stand.worker()) < 200)
-        withExtendedLifetime(crowd) {}
     }
 
     @Test func falseReleasesAndEndlessSightings() throws {

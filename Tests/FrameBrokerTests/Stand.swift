@@ -67,9 +67,12 @@ final class ClientProcess {
     let process = Process()
     private let input = Pipe()
     private let output = Pipe()
-    init(_ stand: BrokerStand, _ domain: String, pages: Int) throws {
+    convenience init(_ stand: BrokerStand, _ domain: String, pages: Int) throws {
+        try self.init(stand, role: "client", domain, String(pages))
+    }
+    init(_ stand: BrokerStand, role: String, _ arguments: String...) throws {
         process.executableURL = URL(fileURLWithPath: program("broker-test-client"))
-        process.arguments = ["client", stand.path, domain, String(pages)]
+        process.arguments = [role, stand.path] + arguments
         process.standardInput = input
         process.standardOutput = output
         try process.run()

@@ -1,4 +1,5 @@
 import Foundation
+import MingleSupport
 import Testing
 import TestSupport
 
@@ -122,6 +123,48 @@ extension HostKVM {
             #expect(isHome)
             _ = try tool.run(["stop", "--all"])
             for guest in guests { _ = try guest.wait() }
+            #expect(eventually(within: 20) { tool.processes == [] && tool.leftovers == [] })
+        }
+
+        @Test("a guest that is declined says that it does not share, and says so when it does")
+        func declined() throws {
+            let tool = try CommandLineTool()
+            // The state directory as mingle makes it.
+            _ = try tool.run(["ps"])
+            try FileManager.default.createDirectory(
+                atPath: tool.stateDirectory, withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o700])
+            let program = Locations.vmm.replacingOccurrences(of: "mingle-vmm", with: "mingle-broker")
+            func startBroker(_ options: [String]) throws {
+                let starter = try ChildProcess(
+                    program, ["start", tool.stateDirectory, "firstClient=120000"] + options,
+                    streams: [.nothing, .nothing, .nothing])
+                #expect(try starter.wait(within: 60) == 0)
+                #expect(eventually(within: 60) { (try? BrokerReport.read(socket: tool.brokerSocket)) != nil })
+            }
+            try startBroker(["clientsOfProcess=0"])
+            let guest = try tool.start(
+                [
+                    "run", "--name", "a", "--kernel", "payload:fill", "--memory", "32M", "--serial", "none",
+                    "--timeout", "100", "--domain", "lab", "--", "common=0.6",
+                ], output: "a")
+            let warning = "mingle: warning: a does not share memory, but for pages of zeros: "
+            #expect(eventually(within: 60) { tool.folder.text("a.errors").contains(warning) })
+            let errors = tool.folder.text("a.errors")
+            #expect(errors.contains("no process may have more than 0") && !errors.contains(" shares memory"))
+            // It is replaced by one that takes clients.
+            let supervisor = try #require(try BrokerReport.read(socket: tool.brokerSocket)?.processes.first)
+            kill(supervisor, SIGTERM)
+            #expect(eventually(within: 60) { !FileManager.default.fileExists(atPath: tool.brokerSocket) })
+            try startBroker([])
+            #expect(
+                eventually(within: 60) {
+                    tool.folder.text("a.errors").contains("a shares memory now: domain lab, window ")
+                })
+            #expect(
+                tool.folder.text("a.errors").components(separatedBy: warning).count == 2, "it is said once")
+            _ = try tool.run(["stop", "--all"])
+            _ = try guest.wait()
             #expect(eventually(within: 20) { tool.processes == [] && tool.leftovers == [] })
         }
 

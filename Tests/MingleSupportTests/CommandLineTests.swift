@@ -1,4 +1,5 @@
 import Foundation
+import FrameBroker
 import TestSupport
 import Testing
 
@@ -224,6 +225,22 @@ import Testing
             let result = try mingle("completions", shell)
             #expect(result.status == 0 && result.output.contains { $0.contains("mingle") })
         }
+    }
+
+    @Test func aBusyBrokerIsToldFromNone() throws {
+        _ = try temporary.state()
+        let none = try mingle("broker", "status", "--json")
+        #expect(none.status == 0 && none.output == ["null"])
+        // Somebody listens, and answers nobody.
+        let listener = try PacketSocket.listen(at: temporary.path + "/mingle/broker.sock", backlog: 8)
+        for options in [[], ["--json"]] {
+            let busy = try mingle(["broker", "status"] + options)
+            #expect(busy.status == ExitStatus.brokerBusy && busy.output == [])
+            #expect(busy.errors.count == 1 && busy.errors.first?.contains("too busy to answer") == true)
+        }
+        _ = consume listener
+        let left = try mingle("broker", "status")
+        #expect(left.status == 0 && left.output == ["no broker runs"])
     }
 
     @Test func anUntrustedStateDirectoryIsRefused() throws {

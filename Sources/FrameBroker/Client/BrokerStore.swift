@@ -67,14 +67,18 @@ public final class BrokerStore: FrameStore {
             storeDescriptor = store
             batchLimit = Int(welcome.batchLimit)
             socket = link.release()
-        case .refusal:
-            let reason = reader.take(UInt8.self).flatMap { RefusalReason(rawValue: $0) }
-            guard let reason, reader.take(UInt16.self) != nil, let text = reader.text() else {
-                throw .malformed("its refusal")
-            }
-            throw .refused(reason, text)
+        case .refusal: throw Self.refusal(&reader)
         default: throw .malformed("its greeting")
         }
+    }
+
+    /// After the kind.
+    private static func refusal(_ reader: inout WireReader) -> BrokerError {
+        let reason = reader.take(UInt8.self).flatMap { RefusalReason(rawValue: $0) }
+        guard let reason, reader.take(UInt16.self) != nil, let text = reader.text() else {
+            return .malformed("its refusal")
+        }
+        return .refused(reason, text)
     }
 
     public func exchange(_ batch: StoreBatch) throws(FrameStoreError) -> StoreReply {
@@ -149,16 +153,33 @@ public final class BrokerStore: FrameStore {
 
     /// The process that listens at the socket: the supervisor, whose only child serves.
     public static func brokerProcess(path: String) throws(BrokerError) -> Int32 {
-        do throws(LinuxError) { return try PacketSocket.connect(to: path).peer().process } catch {
-            throw .system(error)
-        }
+        try BrokerLink(path, 2000).peer()
     }
 
     /// The numbers of a broker.
+    /// - Throws: ``BrokerError/noBroker(_:)`` when none runs; ``BrokerError/busy(_:)`` when one runs, but gives no answer in time.
     public static func statistics(path: String, deadlineMilliseconds: Int = 2000) throws(BrokerError)
         -> BrokerFigures
     {
-        let link = try BrokerLink(path, deadlineMilliseconds)
+        let end = monotonicNanoseconds() + UInt64(max(0, deadlineMilliseconds)) * 1_000_000
+        while true {
+            let now = monotonicNanoseconds()
+            do throws(BrokerError) {
+                return try figures(path, Int(now < end ? (end - now) / 1_000_000 : 0))
+            } catch {
+                switch error {
+                case .overdue, .busy: throw .busy(path)
+                // It had to give way to others.
+                case .refused(.busy, _), .closed: if monotonicNanoseconds() >= end { throw .busy(path) }
+                default: throw error
+                }
+            }
+            Pause.sleep(nanoseconds: 20_000_000)
+        }
+    }
+
+    private static func figures(_ path: String, _ milliseconds: Int) throws(BrokerError) -> BrokerFigures {
+        let link = try BrokerLink(path, milliseconds)
         try link.send(WireWriter(.observe).bytes)
         var buffer = [UInt8](repeating: 0, count: BrokerProtocol.messageLimit)
         var figures = BrokerFigures()
@@ -169,8 +190,9 @@ public final class BrokerStore: FrameStore {
             let (message, passed) = try link.receive(into: &buffer)
             if passed >= 0 { _ = OwnedDescriptor(adopting: passed) }
             var reader = WireReader(message)
-            guard reader.take(UInt8.self) == MessageKind.figures.rawValue, let part = FiguresPart(&reader)
-            else {
+            let kind = reader.take(UInt8.self).flatMap { MessageKind(rawValue: $0) }
+            if kind == .refusal { throw Self.refusal(&reader) }
+            guard kind == .figures, let part = FiguresPart(&reader) else {
                 throw .malformed("its statistics")
             }
             figures.hasOwnCgroup = part.figures.hasOwnCgroup
@@ -197,18 +219,30 @@ struct BrokerLink: ~Copyable {
     }
 
     init(_ path: String, _ milliseconds: Int) throws(BrokerError) {
-        self.init(try Self.open(path), milliseconds)
+        let deadline = monotonicNanoseconds() + UInt64(max(0, milliseconds)) * 1_000_000
+        // More wait at the door than fit: the broker lets many in at a time.
+        while true {
+            if let socket = try Self.open(path) {
+                self.socket = socket
+                self.milliseconds = milliseconds
+                self.deadline = deadline
+                return
+            }
+            guard monotonicNanoseconds() < deadline else { throw .busy(path) }
+            Pause.sleep(nanoseconds: 1_000_000)
+        }
     }
 
-    private static func open(_ path: String) throws(BrokerError) -> PacketSocket {
+    /// - Returns: nil when there is no room at the door.
+    private static func open(_ path: String) throws(BrokerError) -> PacketSocket? {
         let user: UInt32
         do throws(LinuxError) {
             let socket = try PacketSocket.connect(to: path)
             user = try socket.peer().user
             if user == geteuid() { return socket }
         } catch {
-            // EAGAIN: more wait at the door than fit.
-            if [ENOENT, ECONNREFUSED, EAGAIN].contains(error.code) { throw .noBroker(path) }
+            if error.code == EAGAIN { return nil }
+            if [ENOENT, ECONNREFUSED].contains(error.code) { throw .noBroker(path) }
             throw .system(error)
         }
         throw .foreignPeer(user: user)
@@ -218,7 +252,7 @@ struct BrokerLink: ~Copyable {
         while true {
             switch socket.send(bytes, passing: descriptor) {
             case .done: return
-            case .broken: throw .noBroker("the connection is closed")
+            case .broken: throw .closed
             case .full:
                 guard socket.waitForRoom(until: deadline) else { throw .overdue(milliseconds: milliseconds) }
             }
@@ -229,12 +263,16 @@ struct BrokerLink: ~Copyable {
         while true {
             switch socket.receive(into: &buffer) {
             case .packet(let bytes, let passed): return (bytes, passed)
-            case .closed: throw .noBroker("the connection is closed")
+            case .closed: throw .closed
             case .odd: throw .malformed("a message is too long")
             case .nothing:
                 guard socket.waitForInput(until: deadline) else { throw .overdue(milliseconds: milliseconds) }
             }
         }
+    }
+
+    func peer() throws(BrokerError) -> Int32 {
+        do throws(LinuxError) { return try socket.peer().process } catch { throw .system(error) }
     }
 
     consuming func release() -> PacketSocket { socket }

@@ -1,18 +1,20 @@
-internal import CLinux
-internal import GuestMemory
-
 /// What all clients together, and each of them, may ask of a broker.
 public struct BrokerLimits: Sendable {
     /// Connections that joined, those included whose process lives on after its connection closed.
     public var clients = 1024
     /// Of one process.
     public var clientsOfProcess = 64
-    /// Connections that did not join: waiting with their greeting, or asking for statistics.
+    /// Connections that did not join: waiting with their greeting, or asking for statistics; as many more of processes that have
+    /// joined before.
     public var strangers = 64
-    /// Pages of all clients' guests.
-    public var pages: UInt64
+    /// Of one process.
+    public var strangersOfProcess = 8
+    /// Pages of which the clients of one process may have anything known; nil: by what it holds (``MemoryAllowance``).
+    public var pagesOfProcess: Int?
     /// Connections taken in one turn.
-    public var acceptsPerTurn = 16
+    public var acceptsPerTurn = 64
+    /// How long messages are listened to in a turn, until the next one looks who has something to say; microseconds.
+    public var turn = 2_000
     /// Pages forgotten and frames freed in one turn on behalf of clients that left.
     public var sweepPerTurn = 512
     /// How long a connection may take to greet; how long an answer may wait to be read; how long a client that
@@ -26,14 +28,11 @@ public struct BrokerLimits: Sendable {
     public var firstClient = 10_000
     public var linger = 1_000
 
-    /// - Parameter pages: nil: eight times the host's memory, whose table takes at most a 128th of it.
-    public init(pages: UInt64? = nil) {
-        let physical = UInt64(max(0, sysconf(Int32(_SC_PHYS_PAGES))))
-        self.pages = pages ?? max(physical, 1 << 18) * 8
-    }
+    public init() {}
 
-    /// Keeps the number of clients within the number of descriptors that the process may have: each takes up to five.
+    /// Keeps the number of clients within the number of descriptors that the process may have: each takes up to six, with the
+    /// closed connection that it replaces.
     mutating func fit(descriptors: Int) {
-        clients = max(4, min(clients, (descriptors - strangers * 3 - 32) / 5))
+        clients = max(4, min(clients, (descriptors - strangers * 4 - 32) / 6))
     }
 }

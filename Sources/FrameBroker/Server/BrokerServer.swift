@@ -5,17 +5,19 @@ internal import Sharing
 
 /// The broker: one thread, one loop, never blocks on a client.
 ///
-/// Each turn takes at most one message from every client, so that a busy one delays another by one message of each, and
-/// a slice of the work that clients left behind.
+/// Each turn takes at most one message from every client, as many as fit into its time, in ``TurnOrder``; and a slice of the
+/// work that clients left behind. So who asks for little waits for one message of the others, and not for one of each.
 package final class BrokerServer {
     private let listener: PacketSocket
-    private var limits: BrokerLimits
+    private(set) var limits: BrokerLimits
     private let hasOwnCgroup: () -> Bool
-    private var sessions: [Session] = []
+    private(set) var sessions: [Session] = []
+    var accounts: [Session.Owner: ProcessAccount] = [:]
+    var order = TurnOrder<Session.Owner, ObjectIdentifier>()
+    private var memory = HostMemoryWatch()
     private var domains: [String: BrokerDomain] = [:]
     private var nextSession: UInt32 = 1
     private var nextPrivate: UInt64 = 1
-    private var pages: UInt64 = 0
     private var board = PaceBoard()
     private var buffer = [UInt8](repeating: 0, count: BrokerProtocol.messageLimit)
     private var lastClient: UInt64
@@ -66,11 +68,9 @@ package final class BrokerServer {
             wanted.append((session.processDescriptor.number, Int16(POLLIN)))
         }
         let ready = poll(wanted, milliseconds: hasWork ? 0 : patience(now))
-        for (index, session) in sessions.enumerated() {
-            if ready[1 + index * 2] != 0 { serve(session, ready[1 + index * 2]) }
-            // After its messages: what it still said counts for nothing, but order keeps this simple to follow.
-            if ready[2 + index * 2] != 0 { session.end() }
-        }
+        listen(ready)
+        // After its messages: what it still said counts for nothing, but order keeps this simple to follow.
+        for (index, session) in sessions.enumerated() where ready[2 + index * 2] != 0 { session.end() }
         if ready[0] != 0 { acceptConnections() }
         if monotonicNanoseconds() >= nextCheck { checkPatience() }
         sweep()
@@ -112,9 +112,10 @@ package final class BrokerServer {
         for _ in 0..<limits.acceptsPerTurn {
             do throws(LinuxError) {
                 let socket = try listener.accept()
-                // Beyond the limit the connection is closed at once.
-                guard sessions.count(where: { $0.isStranger }) < limits.strangers else { continue }
-                sessions.append(try Session(number: nextSession, socket: socket))
+                let session = try Session(number: nextSession, socket: socket)
+                makePlace(for: session)
+                remember(session)
+                sessions.append(session)
                 nextSession += 1
             } catch {
                 if error.code == EAGAIN { return }
@@ -127,7 +128,9 @@ package final class BrokerServer {
         }
     }
 
-    private func serve(_ session: Session, _ events: Int16) {
+    func serve(_ session: Session, _ events: Int16) {
+        // Its place may have been taken since.
+        if session.state == .gone { return }
         if session.hasUnsent {
             if events & Int16(POLLOUT) != 0, session.flush() { return }
             return session.close()
@@ -155,7 +158,15 @@ package final class BrokerServer {
             return true
         case (.batch, .joined):
             let began = threadCPUNanoseconds()
-            guard let (number, batch) = BatchCoding.decode(&reader), let domain = session.domain,
+            guard let (number, batch) = BatchCoding.decode(&reader), let domain = session.domain else {
+                return false
+            }
+            if !batch.isEmpty {
+                memory.look(monotonicNanoseconds())
+                accounts[session.owner]?.giveRoom(
+                    to: session, for: batch, memory, fixed: limits.pagesOfProcess)
+            }
+            guard
                 var reply = domain.core.exchange(session.name, batch, staging: { session.stagedPage($0) })
             else { return false }
             let now = monotonicNanoseconds()
@@ -209,19 +220,18 @@ package final class BrokerServer {
         if !hello.domain.isEmpty, !BrokerProtocol.isName(hello.domain) {
             return refuse(session, .name, "a domain's name has 1 to 64 letters, digits or ._-: in it")
         }
-        let joined = sessions.lazy.filter { $0.state == .joined || $0.state == .silent }
-        guard joined.count < limits.clients, pages + UInt64(hello.pageCount) <= limits.pages,
-            joined.filter({ $0.process == session.process }).count < limits.clientsOfProcess
-        else {
-            return refuse(session, .full, "the broker has as many clients, or pages of guests, as it takes")
+        var places = ClientPlaces<Session.Owner>(
+            places: limits.clients, placesOfProcess: limits.clientsOfProcess)
+        for member in sessions where member.state == .joined || member.state == .silent {
+            places.count(member.owner, isOpen: member.state == .joined)
         }
+        if let reason = places.refusal(of: session.owner) { return refuse(session, .full, reason) }
         do throws(LinuxError) {
             let domain = try domain(named: hello.domain)
             guard domain.core.join(session.name, pageCount: Int(hello.pageCount)) else {
                 return refuse(session, .pages, "a guest has between 1 page and 256 GiB")
             }
             session.join(domain, pageCount: hello.pageCount, staging: staging)
-            pages += UInt64(hello.pageCount)
             hadClient = true
             let store = try domain.backing.readOnlyDescriptor()
             let welcome = Welcome(
@@ -234,7 +244,7 @@ package final class BrokerServer {
         } catch { return refuse(session, .full, "\(error)") }
     }
 
-    private func refuse(_ session: Session, _ reason: RefusalReason, _ text: String) -> Bool {
+    func refuse(_ session: Session, _ reason: RefusalReason, _ text: String) -> Bool {
         var writer = WireWriter(.refusal)
         writer.put(reason.rawValue)
         writer.put(BrokerProtocol.version)
@@ -289,7 +299,7 @@ package final class BrokerServer {
     private func sweep() {
         if sessions.contains(where: { $0.state == .gone }) {
             for session in sessions where session.state == .gone {
-                pages -= UInt64(session.pageCount)
+                forget(session)
                 board.remove(session.number)
             }
             sessions.removeAll { $0.state == .gone }

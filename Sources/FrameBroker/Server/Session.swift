@@ -42,6 +42,11 @@ final class Session {
     }
 
     var name: StoreClient { StoreClient(number) }
+    /// The process to which its places, its time and its memory are counted.
+    typealias Owner = Int32
+    var owner: Owner { process }
+    /// The most that the process held at a time, bytes; nil when that is not to be known.
+    func peakBytes() -> UInt64? { ProcessPeak.bytes(of: process) }
     var isStranger: Bool { state == .greeting || state == .observing }
     var hasUnsent: Bool { unsent != nil }
 

@@ -135,7 +135,8 @@ extension BrokerLimits {
             switch parts[0] {
             case "clients": clients = number
             case "clientsOfProcess": clientsOfProcess = number
-            case "pages": pages = UInt64(number)
+            case "strangers": strangers = number
+            case "pagesOfProcess": pagesOfProcess = number
             case "greeting": greeting = number
             case "unread": unread = number
             case "quiet": quiet = number

@@ -42,7 +42,8 @@ public struct BrokerReport: Equatable, Sendable {
 
     public init() {}
 
-    /// Asks the broker at a socket; nil if none answers there.
+    /// Asks the broker at a socket; nil if none runs there.
+    /// - Throws: ``SupportError/brokerBusy(reason:)`` when one runs but does not answer.
     public static func read(socket: String) throws(SupportError) -> BrokerReport? {
         guard SystemCall.exists(socket) else { return nil }
         do throws(BrokerError) {
@@ -55,6 +56,7 @@ public struct BrokerReport: Equatable, Sendable {
             return report
         } catch {
             if case .noBroker = error { return nil }
+            if case .busy = error { throw .brokerBusy(reason: "\(error)") }
             throw .requirement(problem: "\(error)", advice: "see the log \(Self.log(beside: socket))")
         }
     }

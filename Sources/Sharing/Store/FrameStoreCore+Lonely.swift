@@ -5,6 +5,8 @@ extension FrameStoreCore {
     /// Misplaced frames at a time: their memory is needed twice until all who map them have moved.
     private static let movingLimit = 512
     private static let batchesToForgetMoved: UInt64 = 1 << 14
+    /// Memory of what is remembered of such places, in pages.
+    private static let movedLimit = 128
 
     /// Whether a look at the client's frames would find nothing: none did since anything happened that could matter.
     func isCalm(_ client: Client) -> Bool { client.leases == 0 || client.calmUnrest == unrest }
@@ -69,8 +71,8 @@ extension FrameStoreCore {
 
     /// The same place in a lower layer. Guests may disagree about what is best, so each place is left once in a long time.
     private func isBetter(_ new: FrameLocation, than old: FrameLocation) -> Bool {
-        if generation >= forgetMoved {
-            moved = PageBitmap(count: 0)
+        if generation >= forgetMoved || moved.chunkCount > Self.movedLimit {
+            moved = PageBitmap()
             forgetMoved = generation + Self.batchesToForgetMoved
         }
         let number = old.value % FrameLocation.segmentSpan

@@ -1,6 +1,15 @@
 // Frames without references: their memory is freed when no client can think of them as valid any more.
 
 extension FrameStoreCore {
+    struct Retired {
+        var location: FrameLocation
+        /// Places that go at once: 1, or a whole run.
+        var places: Int32
+        /// Of them, those that held a frame.
+        var frames: Int32
+        var generation: UInt64
+    }
+
     func retire(_ location: FrameLocation, places: Int, frames: Int) {
         statistics.frames -= frames
         statistics.retired += frames

@@ -2,15 +2,29 @@
 // pages is one mapping: page p gets copy p mod 256. They are found by their pattern alone, not by content.
 
 extension FrameStoreCore {
+    /// Copies of a uniform page.
+    struct Pattern {
+        var word: UInt64
+        /// First of `SlotMap.runLength` places.
+        var run: FrameLocation
+        var references = 0
+        /// Copies that were written.
+        var written = SmallBitmap()
+    }
+
     func shareUniform(_ client: Client, _ page: ClientPage, _ word: UInt64) -> StoreAnswer {
         forget(client, page)
-        guard word != 0, statistics.retired < Self.retiredLimit,
+        guard word != 0, statistics.retired < Self.retiredLimit, hasRoom(client, page),
             let number = patternNumbers[word] ?? makePattern(word)
         else { return .refused }
         let copy = Int(page) % SlotMap.runLength
         guard let run = patterns[number]?.run else { return .refused }
         let location = run.advanced(by: copy)
         if patterns[number]?.written.contains(copy) == false {
+            guard hasRoomForFrame(client) else {
+                retireIfUnused(number)
+                return .refused
+            }
             do throws(FrameStoreError) { try backing.write(Self.bytes(of: word), at: location) } catch {
                 backing.discard(location, count: 1)
                 retireIfUnused(number)
@@ -25,9 +39,11 @@ extension FrameStoreCore {
     }
 
     private func makePattern(_ word: UInt64) -> Int? {
-        guard let number = patterns.firstIndex(where: { $0 == nil }), let run = slots.takeRun() else {
-            return nil
-        }
+        // One batch could make and drop thousands, each with a frame to write and to free.
+        guard newPatterns < Self.patternLimit, let number = patterns.firstIndex(where: { $0 == nil }),
+            let run = slots.takeRun()
+        else { return nil }
+        newPatterns += 1
         patterns[number] = Pattern(word: word, run: run)
         patternNumbers[word] = number
         return number
@@ -46,7 +62,10 @@ extension FrameStoreCore {
     }
 
     static func bytes(of word: UInt64) -> [UInt8] {
-        let bytes = (0..<8).map { UInt8(truncatingIfNeeded: word >> UInt64($0 * 8)) }
-        return (0..<512).flatMap { _ in bytes }
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(4096)
+        for index in 0..<8 { bytes.append(UInt8(truncatingIfNeeded: word >> UInt64(index * 8))) }
+        while bytes.count < 4096 { bytes += bytes }
+        return bytes
     }
 }

@@ -1,5 +1,6 @@
 // How the store works. Everything it knows of a client hangs on one of the client's pages, so a client can never make it
-// hold more than its own size, and a dead client's references are found by walking its pages.
+// hold more than its own size (nor more than its owner allows: FrameStoreCore+Room), and a dead client's references are
+// found by walking its pages.
 //
 //   page:   nothing --sighted--> sighted by it --published by another--> leased --forgotten--> nothing
 //              |                                                           ^
@@ -48,10 +49,15 @@ public final class FrameStoreCore {
         /// Pages to be announced by later replies, each at most once: `queued` says which, `pending` which of them still
         /// are what was to be announced.
         var promotions = FIFO<ClientPage>()
-        var queued: PageBitmap
-        var pending: PageBitmap
+        var queued = PageBitmap()
+        var pending = PageBitmap()
         /// Its pages that are leased.
         var leases = 0
+        /// Its pages of which anything is known: sighted or leased.
+        var known = 0
+        /// What ``FrameStoreCore/load(of:)`` may become, and whether it may make frames.
+        var room = Int.max
+        var mayMakeFrames = true
         /// The generation at its last batch.
         var generation: UInt64
         /// Its connection is closed but its process may still map frames: it keeps its references and hears nothing.
@@ -68,29 +74,8 @@ public final class FrameStoreCore {
         init(_ name: StoreClient, pageCount: Int, generation: UInt64) {
             self.name = name
             pages = PageWords(count: pageCount)
-            queued = PageBitmap(count: pageCount)
-            pending = PageBitmap(count: pageCount)
             self.generation = generation
         }
-    }
-
-    /// Copies of a uniform page.
-    struct Pattern {
-        var word: UInt64
-        /// First of `SlotMap.runLength` places.
-        var run: FrameLocation
-        var references = 0
-        /// Copies that were written.
-        var written = PageBitmap(count: SlotMap.runLength)
-    }
-
-    struct Retired {
-        var location: FrameLocation
-        /// Places that go at once: 1, or a whole run.
-        var places: Int32
-        /// Of them, those that held a frame.
-        var frames: Int32
-        var generation: UInt64
     }
 
     let backing: any FrameBacking
@@ -99,10 +84,12 @@ public final class FrameStoreCore {
     var slots = SlotMap()
     var patterns = [Pattern?](repeating: nil, count: FrameStoreCore.patternLimit)
     var patternNumbers: [UInt64: Int] = [:]
+    /// Patterns that got runs in the current batch.
+    var newPatterns = 0
     /// Frames whose mappers are asked to leave them for a better place.
     var moving: Set<UInt32> = []
     /// Page numbers of the places that were left lately, and the generation in which that is forgotten.
-    var moved = PageBitmap(count: 0)
+    var moved = PageBitmap()
     var forgetMoved: UInt64 = 0
     private(set) var clients: [StoreClient: Client] = [:]
     private var leaving = FIFO<(client: Client, next: Int)>()
@@ -213,6 +200,7 @@ public final class FrameStoreCore {
         }
         generation += 1
         client.generation = generation
+        newPatterns = 0
         var reply = StoreReply()
         for page in batch.forgotten { forget(client, page) }
         reply.sightings = batch.sightings.map { sight(client, $0.page, $0.hash) }
@@ -258,6 +246,7 @@ public final class FrameStoreCore {
     private func sight(_ client: Client, _ page: ClientPage, _ hash: ContentHash) -> StoreAnswer {
         forget(client, page)
         let index = table.find(hash)
+        guard hasRoom(client, page) else { return .refused }
         guard index != 0 else { return record(client, page, hash) }
         if table[index].references > 0 { return lease(client, page, index) }
         if takeOver(index, client, page) { return .recorded }
@@ -270,6 +259,7 @@ public final class FrameStoreCore {
             return .refused
         }
         client.pages[Int(page)] = index
+        client.known += 1
         statistics.sightings += 1
         return .recorded
     }
@@ -284,14 +274,16 @@ public final class FrameStoreCore {
         let (sighter, sighted) = sighter(of: index)
         if let sighter, !sighter.isSilent { return false }
         sighter?.pages[Int(sighted)] = 0
+        sighter?.known -= 1
         table.setPlace(UInt64(client.name.value) << 32 | UInt64(page), of: index)
         client.pages[Int(page)] = index
+        client.known += 1
         return true
     }
 
     private func publish(_ client: Client, _ page: ClientPage, _ bytes: [UInt8]) -> StoreAnswer {
         forget(client, page)
-        guard statistics.retired < Self.retiredLimit else { return .refused }
+        guard statistics.retired < Self.retiredLimit, hasRoom(client, page) else { return .refused }
         let hash = hash(bytes)
         var chain = 0
         var sighting: UInt32 = 0
@@ -318,7 +310,8 @@ public final class FrameStoreCore {
         -> StoreAnswer
     {
         let (donor, sighted) = sighter(of: index)
-        guard let donor, let location = takePlace(donor, sighted, client, page) else { return .refused }
+        guard let donor, hasRoomForFrame(client), let location = takePlace(donor, sighted, client, page)
+        else { return .refused }
         do throws(FrameStoreError) { try backing.write(bytes, at: location) } catch {
             // Part of it may have been written.
             backing.discard(location, count: 1)
@@ -352,6 +345,7 @@ public final class FrameStoreCore {
 
     func count(_ client: Client, _ page: ClientPage, _ tag: UInt32) {
         client.pages[Int(page)] = tag
+        client.known += 1
         client.leases += 1
         statistics.references += 1
         disturb(client)
@@ -361,6 +355,7 @@ public final class FrameStoreCore {
         let tag = client.pages[Int(page)]
         guard tag != 0 else { return }
         client.pages[Int(page)] = 0
+        client.known -= 1
         let index = tag & Tag.index
         if tag & Tag.leased == 0 {
             statistics.sightings -= 1

@@ -1,70 +1,131 @@
 // Tables by page number that cost nothing where nothing was entered, since the sizes come from clients.
 
-/// A 32-bit word for each page of a client, zero at first. Memory is taken for 1024 pages at a time.
+/// A 32-bit word for each page of a client, zero at first. Memory is taken for 1024 pages at a time, and for the table of these
+/// chunks for a million: the claim to have many pages takes next to none.
 struct PageWords {
     private static let shift = 10
+    private static let groupShift = 20
     let count: Int
-    private var chunks: [[UInt32]]
+    private var groups: [[[UInt32]]]
+    /// Chunks that took memory. They keep it.
+    private(set) var chunkCount = 0
 
     init(count: Int) {
         self.count = count
-        chunks = [[UInt32]](repeating: [], count: (count + (1 << Self.shift) - 1) >> Self.shift)
+        groups = [[[UInt32]]](repeating: [], count: (count + (1 << Self.groupShift) - 1) >> Self.groupShift)
+    }
+
+    private static func chunk(_ page: Int) -> Int {
+        (page & ((1 << groupShift) - 1)) >> shift
+    }
+
+    /// Whether memory was taken for the page.
+    func hasMemory(_ page: Int) -> Bool {
+        let group = page >> Self.groupShift
+        return !groups[group].isEmpty && !groups[group][Self.chunk(page)].isEmpty
     }
 
     subscript(page: Int) -> UInt32 {
         get {
-            let chunk = page >> Self.shift
-            return chunks[chunk].isEmpty ? 0 : chunks[chunk][page & ((1 << Self.shift) - 1)]
+            guard hasMemory(page) else { return 0 }
+            return groups[page >> Self.groupShift][Self.chunk(page)][page & ((1 << Self.shift) - 1)]
         }
         set {
-            let chunk = page >> Self.shift
-            if chunks[chunk].isEmpty {
+            let (group, chunk) = (page >> Self.groupShift, Self.chunk(page))
+            if !hasMemory(page) {
                 if newValue == 0 { return }
-                chunks[chunk] = [UInt32](repeating: 0, count: 1 << Self.shift)
+                if groups[group].isEmpty {
+                    groups[group] = [[UInt32]](
+                        repeating: [], count: 1 << (Self.groupShift - Self.shift))
+                }
+                groups[group][chunk] = [UInt32](repeating: 0, count: 1 << Self.shift)
+                chunkCount += 1
             }
-            chunks[chunk][page & ((1 << Self.shift) - 1)] = newValue
+            groups[group][chunk][page & ((1 << Self.shift) - 1)] = newValue
         }
     }
 
     /// The first page at or after `page` in whose chunk something was ever entered; `count` when there is none.
     func firstPossible(from page: Int) -> Int {
         var page = page
-        while page < count, chunks[page >> Self.shift].isEmpty {
-            page = ((page >> Self.shift) + 1) << Self.shift
+        while page < count, !hasMemory(page) {
+            let shift = groups[page >> Self.groupShift].isEmpty ? Self.groupShift : Self.shift
+            page = ((page >> shift) + 1) << shift
         }
         return min(page, count)
     }
 }
 
-/// A set of page numbers, a bit each; any number may be entered. Memory is taken for 32768 numbers at a time.
+/// A set of page numbers, a bit each; any number may be entered. Memory is taken for 32768 numbers at a time, and given back when
+/// none of them is left.
 struct PageBitmap {
     private static let shift = 15
-    private var chunks: [[UInt64]]
+    private static let words = 1 << (shift - 6)
+    /// The last word of each counts its bits.
+    private var chunks: [[UInt64]] = []
     private(set) var population = 0
-
-    init(count: Int) {
-        chunks = [[UInt64]](repeating: [], count: (count + (1 << Self.shift) - 1) >> Self.shift)
-    }
+    /// Chunks that take memory.
+    private(set) var chunkCount = 0
 
     func contains(_ page: Int) -> Bool {
         let chunk = page >> Self.shift
         return chunk < chunks.count && !chunks[chunk].isEmpty
-            && chunks[chunk][(page >> 6) & 511] & (1 << UInt64(page & 63)) != 0
+            && chunks[chunk][(page >> 6) & (Self.words - 1)] & (1 << UInt64(page & 63)) != 0
     }
 
     mutating func insert(_ page: Int) {
         guard !contains(page) else { return }
         let chunk = page >> Self.shift
         while chunks.count <= chunk { chunks.append([]) }
-        if chunks[chunk].isEmpty { chunks[chunk] = [UInt64](repeating: 0, count: 512) }
-        chunks[chunk][(page >> 6) & 511] |= 1 << UInt64(page & 63)
+        if chunks[chunk].isEmpty {
+            chunks[chunk] = [UInt64](repeating: 0, count: Self.words + 1)
+            chunkCount += 1
+        }
+        chunks[chunk][(page >> 6) & (Self.words - 1)] |= 1 << UInt64(page & 63)
+        chunks[chunk][Self.words] += 1
         population += 1
     }
 
     mutating func remove(_ page: Int) {
         guard contains(page) else { return }
-        chunks[page >> Self.shift][(page >> 6) & 511] &= ~(1 << UInt64(page & 63))
+        let chunk = page >> Self.shift
         population -= 1
+        chunks[chunk][Self.words] -= 1
+        if chunks[chunk][Self.words] == 0 {
+            chunks[chunk] = []
+            chunkCount -= 1
+        } else {
+            chunks[chunk][(page >> 6) & (Self.words - 1)] &= ~(1 << UInt64(page & 63))
+        }
+    }
+}
+
+/// A set of numbers below 256, without memory of its own.
+struct SmallBitmap {
+    private var words: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+    private(set) var population = 0
+
+    func contains(_ number: Int) -> Bool {
+        let word =
+            switch number >> 6 {
+            case 0: words.0
+            case 1: words.1
+            case 2: words.2
+            default: words.3
+            }
+        return word & (1 << UInt64(number & 63)) != 0
+    }
+
+    mutating func insert(_ number: Int) {
+        guard !contains(number) else { return }
+        let bit: UInt64 = 1 << UInt64(number & 63)
+        switch number >> 6 {
+        case 0: words.0 |= bit
+        case 1: words.1 |= bit
+        case 2: words.2 |= bit
+        default: words.3 |= bit
+        }
+        population += 1
     }
 }
 

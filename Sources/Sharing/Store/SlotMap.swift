@@ -22,7 +22,7 @@ struct SlotMap {
     mutating func take(page: ClientPage) -> FrameLocation? {
         let free = layers.indices.first { !layers[$0].contains(Int(page)) } ?? layers.count
         guard free < Self.layerLimit else { return nil }
-        if free == layers.count { layers.append(PageBitmap(count: 0)) }
+        if free == layers.count { layers.append(PageBitmap()) }
         layers[free].insert(Int(page))
         return FrameLocation(segment: Self.firstLayer + UInt32(free), page: UInt64(page))
     }
