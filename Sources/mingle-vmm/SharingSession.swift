@@ -38,7 +38,7 @@ final class SharingSession: Sendable {
 
         func say(_ message: (level: Logger.Level, text: String)?) {
             guard let message, message.level >= logLevel else { return }
-            HostIO.writeAll(2, "mingle: \(message.level.rawValue): \(message.text)\n")
+            HostIO.tell("mingle: \(message.level.rawValue): \(message.text)\n")
         }
     }
 
