@@ -83,7 +83,9 @@ let package = Package(
             path: "Tests/BrokerTestClient", swiftSettings: tests),
         .testTarget(
             name: "GuestImagesTests",
-            dependencies: ["GuestImages", "TestSupport", "CLZ4", "CZstd", "CLZMA", "CZlib"],
+            dependencies: [
+                "GuestImages", "Hypervisor", "GuestMemory", "TestSupport", "CLZ4", "CZstd", "CLZMA", "CZlib",
+            ],
             swiftSettings: tests),
         .testTarget(
             name: "MingleSupportTests",

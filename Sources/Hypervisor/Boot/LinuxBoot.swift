@@ -91,38 +91,33 @@ struct LinuxBoot {
 
     // MARK: initrd
 
-    /// Reads all initrds, one behind the other, as high as they may be; Linux takes concatenated archives.
+    /// Reads all initrds into one, as high as it may be.
     private func loadInitrd(above kernelEnd: GuestAddress, limit: GuestAddress) throws(HypervisorError)
         -> GuestRange?
     {
         if initrdPaths.isEmpty { return nil }
-        var sizes: [UInt64] = []
-        var total: UInt64 = 0
+        var join = InitrdJoin()
         for path in initrdPaths {
             let file = try openImage(path)
             let size = try hypervisorSystem { () throws(LinuxError) in try file.fileSize() }
-            // Archives begin at multiples of four.
-            let (sum, overflow) = total.addingReportingOverflow((size &+ 3) & ~3)
-            guard size > 0, !overflow else {
+            guard size > 0, join.append(size) else {
                 throw .badImage("\(path): an empty or absurd initrd of \(size) bytes")
             }
-            total = sum
-            sizes.append(size)
         }
+        let total = join.sizeInBytes
         let top = min(memory.regions[0].range.end.value, limit.value &+ 1) & ~(Page.size - 1)
         guard let padded = Page.roundUp(total), padded <= top, top - padded >= kernelEnd.value else {
             throw .badImage(
                 "\(initrdPaths.joined(separator: ", ")): an initrd of \(total) bytes does not fit between the kernel's end"
                     + " at \(kernelEnd) and 0x\(hex(top)): give the guest more --memory")
         }
-        var address = GuestAddress(top - padded)
-        let start = address
-        for (path, size) in zip(initrdPaths, sizes) {
+        let start = GuestAddress(top - padded)
+        for (path, piece) in zip(initrdPaths, join.pieces) {
             let file = try openImage(path)
             try memoryAccess { () throws(GuestMemoryError) in
-                try memory.readFile(file, at: 0, count: size, to: address)
+                try memory.readFile(
+                    file, at: 0, count: piece.size, to: GuestAddress(start.value + piece.offset))
             }
-            address = GuestAddress(address.value + (size + 3) & ~3)
         }
         return GuestRange(start: start, sizeInBytes: total)
     }
