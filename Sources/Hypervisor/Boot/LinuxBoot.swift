@@ -34,22 +34,23 @@ struct LinuxBoot {
         }
     }
 
-    /// A vmlinux: by its PVH note if it has one (and `allowPVH`), else by the 64-bit protocol.
+    /// A vmlinux: by its PVH note if it has one that can be used (and `allowPVH`), else by the 64-bit protocol.
     func loadELF(
         _ file: borrowing OwnedDescriptor, name: String, allowPVH: Bool, requirePVH: Bool
     ) throws(HypervisorError) -> EntryPoint {
         let image = try ELFImage(file, name: name)
-        if requirePVH, image.pvhEntry == nil {
-            throw .badImage("\(name): has no PVH note: boot it with --boot linux64")
+        let pvhEntry = allowPVH ? image.pvhEntry : nil
+        if requirePVH, pvhEntry == nil {
+            throw .badImage("\(name): \(image.pvhProblem): boot it with --boot linux64")
         }
-        let start = (allowPVH ? image.pvhEntry.map(UInt64.init) : nil) ?? image.entry
+        let start = pvhEntry.map(UInt64.init) ?? image.entry
         guard image.contains(start) else {
             throw .badImage("\(name): its entry point 0x\(hex(start)) is in no segment")
         }
         try image.load(file, name: name, into: memory)
         let initrd = try loadInitrd(above: image.end, limit: GuestAddress(0x7FFF_FFFF))
         try writeCommandLine()
-        if allowPVH, image.pvhEntry != nil {
+        if pvhEntry != nil {
             try writeStartInfo(initrd: initrd)
             return EntryPoint(address: start, mode: .pvh(startInfo: Layout.startInfo))
         }
