@@ -29,6 +29,9 @@ struct ImageProvider {
     /// A path of the vmlinux that is packed in a bzImage; it is unpacked into memory for this run alone.
     func decompressed(_ path: String) throws(SupportError) -> String {
         let bytes = try SystemCall.contents(of: path)
+        guard !bytes.starts(with: [0x7F, 0x45, 0x4C, 0x46]) else {
+            throw .unusableImage(path: path, reason: "is not packed: leave --format decompressed out")
+        }
         let vmlinux = try images { () throws(GuestImagesError) in try BzImage(bytes).extractVmlinux() }
         return try VMMProgram.inherited(AnonymousFile.make("vmlinux", holding: vmlinux))
     }
@@ -116,6 +119,7 @@ extension ImageProvider {
     /// Fetches the kernel and builds the initramfs; `update` asks for the newest kernel even if there is one.
     func build(update: Bool) throws(SupportError) -> [Image] {
         let cache = try cache()
+        _ = try images { () throws(GuestImagesError) in try cache.removeLeftovers() }
         let kernel = try images { () throws(GuestImagesError) in
             let progress: (String) -> Void = { console.log(.info, $0) }
             return update
@@ -180,7 +184,7 @@ extension ImageProvider {
     func clean() throws(SupportError) -> UInt64 {
         let cache = try cache()
         guard SystemCall.exists(cache.directory) else { return 0 }
-        var freed: UInt64 = 0
+        var freed = try images { () throws(GuestImagesError) in try cache.removeLeftovers() }
         for part in Self.cacheParts where SystemCall.exists(cache.path(part)) {
             var failure: String?
             try images { () throws(GuestImagesError) in
