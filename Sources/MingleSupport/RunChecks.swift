@@ -133,6 +133,19 @@ public enum PayloadArguments {
     public static let maximumLength = 4095
 
     /// Joins words with spaces.
+    /// - Parameter words: as the command line has them; a payload's arguments are text.
+    public static func join(bytes words: [[UInt8]]) throws(SupportError) -> String {
+        let texts: [String]
+        do throws(ProcessArguments.NotText) { texts = try ProcessArguments.text(words) } catch {
+            throw .requirement(
+                problem:
+                    "argument \(error.number) of the payload, '\(ProcessArguments.shown(error.word))', is not UTF-8",
+                advice: "a payload's arguments are text: encode it")
+        }
+        return try join(texts)
+    }
+
+    /// Joins words with spaces.
     public static func join(_ words: [String]) throws(SupportError) -> String {
         let text = words.joined(separator: " ")
         guard text.utf8.count <= maximumLength else {

@@ -147,12 +147,12 @@ struct GuestPreparation {
         }
         try checks.fits(
             memory: result.memoryBytes, kernelBytes: kernel.file.footprintBytes, initrdBytes: 0)
-        let words = command.command
-        result.payloadArguments = words.isEmpty ? nil : try PayloadArguments.join(words)
+        result.payloadArguments =
+            command.words.isEmpty ? nil : try PayloadArguments.join(bytes: command.words)
     }
 
     private func addLinux(to result: inout VMMInvocation, kernel: Kernel) throws(SupportError) {
-        var words = command.command
+        var words = command.words
         let options = command.boot
         var image: [String] = []
         var usesOwnInitramfs = false
@@ -162,7 +162,7 @@ struct GuestPreparation {
         }
         if usesOwnInitramfs && words.isEmpty && result.serial == .standardStreams && !Console.isTerminal(0) {
             // Nobody sits there: what comes is a script, not keys for an interactive shell.
-            words = ["sh", "/dev/stdin"]
+            words = ["sh", "/dev/stdin"].map { Array($0.utf8) }
         }
         result.initrds += options.initrd
         var initrdBytes: UInt64 = 0

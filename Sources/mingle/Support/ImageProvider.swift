@@ -49,10 +49,11 @@ struct ImageProvider {
     }
 
     /// The archive that makes our initramfs run a command. It is told whether there is a terminal, and its size.
-    func commandOverlay(_ words: [String]) throws(SupportError) -> [UInt8] {
+    func commandOverlay(_ words: [[UInt8]]) throws(SupportError) -> [UInt8] {
         let size = Console.terminalSize(0).map { Initramfs.TerminalSize(rows: $0.rows, columns: $0.columns) }
         return try images { () throws(GuestImagesError) in
-            try Initramfs.commandOverlay(command: words, terminal: Console.isTerminal(0), size: size)
+            try Initramfs.commandOverlay(
+                commandBytes: words, terminal: Console.isTerminal(0), size: size)
         }
     }
 
