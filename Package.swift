@@ -32,9 +32,12 @@ let package = Package(
         .systemLibrary(name: "CLZMA", providers: [.apt(["liblzma-dev"])]),
         .systemLibrary(name: "CZlib", providers: [.apt(["zlib1g-dev"])]),
         .target(name: "GuestMemory", dependencies: ["CLinux"], swiftSettings: strict),
+        .target(name: "ELFNotes", swiftSettings: strict),
         .target(
             name: "Hypervisor",
-            dependencies: ["GuestMemory", "CLinux", .product(name: "Logging", package: "swift-log")],
+            dependencies: [
+                "ELFNotes", "GuestMemory", "CLinux", .product(name: "Logging", package: "swift-log"),
+            ],
             swiftSettings: strict),
         .systemLibrary(name: "CBlake2", providers: [.apt(["libb2-dev"])]),
         .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
@@ -43,7 +46,7 @@ let package = Package(
             name: "FrameBroker", dependencies: ["Sharing", "GuestMemory", "CLinux"], swiftSettings: strict),
         .target(
             name: "GuestImages",
-            dependencies: ["CLZ4", "CZstd", "CLZMA", "CZlib"],
+            dependencies: ["ELFNotes", "CLinux", "CLZ4", "CZstd", "CLZMA", "CZlib"],
             swiftSettings: strict),
         .executableTarget(
             name: "mingle-vmm",
@@ -53,7 +56,8 @@ let package = Package(
             ],
             swiftSettings: strict),
         .target(
-            name: "MingleSupport", dependencies: ["CLinux", "FrameBroker", "Sharing", "GuestMemory"],
+            name: "MingleSupport",
+            dependencies: ["ELFNotes", "CLinux", "FrameBroker", "Sharing", "GuestMemory"],
             swiftSettings: strict),
         .executableTarget(
             name: "mingle-broker", dependencies: ["FrameBroker", "GuestMemory", "CLinux"],
@@ -83,7 +87,10 @@ let package = Package(
             path: "Tests/BrokerTestClient", swiftSettings: tests),
         .testTarget(
             name: "GuestImagesTests",
-            dependencies: ["GuestImages", "TestSupport", "CLZ4", "CZstd", "CLZMA", "CZlib"],
+            dependencies: [
+                "ELFNotes", "GuestImages", "Hypervisor", "MingleSupport", "GuestMemory", "TestSupport",
+                "CLZ4", "CZstd", "CLZMA", "CZlib",
+            ],
             swiftSettings: tests),
         .testTarget(
             name: "MingleSupportTests",

@@ -47,7 +47,9 @@ struct Busybox: Sendable {
                     try cache.write(unpacked.bytes, to: "\(folder)/busybox", permissions: 0o755)
                 }
             } catch {
-                if case .toolFailed = error { throw .noBusybox(reason: error.description) }
+                if case .toolFailed = error, !error.isForWantOfRoom {
+                    throw .noBusybox(reason: error.description)
+                }
                 throw error
             }
             return try Busybox(path: cached)

@@ -151,7 +151,7 @@ public struct DebianKernel: Sendable {
             }
         } catch {
             // Whatever apt's trouble is, the reader's way out is the same.
-            if case .toolFailed = error { throw .noKernel(reason: error.description) }
+            if case .toolFailed = error, !error.isForWantOfRoom { throw .noKernel(reason: error.description) }
             throw error
         }
     }

@@ -1,3 +1,5 @@
+internal import ELFNotes
+
 /// The parts of an ELF64 little-endian file that are looked at here. Every table is checked against the file's size
 /// when it is read. (System V ABI, "ELF-64 Object File Format".)
 struct ELFFile: Sendable {
@@ -7,6 +9,7 @@ struct ELFFile: Sendable {
         let physicalAddress: UInt64
         let fileSize: UInt64
         let memorySize: UInt64
+        let alignment: UInt64
     }
 
     static let loadSegment: UInt32 = 1
@@ -49,15 +52,16 @@ struct ELFFile: Sendable {
             let at = range.lowerBound + index * Self.programHeaderSize
             guard let type = reader.uint32(at: at), let offset = reader.uint64(at: at + 8),
                 let address = reader.uint64(at: at + 24), let fileSize = reader.uint64(at: at + 32),
-                let memorySize = reader.uint64(at: at + 40)
+                let memorySize = reader.uint64(at: at + 40), let alignment = reader.uint64(at: at + 48)
             else { throw fail("its segment table is cut off") }
-            guard reader.range(start: offset, count: fileSize) != nil else {
+            // A kernel whose notes are damaged can still be entered by its header.
+            guard type == Self.noteSegment || reader.range(start: offset, count: fileSize) != nil else {
                 throw fail("segment \(index) lies outside the file")
             }
             segments.append(
                 Segment(
                     type: type, offset: offset, physicalAddress: address, fileSize: fileSize,
-                    memorySize: memorySize))
+                    memorySize: memorySize, alignment: alignment))
         }
         self.reader = reader
         self.type = type
@@ -92,23 +96,11 @@ struct ELFFile: Sendable {
 
     /// The descriptor of the first note with that name (without its NUL) and type.
     func note(name: String, type wanted: UInt32) -> [UInt8]? {
-        let expected = Array(name.utf8) + [0]
         for segment in segments where segment.type == Self.noteSegment {
             guard let range = reader.range(start: segment.offset, count: segment.fileSize) else { continue }
-            var at = range.lowerBound
-            while let nameSize = reader.uint32(at: at), let size = reader.uint32(at: at + 4),
-                let type = reader.uint32(at: at + 8)
-            {
-                let nameStart = at + 12
-                let descriptorStart = nameStart + (Int(nameSize) + 3) & ~3
-                let end = descriptorStart + Int(size)
-                guard end <= range.upperBound else { break }
-                if type == wanted, Int(nameSize) == expected.count, reader.matches(expected, at: nameStart) {
-                    return Array(reader.bytes[descriptorStart..<end])
-                }
-                at = descriptorStart + (Int(size) + 3) & ~3
-                guard at < range.upperBound else { break }
-            }
+            let bytes = Array(reader.bytes[range].prefix(ELFNotes.maximumSize))
+            let search = ELFNotes.search(name: name, type: wanted, in: bytes, alignment: segment.alignment)
+            if let found = search.descriptors.first { return found }
         }
         return nil
     }

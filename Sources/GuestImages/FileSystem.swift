@@ -11,10 +11,15 @@ enum FileSystem {
         }
     }
 
+    private static let temporarySuffix = ".new"
+
+    /// Whether ``write(_:to:permissions:)`` gives such names to files that are not all there yet.
+    static func isTemporary(_ name: String) -> Bool { name.hasSuffix(temporarySuffix) }
+
     /// Writes a file so that it is either all there or not at all: to a temporary file beside it, which is renamed.
     static func write(_ bytes: [UInt8], to path: String, permissions: UInt16 = 0o644) throws(GuestImagesError)
     {
-        let temporary = "\(path).\(getpid()).\(UInt32.random(in: 0...UInt32.max)).new"
+        let temporary = "\(path).\(getpid()).\(UInt32.random(in: 0...UInt32.max))\(temporarySuffix)"
         do {
             try Data(bytes).write(to: URL(filePath: temporary))
             try FileManager.default.setAttributes(
@@ -87,6 +92,9 @@ enum FileSystem {
             Int64(status.st_mtim.tv_sec) * 1_000_000_000
         )
     }
+
+    /// The texts of ENOSPC and EDQUOT, which programs in the C locale say as well.
+    static let noRoomTexts = [errorText(ENOSPC), errorText(EDQUOT)]
 
     /// Seconds since the last change; 0 if there is nothing.
     static func age(_ path: String) -> Int64 {

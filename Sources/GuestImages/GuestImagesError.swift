@@ -3,6 +3,8 @@
 public enum GuestImagesError: Error, Equatable, Sendable {
     /// A file or directory cannot be read, written, made or removed; `reason` is the system's.
     case file(operation: String, path: String, reason: String)
+    /// There is no room for what is to be written, by what a tool or the system said.
+    case noRoom(cache: String, reason: String)
     /// There is no directory for the cache: neither XDG_CACHE_HOME nor HOME is an absolute path.
     case noCacheDirectory
     /// Not an x86 Linux kernel image of boot protocol 2.08 or later, or damaged.
@@ -41,11 +43,27 @@ public enum GuestImagesError: Error, Equatable, Sendable {
     case invalidPayload(path: String, reason: String)
 }
 
+extension GuestImagesError {
+    /// Whether a disk or a quota is full, by what the system or a tool says.
+    var isForWantOfRoom: Bool {
+        switch self {
+        case .file(_, _, let reason), .toolFailed(_, _, let reason):
+            FileSystem.noRoomTexts.contains { reason.contains($0) }
+        default: false
+        }
+    }
+}
+
 extension GuestImagesError: CustomStringConvertible {
     public var description: String {
         switch self {
         case .file(let operation, let path, let reason):
             "cannot \(operation) \(path): \(reason)"
+        case .noRoom(let cache, let reason):
+            """
+            there is no room: \(reason). Make room there ('mingle images clean' empties the cache \(cache)), or set \
+            XDG_CACHE_HOME to a directory with room
+            """
         case .noCacheDirectory:
             "there is no directory for cached images: set HOME or XDG_CACHE_HOME to an absolute path"
         case .invalidKernelImage(let reason):

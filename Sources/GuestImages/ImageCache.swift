@@ -10,8 +10,6 @@ public struct ImageCache: Equatable, Sendable {
     public let directory: String
 
     private static let temporaryPrefix = ".building-"
-    /// In seconds. A builder in another container cannot be seen by its process number.
-    private static let abandonedAfter: Int64 = 3600
 
     public init(directory: String) {
         self.directory = directory
@@ -48,20 +46,45 @@ public struct ImageCache: Equatable, Sendable {
     }
 
     /// Runs `body` while no other process or thread holds the same lock; waits for it. The lock of a process that died
-    /// is free at once.
+    /// is free at once. What fails for want of room is said to.
     public func withLock<Result>(_ name: String, _ body: () throws(GuestImagesError) -> Result)
         throws(GuestImagesError) -> Result
     {
-        try FileSystem.makeDirectory(directory)
-        let path = path("\(name).lock")
-        // SAFETY: the path is valid for the call.
-        let descriptor = unsafe open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw FileSystem.systemFailure("open the lock", path) }
-        defer { close(descriptor) }
-        while flock(descriptor, LOCK_EX) != 0 {
-            guard errno == EINTR else { throw FileSystem.systemFailure("lock", path) }
+        do throws(GuestImagesError) {
+            try FileSystem.makeDirectory(directory)
+            let lock = try Self.lock(path("\(name).lock"), flags: O_RDWR | O_CREAT)
+            defer { close(lock) }
+            return try body()
+        } catch {
+            guard error.isForWantOfRoom else { throw error }
+            throw .noRoom(cache: directory, reason: error.description)
         }
-        return try body()
+    }
+
+    /// Opens and locks a file or directory; waits for it.
+    /// - Returns: the descriptor, whose end is the lock's.
+    private static func lock(_ path: String, flags: Int32) throws(GuestImagesError) -> Int32 {
+        // SAFETY: the path is valid for the call.
+        let descriptor = unsafe open(path, flags | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw FileSystem.systemFailure("open the lock", path) }
+        while flock(descriptor, LOCK_EX) != 0 {
+            guard errno == EINTR else {
+                let failure = FileSystem.systemFailure("lock", path)
+                close(descriptor)
+                throw failure
+            }
+        }
+        return descriptor
+    }
+
+    /// The same if nobody holds the lock; nil otherwise.
+    private static func lockIfFree(_ path: String, flags: Int32) -> Int32? {
+        // SAFETY: the path is valid for the call.
+        let descriptor = unsafe open(path, flags | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { return nil }
+        if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { return descriptor }
+        close(descriptor)
+        return nil
     }
 
     /// Builds a directory of the cache: `body` fills a temporary one, which then takes the place of what was there.
@@ -82,22 +105,67 @@ public struct ImageCache: Equatable, Sendable {
         }
     }
 
-    /// A directory within the cache for the time of `body`. Call with a lock held: those of earlier processes that were
-    /// killed are removed.
+    /// A directory within the cache for the time of `body`, locked meanwhile: those that nobody has locked are left over
+    /// from processes that were killed, and are removed.
     func withTemporaryDirectory<Result>(_ body: (String) throws(GuestImagesError) -> Result)
         throws(GuestImagesError) -> Result
     {
+        let temporary = path("\(Self.temporaryPrefix)\(getpid())-\(UInt32.random(in: 0...UInt32.max))")
+        try FileSystem.makeDirectory(directory)
+        let lock = try makeLocked(temporary)
+        defer {
+            try? FileSystem.remove(temporary)
+            close(lock)
+        }
+        return try body(temporary)
+    }
+
+    /// Makes a directory within the cache and locks it.
+    private func makeLocked(_ temporary: String) throws(GuestImagesError) -> Int32 {
+        // Who makes one and who removes them take turns, so that none is removed before it is locked.
+        let turn = try Self.lock(directory, flags: O_RDONLY | O_DIRECTORY)
+        defer { close(turn) }
+        _ = try removeAbandoned()
+        try FileSystem.makeDirectory(temporary)
+        return try Self.lock(temporary, flags: O_RDONLY | O_DIRECTORY)
+    }
+
+    /// Removes what builders that were killed left behind; those that run are not disturbed.
+    /// - Returns: the bytes that were freed.
+    public func removeLeftovers() throws(GuestImagesError) -> UInt64 {
+        guard FileSystem.isDirectory(directory) else { return 0 }
+        let turn = try Self.lock(directory, flags: O_RDONLY | O_DIRECTORY)
+        defer { close(turn) }
+        var freed = try removeAbandoned()
+        for part in FileSystem.names(in: directory)
+        where !part.hasPrefix(".") && FileSystem.isDirectory(path(part)) {
+            // Who writes files into a part holds its lock.
+            guard let lock = Self.lockIfFree(path("\(part).lock"), flags: O_RDWR | O_CREAT) else { continue }
+            defer { close(lock) }
+            for name in FileSystem.names(in: path(part)) where FileSystem.isTemporary(name) {
+                freed += Self.size(of: path("\(part)/\(name)"))
+                try FileSystem.remove(path("\(part)/\(name)"))
+            }
+        }
+        return freed
+    }
+
+    /// With the directory's lock held.
+    private func removeAbandoned() throws(GuestImagesError) -> UInt64 {
+        var freed: UInt64 = 0
         for name in FileSystem.names(in: directory) where name.hasPrefix(Self.temporaryPrefix) {
-            guard let process = name.dropFirst(Self.temporaryPrefix.count).split(separator: "-").first,
-                let id = pid_t(process), kill(id, 0) != 0, errno == ESRCH,
-                FileSystem.age(path(name)) > Self.abandonedAfter
-            else { continue }
+            guard let lock = Self.lockIfFree(path(name), flags: O_RDONLY | O_DIRECTORY) else { continue }
+            defer { close(lock) }
+            freed += Self.size(of: path(name))
             try FileSystem.remove(path(name))
         }
-        let temporary = path("\(Self.temporaryPrefix)\(getpid())-\(UInt32.random(in: 0...UInt32.max))")
-        try FileSystem.makeDirectory(temporary)
-        defer { try? FileSystem.remove(temporary) }
-        return try body(temporary)
+        return freed
+    }
+
+    private static func size(of path: String) -> UInt64 {
+        ([path] + FileSystem.tree(under: path).map { "\(path)/\($0)" }).reduce(0) {
+            $0 + UInt64(clamping: FileSystem.sizeAndTime($1)?.size ?? 0)
+        }
     }
 
     private static func parent(of path: String) -> String {

@@ -40,7 +40,8 @@ extension Initramfs {
         size: TerminalSize? = nil
     ) throws(GuestImagesError) -> [UInt8] {
         guard let program = commandBytes.first, !program.isEmpty else {
-            throw .invalidCommand(reason: "it has no program")
+            throw .invalidCommand(
+                reason: commandBytes.isEmpty ? "it has no program" : "its first word, the program, is empty")
         }
         var variables: [[UInt8]] = []
         for (name, value) in environment.sorted(by: { $0.key < $1.key }) {

@@ -1,3 +1,4 @@
+internal import CLinux
 import FoundationEssentials
 import Glibc
 
@@ -28,7 +29,7 @@ enum Tool {
     /// Runs a program to its end and returns what it wrote.
     /// - Parameters:
     ///   - arguments: the first is the program, with a slash or as it is found in the search path.
-    ///   - scratch: a directory where its output may be written meanwhile; also the working directory if `inScratch`.
+    ///   - scratch: the working directory if `inScratch`.
     /// - Throws: `toolFailed` if it cannot be started or its status is not 0.
     @discardableResult
     static func run(
@@ -42,16 +43,15 @@ enum Tool {
         else {
             throw .toolFailed(command: command, status: 127, output: "the program is not installed")
         }
-        let name = UInt32.random(in: 0...UInt32.max)
-        let (outputPath, errorPath) = ("\(scratch)/output.\(name)", "\(scratch)/error.\(name)")
+        // Not files on a disk: that may be full, and what a program says of it is wanted then.
+        let (output, errors) = (try memoryFile("output"), try memoryFile("errors"))
         defer {
-            try? FileSystem.remove(outputPath)
-            try? FileSystem.remove(errorPath)
+            close(output)
+            close(errors)
         }
         let (failure, process) = start(
             (inScratch ? ["env", "--chdir=\(scratch)"] : []) + [program] + arguments.dropFirst(),
-            output: outputPath,
-            errors: errorPath)
+            output: output, errors: errors)
         guard failure == 0 else {
             throw .toolFailed(command: command, status: 127, output: FileSystem.errorText(failure))
         }
@@ -64,29 +64,54 @@ enum Tool {
         }
         let signal = status & 0x7F
         let code = signal == 0 ? (status >> 8) & 0xFF : 128 + signal
-        let complaint = String(decoding: (try? FileSystem.read(errorPath)) ?? [], as: UTF8.self)
-            .split(separator: "\n").suffix(complaintLines).joined(separator: "\n")
+        let complaint = String(decoding: try bytes(of: errors, command: command), as: UTF8.self)
+            .split(separator: "\n").suffix(complaintLines).joined(separator: "; ")
         guard code == 0 else { throw .toolFailed(command: command, status: code, output: complaint) }
-        guard let size = FileSystem.sizeAndTime(outputPath)?.size, size <= outputLimit else {
-            throw .toolFailed(
-                command: command, status: code, output: "it wrote more than \(outputLimit) bytes")
+        return Result(status: code, output: try bytes(of: output, command: command), complaint: complaint)
+    }
+
+    private static func memoryFile(_ name: String) throws(GuestImagesError) -> Int32 {
+        // SAFETY: the bridged string is NUL-terminated and outlives the call.
+        let descriptor = unsafe mingle_memfd_create(name, UInt32(MFD_CLOEXEC))
+        guard descriptor >= 0 else {
+            throw .file(operation: "make", path: "a memory file", reason: FileSystem.errorText(-descriptor))
         }
-        return Result(status: code, output: try FileSystem.read(outputPath), complaint: complaint)
+        return descriptor
+    }
+
+    /// What a program wrote.
+    private static func bytes(of descriptor: Int32, command: String) throws(GuestImagesError) -> [UInt8] {
+        let size = lseek(descriptor, 0, SEEK_END)
+        guard (0...outputLimit).contains(size) else {
+            throw .toolFailed(command: command, status: 0, output: "it wrote more than \(outputLimit) bytes")
+        }
+        var filled = 0
+        // SAFETY: pread writes at most the bytes that are left of the buffer, and says how many.
+        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
+            while filled < size, let base = buffer.baseAddress {
+                let got = unsafe pread(descriptor, base + filled, size - filled, filled)
+                if got < 0, errno == EINTR { continue }
+                guard got > 0 else { break }
+                filled += got
+            }
+            count = filled
+        }
+        guard filled == size else { throw FileSystem.systemFailure("read the output of", command) }
+        return bytes
     }
 
     /// Starts the program without a fork of this process's memory: posix_spawn, in the C locale, with no input.
-    private static func start(_ arguments: [String], output: String, errors: String)
+    private static func start(_ arguments: [String], output: Int32, errors: Int32)
         -> (failure: Int32, process: pid_t)
     {
         var actions = unsafe posix_spawn_file_actions_t()
-        let create = O_WRONLY | O_CREAT | O_TRUNC
         // SAFETY: the actions are initialised before use and destroyed after it; the strings and the two arrays of C
         // strings live until posix_spawnp has returned, and are freed after that.
         unsafe posix_spawn_file_actions_init(&actions)
         defer { unsafe posix_spawn_file_actions_destroy(&actions) }
         unsafe posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
-        unsafe posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, output, create, 0o600)
-        unsafe posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, errors, create, 0o600)
+        unsafe posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO)
+        unsafe posix_spawn_file_actions_adddup2(&actions, errors, STDERR_FILENO)
         var words = unsafe arguments.map { unsafe strdup($0) } + [nil]
         var variables = unsafe environment().map { unsafe strdup($0) } + [nil]
         defer {

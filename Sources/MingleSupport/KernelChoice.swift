@@ -10,6 +10,9 @@ public enum KernelChoice: Equatable, Sendable {
     /// `debian`, `payload:NAME`, or else a path (`./debian` for a file of that name).
     public init(_ text: String) throws(SupportError) {
         switch text {
+        case "":
+            throw .requirement(
+                problem: "no kernel is named", advice: "use a file, 'debian' or 'payload:NAME'")
         case "debian": self = .debian
         case _ where text.hasPrefix("payload:"):
             let name = String(text.dropFirst("payload:".count))

@@ -1,4 +1,5 @@
 import CLinux
+internal import ELFNotes
 
 /// What the headers of a kernel or payload file say about it. The file is not trusted: every field is bounded.
 public struct KernelFile: Equatable, Sendable {
@@ -6,7 +7,7 @@ public struct KernelFile: Equatable, Sendable {
     public enum Kind: Equatable, Sendable {
         /// A compressed Linux kernel (the x86 boot protocol's "HdrS" header).
         case bzImage
-        /// An uncompressed Linux kernel; `hasPVH` if it has the note for the PVH entry.
+        /// An uncompressed Linux kernel; `hasPVH` if it has a note for the PVH entry that can be used.
         case vmlinux(hasPVH: Bool)
         /// A payload guest: an ELF file with the note of the payload ABI (guests/README.md).
         case payload
@@ -15,10 +16,15 @@ public struct KernelFile: Equatable, Sendable {
     public let kind: Kind
     /// The least guest memory that the kernel itself occupies, in bytes.
     public let footprintBytes: UInt64
+    /// Why a vmlinux has no PVH entry.
+    private var pvhProblem: String?
+    /// Where the lowest segment of an ELF file is to be loaded.
+    private var lowestAddress: UInt64?
 
     private static let maximumProgramHeaders = 128
-    private static let maximumNoteBytes = 64 << 10
     private static let xenPhysicalEntryNote: UInt32 = 18
+    /// Below it are the tables that a guest is entered with.
+    private static let lowestKernelAddress: UInt64 = 1 << 20
 
     /// Reads the headers of the file at `path`.
     public init(path: String) throws(SupportError) {
@@ -66,45 +72,62 @@ public struct KernelFile: Equatable, Sendable {
         let table = try reader.bytes(at: offset, count: count * 56)
         guard table.count == count * 56 else { throw reader.refusal("an ELF file that is cut short") }
         var footprint: UInt64 = 0
-        var notes = Notes()
+        var segments: [(address: UInt64, size: UInt64)] = []
+        var (pvh, payload) = (ELFNotes.Search(), ELFNotes.Search())
+        var (isProgram, hasThreadStorage) = (false, false)
         for index in 0..<count {
             let header = Array(table[index * 56..<(index + 1) * 56])
             switch HeaderReader.number(header, at: 0, as: UInt32.self) {
             case 1:
                 let size = HeaderReader.number(header, at: 40, as: UInt64.self)
                 footprint = footprint.addingReportingOverflow(size).overflow ? .max : footprint + size
+                if size > 0 { segments.append((HeaderReader.number(header, at: 24, as: UInt64.self), size)) }
+            // A dynamic linker is asked for by programs only, thread-local storage by some kernels.
+            case 3: isProgram = true
+            case 7: hasThreadStorage = true
             case 4:
-                let size = HeaderReader.number(header, at: 32, as: UInt64.self)
-                guard let place = Int(exactly: HeaderReader.number(header, at: 8, as: UInt64.self)) else {
-                    continue
-                }
-                notes.scan(try reader.bytes(at: place, count: Int(min(size, UInt64(maximumNoteBytes)))))
+                let (bytes, damage) = try notes(header, reader)
+                if let damage { (pvh.damage, payload.damage) = (damage, damage) }
+                let alignment = HeaderReader.number(header, at: 48, as: UInt64.self)
+                pvh.add(
+                    ELFNotes.search(
+                        name: "Xen", type: xenPhysicalEntryNote, in: bytes, alignment: alignment))
+                payload.add(ELFNotes.search(name: "Mingle", type: 1, in: bytes, alignment: alignment))
             default: continue
             }
         }
-        let kind = notes.isPayload ? Kind.payload : .vmlinux(hasPVH: notes.hasPVH)
-        return KernelFile(kind: kind, footprintBytes: footprint)
+        let entries = pvh.descriptors.filter { $0.count >= 4 }.map {
+            UInt64(HeaderReader.number($0, at: 0, as: UInt32.self))
+        }
+        let hasPVH = entries.contains { entry in
+            segments.contains { $0.address <= entry && entry - $0.address < $0.size }
+        }
+        if isProgram || hasThreadStorage && !hasPVH && payload.descriptors.isEmpty {
+            throw reader.refusal(
+                "a program for an operating system, not a kernel: name a vmlinux, a bzImage or a payload")
+        }
+        let kind = payload.descriptors.isEmpty ? Kind.vmlinux(hasPVH: hasPVH) : .payload
+        var file = KernelFile(kind: kind, footprintBytes: footprint)
+        file.lowestAddress = segments.map(\.address).min()
+        if !hasPVH {
+            file.pvhProblem =
+                entries.first.map { "its PVH note names 0x\(String($0, radix: 16)), which is in no segment" }
+                ?? "it has no PVH note" + (pvh.damage.map { " (\($0))" } ?? "")
+        }
+        return file
     }
 
-    /// The notes that matter, in 4-byte aligned note segments.
-    private struct Notes {
-        var isPayload = false
-        var hasPVH = false
-
-        mutating func scan(_ bytes: [UInt8]) {
-            var place = 0
-            while place + 12 <= bytes.count {
-                let nameSize = Int(HeaderReader.number(bytes, at: place, as: UInt32.self))
-                let descriptorSize = Int(HeaderReader.number(bytes, at: place + 4, as: UInt32.self))
-                let type = HeaderReader.number(bytes, at: place + 8, as: UInt32.self)
-                let nameEnd = place + 12 + nameSize
-                guard nameEnd <= bytes.count else { return }
-                let name = Array(bytes[place + 12..<nameEnd])
-                if name == Array("Mingle\0".utf8), type == 1 { isPayload = true }
-                if name == Array("Xen\0".utf8), type == KernelFile.xenPhysicalEntryNote { hasPVH = true }
-                place += 12 + (nameSize + 3) & ~3 + (descriptorSize + 3) & ~3
-            }
-        }
+    /// The bytes of a note segment, as far as they are searched, and what is wrong with it.
+    private static func notes(_ header: [UInt8], _ reader: HeaderReader) throws(SupportError)
+        -> ([UInt8], damage: String?)
+    {
+        let size = HeaderReader.number(header, at: 32, as: UInt64.self)
+        let wanted = Int(min(size, UInt64(ELFNotes.maximumSize)))
+        // A place that no file has is read as its end.
+        let place = Int(exactly: HeaderReader.number(header, at: 8, as: UInt64.self)) ?? .max - wanted
+        let bytes = try reader.bytes(at: min(place, .max - wanted), count: wanted)
+        if bytes.count < wanted { return ([], "its notes lie beyond the end of the file") }
+        return (bytes, wanted < size ? "notes of \(size) bytes" : nil)
     }
 
     /// Refuses a way of booting (the value of `--boot`) that this file cannot be booted by.
@@ -117,8 +140,15 @@ public struct KernelFile: Equatable, Sendable {
         }
         guard possible.contains(boot) else {
             let names = possible.map(\.rawValue).sorted().joined(separator: ", ")
+            let why = boot == .pvh ? pvhProblem.map { ", since \($0)" } ?? "" : ""
             throw .unusableImage(
-                path: path, reason: "cannot be booted by --boot \(boot.rawValue): use one of \(names)")
+                path: path, reason: "cannot be booted by --boot \(boot.rawValue)\(why): use one of \(names)")
+        }
+        if let lowestAddress, lowestAddress < Self.lowestKernelAddress {
+            throw .unusableImage(
+                path: path,
+                reason: "wants to be loaded below 1 MiB, which is neither a kernel's place nor a payload's: "
+                    + "name a vmlinux, a bzImage or a payload")
         }
     }
 }

@@ -1,4 +1,5 @@
 import CLinux
+internal import GuestMemory
 
 /// What is checked before a guest is started, so that the user reads a reason and not a VMM's failure.
 public struct RunChecks: Sendable {
@@ -9,6 +10,9 @@ public struct RunChecks: Sendable {
     /// The least memory of a Linux guest and of a payload.
     public static let minimumLinuxMemory: UInt64 = 32 << 20
     public static let minimumPayloadMemory: UInt64 = 4 << 20
+    /// The most, with or without --overcommit; a payload's page tables lie below 640 KiB and map no more.
+    public static let maximumLinuxMemory = GuestMemory.maximumSizeInBytes
+    public static let maximumPayloadMemory: UInt64 = 140 << 30
 
     private let processorCount: Int
 
@@ -22,6 +26,12 @@ public struct RunChecks: Sendable {
             throw .requirement(
                 problem: "a \(isPayload ? "payload" : "Linux guest") cannot run in \(size)",
                 advice: "use --memory \(ByteSize.format(minimum)) or more")
+        }
+        let maximum = isPayload ? maximumPayloadMemory : maximumLinuxMemory
+        guard bytes <= maximum else {
+            throw .requirement(
+                problem: "a \(isPayload ? "payload" : "Linux guest") cannot have \(size) of memory",
+                advice: "use --memory \(ByteSize.format(maximum)) or less")
         }
         guard bytes.isMultiple(of: pageSize) else {
             throw .requirement(
@@ -50,9 +60,10 @@ public struct RunChecks: Sendable {
     public func fits(memory: UInt64, kernelBytes: UInt64, initrdBytes: UInt64) throws(SupportError) {
         let (sum, overflow) = kernelBytes.addingReportingOverflow(initrdBytes)
         guard !overflow, sum < memory else {
+            let initrd = initrdBytes == 0 ? "" : " and the initrd (\(ByteSize.format(initrdBytes)))"
             throw .requirement(
-                problem: "the kernel (\(ByteSize.format(kernelBytes))) and the initrd "
-                    + "(\(ByteSize.format(initrdBytes))) do not fit in \(ByteSize.format(memory)) of guest memory",
+                problem: "the kernel (\(ByteSize.format(kernelBytes)))\(initrd) "
+                    + "\(initrdBytes == 0 ? "does" : "do") not fit in \(ByteSize.format(memory)) of guest memory",
                 advice: "use a larger --memory or a smaller image")
         }
     }
@@ -78,8 +89,26 @@ public struct RunChecks: Sendable {
 }
 
 extension RunChecks {
+    /// Sees that a file which is to be booted is there and can be read.
+    public static func kernelFile(_ path: String) throws(SupportError) {
+        let problem: String
+        do throws(SupportError) {
+            _ = try readableFile(path, what: "kernel")
+            return
+        } catch {
+            guard case .systemCall(_, _, ENOENT) = error else { throw error }
+            problem = error.description
+        }
+        throw .requirement(
+            problem: problem,
+            advice: "name a file, or one of the images of 'mingle images list', such as payload:hello")
+    }
+
     /// Sees that a file can be written, without creating or changing it.
     public static func writableFile(_ path: String, option: String) throws(SupportError) {
+        if case .success(let status) = SystemCall.status(path), status.isDirectory {
+            throw .unusableImage(path: path, reason: "is a directory: name a file with \(option)")
+        }
         if SystemCall.exists(path) {
             guard SystemCall.isAccessible(path, mode: W_OK) else {
                 throw .unusableImage(
@@ -102,6 +131,19 @@ extension RunChecks {
 public enum PayloadArguments {
     /// The most bytes that fit before the NUL.
     public static let maximumLength = 4095
+
+    /// Joins words with spaces.
+    /// - Parameter words: as the command line has them; a payload's arguments are text.
+    public static func join(bytes words: [[UInt8]]) throws(SupportError) -> String {
+        let texts: [String]
+        do throws(ProcessArguments.NotText) { texts = try ProcessArguments.text(words) } catch {
+            throw .requirement(
+                problem:
+                    "argument \(error.number) of the payload, '\(ProcessArguments.shown(error.word))', is not UTF-8",
+                advice: "a payload's arguments are text: encode it")
+        }
+        return try join(texts)
+    }
 
     /// Joins words with spaces.
     public static func join(_ words: [String]) throws(SupportError) -> String {

@@ -40,7 +40,7 @@ public enum SupportError: Error, Equatable, Sendable, CustomStringConvertible {
         case .invalidSerial(let text):
             "'\(text)' is no serial destination: choose stdio, none or file:PATH"
         case .commandLineTooLong(let byteCount, let limit):
-            "the kernel command line has \(byteCount) bytes and at most \(limit) fit: shorten --cmdline or the command"
+            "the kernel command line has \(byteCount) bytes and at most \(limit) fit: shorten --cmdline"
         case .controlCharacter(let option, let value):
             "\(option) holds a control character (byte \(value)): remove it"
         case .systemCall(let operation, let subject, let code):

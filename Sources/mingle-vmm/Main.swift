@@ -17,8 +17,14 @@ struct VMM {
         mingle_fill_standard_streams()
         let started = monotonicNanoseconds()
         HostIO.useOneArena()
+        let words: [String]
         let options: Options
-        do throws(UsageError) { options = try Options(Array(CommandLine.arguments.dropFirst())) } catch {
+        do throws(ProcessArguments.NotText) {
+            words = try ProcessArguments.text(ProcessArguments.bytes())
+        } catch {
+            fail("\(error)", status: usageStatus)
+        }
+        do throws(UsageError) { options = try Options(words) } catch {
             fail("\(error)\n\(Options.usage)", status: usageStatus)
         }
         do {

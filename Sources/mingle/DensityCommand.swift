@@ -35,6 +35,8 @@ struct DensityCommand: ParsableCommand {
 
     @OptionGroup var overcommit: OvercommitOption
 
+    @OptionGroup var force: ForceOption
+
     @Option(help: ArgumentHelp("vCPUs of each.", valueName: "count"))
     var cpus = 1
 

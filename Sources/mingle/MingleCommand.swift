@@ -1,4 +1,5 @@
 import ArgumentParser
+import GuestMemory
 import MingleSupport
 
 /// The program: `mingle SUBCOMMAND`.
@@ -36,7 +37,7 @@ enum Main {
         repairTerminal()
         clearLeftovers()
         do {
-            var command = try MingleCommand.parseAsRoot()
+            var command = try ParsedLine(ProcessArguments.bytes()).command()
             try command.run()
         } catch {
             Failure.exit(error)

@@ -28,8 +28,15 @@ struct RunCommand: ParsableCommand {
     @OptionGroup(title: "Running") var running: RunningOptions
     @OptionGroup var log: LogOptions
 
+    /// For the help and the parser, which is shown one word in the place of all.
     @Argument(parsing: .postTerminator, help: "What to run in the guest, after '--'.")
     var command: [String] = []
+
+    /// What to run in the guest; see ``ParsedLine``.
+    var words: [[UInt8]] = []
+
+    /// Only what the parser sets.
+    private enum CodingKeys: CodingKey { case guest, boot, sharing, running, log, command }
 
     func validate() throws {
         try guest.check()

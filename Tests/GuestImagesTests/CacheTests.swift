@@ -80,6 +80,61 @@ import Testing
         }
     }
 
+    /// Who was killed left a directory; who runs holds a lock on its own.
+    @Test func leftoversGoAndRunningBuildersAreSpared() throws {
+        try withTemporaryDirectory { directory in
+            let cache = ImageCache(directory: "\(directory)/c")
+            try FileSystem.makeDirectory(cache.path(".building-1-23/root"))
+            try FileSystem.write([1, 2, 3], to: cache.path(".building-1-23/root/file"))
+            try cache.write([1], to: "initramfs/a.cpio")
+            try FileSystem.makeDirectory(cache.path("busybox"))
+            for name in ["initramfs/b.cpio.7.8.new", "busybox/busybox.7.8.new"] {
+                try FileManager.default.createDirectory(
+                    atPath: cache.path("busybox"), withIntermediateDirectories: true)
+                try Data([1, 2]).write(to: URL(filePath: cache.path(name)))
+            }
+            try cache.withTemporaryDirectory { running throws(GuestImagesError) in
+                #expect(!FileSystem.exists(cache.path(".building-1-23")), "a new builder clears away")
+                try FileSystem.makeDirectory(cache.path(".building-4-56"))
+                try cache.withLock("busybox") { () throws(GuestImagesError) in
+                    #expect(try cache.removeLeftovers() == 2, "b.cpio's; the busybox is being written")
+                }
+                #expect(FileSystem.isDirectory(running))
+                #expect(!FileSystem.exists(cache.path(".building-4-56")))
+                #expect(FileSystem.names(in: cache.path("initramfs")) == ["a.cpio"])
+                #expect(FileSystem.names(in: cache.path("busybox")) == ["busybox.7.8.new"])
+            }
+            #expect(try cache.removeLeftovers() == 2)
+            #expect(FileSystem.names(in: cache.path("busybox")).isEmpty)
+            #expect(!FileSystem.names(in: cache.directory).contains { $0.hasPrefix(".") })
+            #expect(try ImageCache(directory: "\(directory)/none").removeLeftovers() == 0)
+        }
+    }
+
+    @Test(arguments: [ENOSPC, EDQUOT]) func wantOfRoomIsNamed(code: Int32) throws {
+        try withTemporaryDirectory { directory in
+            let cache = ImageCache(directory: directory)
+            let words = FileSystem.errorText(code)
+            let failures: [GuestImagesError] = [
+                .file(operation: "write", path: "x", reason: words),
+                .toolFailed(command: "dpkg-deb", status: 2, output: "cannot copy to 'x' (\(words))"),
+            ]
+            for cause in failures {
+                let error = failure { () throws(GuestImagesError) in
+                    try cache.withLock("k") { () throws(GuestImagesError) in throw cause }
+                }
+                #expect(error == .noRoom(cache: directory, reason: cause.description))
+                #expect(error?.description.contains(words) == true)
+                #expect(error?.description.contains("XDG_CACHE_HOME") == true)
+            }
+            let other = GuestImagesError.toolFailed(command: "apt-get", status: 1, output: "no network")
+            let error = failure { () throws(GuestImagesError) in
+                try cache.withLock("k") { () throws(GuestImagesError) in throw other }
+            }
+            #expect(error == other)
+        }
+    }
+
     @Test func digestsAreSHA256() {
         #expect(
             SHA256.hexadecimalDigest(of: [])
@@ -118,6 +173,25 @@ import Testing
                     == .toolFailed(
                         command: "/nowhere/apt-get", status: 127, output: "No such file or directory"))
             #expect(FileSystem.names(in: directory).isEmpty)
+            // Nothing of what it says goes to a disk, which may be full.
+            let nowhere = failure { () throws(GuestImagesError) in
+                try Tool.run(["sh", "-c", "echo out; echo full >&2; exit 2"], scratch: "\(directory)/none")
+            }
+            #expect(
+                nowhere
+                    == .toolFailed(
+                        command: "sh -c echo out; echo full >&2; exit 2", status: 2, output: "full"))
+        }
+    }
+
+    @Test func outputHasALimit() throws {
+        try withTemporaryDirectory { directory in
+            let whole = try Tool.run(["head", "-c", "16777216", "/dev/zero"], scratch: directory)
+            #expect(whole.output.count == 16 << 20)
+            let error = failure { () throws(GuestImagesError) in
+                try Tool.run(["head", "-c", "16777217", "/dev/zero"], scratch: directory)
+            }
+            #expect(error?.description.contains("more than 16777216 bytes") == true)
         }
     }
 }

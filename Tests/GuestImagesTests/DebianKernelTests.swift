@@ -131,6 +131,27 @@ import Testing
         }
     }
 
+    @Test func aFullDiskIsSaidInTheToolsWords() throws {
+        try withTemporaryDirectory { root in
+            try makeTools(at: "\(root)/tools", digest: "0", root: root)
+            let words = "E: Write error - write (28: No space left on device)"
+            try FileSystem.write(
+                Array("#!/bin/sh\necho '\(words)' >&2\nexit 100\n".utf8), to: "\(root)/tools/apt-get",
+                permissions: 0o755)
+            let cache = ImageCache(directory: "\(root)/cache")
+            let error = failure { () throws(GuestImagesError) in
+                try DebianKernel.locate(in: cache, systemRoot: root, searchPath: "\(root)/tools")
+            }
+            guard case .noRoom(cache.directory, let reason) = error else {
+                Issue.record("\(String(describing: error))")
+                return
+            }
+            #expect(reason.contains(words) && reason.contains("apt-get"))
+            #expect(error?.description.contains("apt-get update") == false)
+            #expect(FileSystem.names(in: cache.directory) == ["kernels.lock"])
+        }
+    }
+
     @Test func fetchesAPackage() throws {
         try withTemporaryDirectory { root in
             try makeSystem(at: "\(root)/content")

@@ -17,6 +17,7 @@ enum Samples {
         var address: UInt64
         var data: [UInt8]
         var memorySize: UInt64?
+        var alignment: UInt64 = 1
     }
 
     /// An ELF64 file with these segments and sections.
@@ -29,7 +30,7 @@ enum Samples {
         for segment in segments {
             headers += little(segment.type) + little(UInt32(7)) + little(UInt64(tableEnd + data.count))
             headers += little(segment.address) + little(segment.address) + little(UInt64(segment.data.count))
-            headers += little(segment.memorySize ?? UInt64(segment.data.count)) + little(UInt64(1))
+            headers += little(segment.memorySize ?? UInt64(segment.data.count)) + little(segment.alignment)
             data += segment.data
         }
         var (names, sectionHeaders): ([UInt8], [UInt8]) = ([0], Array(repeating: 0, count: 64))

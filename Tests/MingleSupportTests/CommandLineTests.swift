@@ -113,7 +113,7 @@ import Testing
         try #require(chmod(reader, 0o700) == 0)
         let initrd = try temporary.write("initrd", "first")
         let result = try mingle(
-            "run", "--kernel", kernel, "--initrd", initrd, "--cmdline", "x=y", "--", "echo", "a b",
+            "run", "--force", "--kernel", kernel, "--initrd", initrd, "--cmdline", "x=y", "--", "echo", "a b",
             vmm: reader)
         #expect(result.status == 0)
         #expect(result.output.first == "first")
@@ -154,11 +154,20 @@ import Testing
         let cases: [([String], String)] = [
             (["--kernel", "/nonexistent"], "cannot open kernel /nonexistent"),
             (["--kernel", vmm], "neither an ELF file nor a bzImage"),
-            (["--kernel", "/"], "not a regular file"),
+            (["--kernel", "/"], "not a regular file"), (["--kernel", "debain"], "mingle images list"),
+            (["--kernel", "/bin/sh"], "a program for an operating system, not a kernel"),
+            (["--kernel", payload, "--report", "/"], "is a directory: name a file with --report"),
+            (
+                ["--force", "--kernel", kernel, "--serial", "file:/"],
+                "is a directory: name a file with --serial"
+            ),
+            (["--force", "--kernel", kernel, "--no-initrd", "--", "ls"], "leave --no-initrd out"),
+            (["--force", "--kernel", kernel, "--memory", "48M"], "the kernel (50M) does not fit in 48M"),
             (["--kernel", kernel, "--memory", "31M"], "--memory 32M or more"),
             (["--kernel", payload, "--memory", "5000001"], "whole pages"),
             (["--kernel", payload, "--boot", "pvh"], "use one of auto, payload"),
-            (["--kernel", payload, "--memory", "4000T"], "smaller --memory"),
+            (["--kernel", payload, "--memory", "4000T", "--overcommit"], "--memory 140G or less"),
+            (["--force", "--kernel", kernel, "--memory", "257G", "--overcommit"], "--memory 256G or less"),
             (["--kernel", "payload:nope"], "nope"),
         ]
         for (words, text) in cases {
@@ -169,6 +178,33 @@ import Testing
         }
         let missing = try mingle("run", "--kernel", payload, vmm: "/nonexistent")
         #expect(missing.status == 125 && missing.errors.first?.contains("$MINGLE_VMM") == true)
+    }
+
+    /// As `mingle doctor` sees it.
+    private func kernelModeIsEmulated() throws -> Bool {
+        try mingle("doctor", "--json").output.contains { $0.contains(#""mode": "emulated""#) }
+    }
+
+    @Test(.enabled(if: hasKVM, "needs /dev/kvm"))
+    func linuxIsRefusedWhereKernelModeIsEmulatedUnlessForced() throws {
+        let isEmulated = try kernelModeIsEmulated()
+        // With nothing in the cache, so that it is said before anything is fetched.
+        let lines: [[String]] = [
+            ["run", "--", "uname", "-a"], ["run", "--kernel", kernel], ["density", "--image", "linux"],
+            ["density", "--image", kernel],
+        ]
+        for words in lines where isEmulated {
+            let result = try mingle(words)
+            #expect(result.status == (words[0] == "run" ? 125 : 1))
+            #expect(result.errors.count == 1 && result.output.isEmpty)
+            for text in ["emulates the kernel mode", "payload:NAME", "--force"] {
+                #expect(result.errors.first?.contains(text) == true, "\(result.errors)")
+            }
+        }
+        let forced = try mingle("run", "--force", "--kernel", kernel)
+        #expect(forced.status == 37 && forced.errors.isEmpty, "the VMM's own status")
+        let payloads = try mingle("run", "--kernel", payload)
+        #expect(payloads.status == 37 && payloads.errors.isEmpty)
     }
 
     @Test func psAndStop() throws {

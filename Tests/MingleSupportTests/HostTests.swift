@@ -42,7 +42,8 @@ extension ProcessMemory {
     @Test func memoryThatFits() throws {
         try RunChecks.memory(32 << 20, isPayload: false)
         try RunChecks.memory(4 << 20, isPayload: true)
-        try RunChecks.memory(1 << 50, isPayload: true)
+        try RunChecks.memory(140 << 30, isPayload: true)
+        try RunChecks.memory(256 << 30, isPayload: false)
     }
 
     @Test(
@@ -50,6 +51,9 @@ extension ProcessMemory {
             ((32 << 20) - 4096, false, "--memory 32M or more"),
             ((4 << 20) - 4096, true, "--memory 4M or more"),
             ((32 << 20) + 1, false, "whole pages"),
+            ((140 << 30) + 4096, true, "use --memory 140G or less"),
+            ((256 << 30) + 4096, false, "use --memory 256G or less"),
+            (.max, false, "use --memory 256G or less"),
         ] as [(UInt64, Bool, String)])
     func memoryThatDoesNot(_ bytes: UInt64, _ isPayload: Bool, _ text: String) {
         let error = #expect(throws: SupportError.self) { try RunChecks.memory(bytes, isPayload: isPayload) }

@@ -11,27 +11,34 @@ import Testing
         (0..<MemoryLayout<Number>.size).map { UInt8(truncatingIfNeeded: number >> Number($0 * 8)) }
     }
 
+    /// A note; the first bytes of a descriptor that has room for it are an address within the load segments of `elf`.
     static func note(_ name: String, type: UInt32, descriptorSize: UInt32) -> [UInt8] {
+        let descriptor = descriptorSize < 4 ? [] : bytes(UInt32(1 << 20))
         let text = Array(name.utf8) + [0]
         let padding = [UInt8](repeating: 0, count: (4 - text.count % 4) % 4)
         return bytes(UInt32(text.count)) + bytes(descriptorSize) + bytes(type) + text + padding
-            + [UInt8](repeating: 0, count: Int(descriptorSize + 3) & ~3)
+            + descriptor + [UInt8](repeating: 0, count: (Int(descriptorSize) + 3) & ~3 - descriptor.count)
     }
 
     /// An ELF file with two load segments and one of notes.
-    static func elf(notes: [UInt8], machine: UInt16 = 62, memory: UInt64 = 1 << 20, count: UInt16 = 3)
-        -> [UInt8]
-    {
-        func header(_ type: UInt32, offset: UInt64, file: UInt64, memory: UInt64) -> [UInt8] {
-            bytes(type) + bytes(UInt32(5)) + bytes(offset) + bytes(UInt64(0)) + bytes(UInt64(0)) + bytes(file)
-                + bytes(memory) + bytes(UInt64(4096))
+    static func elf(
+        notes: [UInt8], machine: UInt16 = 62, memory: UInt64 = 1 << 20, count: UInt16 = 3,
+        noteAlignment: UInt64 = 4, noteSize: Int? = nil, address: UInt64 = 1 << 20, noteType: UInt32 = 4
+    ) -> [UInt8] {
+        func header(
+            _ type: UInt32, offset: UInt64, file: UInt64, memory: UInt64, alignment: UInt64 = 4096
+        ) -> [UInt8] {
+            bytes(type) + bytes(UInt32(5)) + bytes(offset) + bytes(address) + bytes(address) + bytes(file)
+                + bytes(memory) + bytes(alignment)
         }
         var file: [UInt8] = [0x7f, 0x45, 0x4c, 0x46, 2, 1, 1, 0] + [UInt8](repeating: 0, count: 8)
         file += bytes(UInt16(2)) + bytes(machine) + bytes(UInt32(1)) + bytes(UInt64(0)) + bytes(UInt64(64))
         file += bytes(UInt64(0)) + bytes(UInt32(0)) + bytes(UInt16(64)) + bytes(UInt16(56)) + bytes(count)
         file += bytes(UInt16(0)) + bytes(UInt16(0)) + bytes(UInt16(0))
         file += header(1, offset: 0, file: 64, memory: memory) + header(1, offset: 0, file: 64, memory: 4096)
-        file += header(4, offset: 64 + 3 * 56, file: UInt64(notes.count), memory: 0)
+        file += header(
+            noteType, offset: 64 + 3 * 56, file: UInt64(noteSize ?? notes.count), memory: 0,
+            alignment: noteAlignment)
         return file + notes
     }
 
@@ -64,6 +71,39 @@ import Testing
                 == .vmlinux(hasPVH: false))
         let image = try inspect(Self.bzImage(version: 0x20f))
         #expect(image.kind == .bzImage && image.footprintBytes == 50 << 20)
+    }
+
+    @Test func whatTheNotesLackCostsThePVHEntryAlone() throws {
+        let note = Self.note("Xen", type: 18, descriptorSize: 4)
+        let behind = Self.elf(notes: note + [UInt8](repeating: 0xFF, count: 20))
+        #expect(try inspect(behind).kind == .vmlinux(hasPVH: true), "the note stands before the damage")
+        let damaged: [([UInt8], String)] = [
+            (Self.elf(notes: [UInt8](repeating: 0xFF, count: 20) + note), "reaches beyond its segment"),
+            (Self.elf(notes: note, noteSize: note.count + 1), "beyond the end of the file"),
+            (Self.elf(notes: note, noteSize: .max), "beyond the end of the file"),
+            (Self.elf(notes: note, address: 2 << 20), "names 0x100000, which is in no segment"),
+            (Self.elf(notes: []), "it has no PVH note"),
+        ]
+        for (bytes, reason) in damaged {
+            let file = try inspect(bytes)
+            #expect(file.kind == .vmlinux(hasPVH: false))
+            for boot in [BootProtocol.auto, .linux64] { try file.check(boot: boot, path: "k") }
+            let error = #expect(throws: SupportError.self) { try file.check(boot: .pvh, path: "k") }
+            #expect(error?.description.contains(reason) == true, "\(String(describing: error))")
+            #expect(error?.description.contains("use one of auto, linux64") == true)
+        }
+    }
+
+    @Test func programsAreNoKernels() throws {
+        let interpreter = Self.elf(notes: Array("/lib64/ld-linux-x86-64.so.2\0".utf8), noteType: 3)
+        let error = #expect(throws: SupportError.self) { try inspect(interpreter) }
+        #expect(error?.description.contains("a program for an operating system, not a kernel") == true)
+        #expect(throws: SupportError.self, "thread-local storage, and no entry that is a kernel's") {
+            try inspect(Self.elf(notes: [0], noteType: 7))
+        }
+        let low = try inspect(Self.elf(notes: [], address: 0))
+        let other = #expect(throws: SupportError.self) { try low.check(boot: .auto, path: "k") }
+        #expect(other?.description.contains("below 1 MiB") == true)
     }
 
     @Test func sizesThatOverflowAreTheLargest() throws {

@@ -6,10 +6,14 @@ import Testing
 
 @Suite("Options of sharing")
 struct SharingOptionTests {
-    @Test("name domains", arguments: ["lab", "a.b_c:d-1", String(repeating: "x", count: 64)])
+    @Test(
+        "name domains",
+        arguments: ["lab", "private", "private-1", "a.b_c:d-1", String(repeating: "x", count: 64)])
     func domains(name: String) throws { #expect(try SharingChoice.domain(name) == name) }
 
-    @Test("refuse other names", arguments: ["", "a b", "a/b", "é", String(repeating: "x", count: 65)])
+    @Test(
+        "refuse other names",
+        arguments: ["", "a b", "a/b", "é", "private.1", String(repeating: "x", count: 65)])
     func badDomains(name: String) { #expect(throws: SupportError.self) { try SharingChoice.domain(name) } }
 
     @Test("read percentages", arguments: [("25%", 25.0), ("0.5", 0.5), ("100", 100)])

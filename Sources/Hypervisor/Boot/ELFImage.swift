@@ -1,3 +1,4 @@
+internal import ELFNotes
 internal import GuestMemory
 internal import Glibc
 
@@ -13,18 +14,17 @@ struct ELFImage {
     let entry: UInt64
     /// PT_LOAD segments of some size, by address.
     let segments: [Segment]
-    /// 32-bit entry point of the PVH boot protocol (note "Xen", type 18).
-    let pvhEntry: UInt32?
-    /// ABI version of a payload (note "Mingle", type 1).
-    let payloadVersion: UInt32?
+    /// The notes of the PVH boot protocol ("Xen", type 18) and of payloads ("Mingle", type 1).
+    private let pvhNotes: ELFNotes.Search
+    private let payloadNotes: ELFNotes.Search
+    private let name: String
 
     /// End of the last segment.
     var end: GuestAddress { segments.last.map { $0.range.end } ?? GuestAddress(0) }
 
     static let magic: [UInt8] = [0x7F, 0x45, 0x4C, 0x46]
     private static let maximumHeaders = 128
-    /// Bytes of all notes together; kernels have some hundred.
-    private static let maximumNotes: UInt64 = 1 << 20
+    private static let programHeaderSize = 56
 
     /// - Parameters: the file and its size; `name` for messages.
     init(_ file: borrowing OwnedDescriptor, name: String) throws(HypervisorError) {
@@ -41,23 +41,27 @@ struct ELFImage {
         guard count > 0, count <= Self.maximumHeaders, header.u16(54) == 56 else {
             throw reader.bad("\(count) program headers of \(header.u16(54)) bytes; expected 1 to 128 of 56")
         }
-        let table = try reader.bytes(at: header.u64(32), count: count * 56, what: "program headers")
+        let table = try reader.bytes(
+            at: header.u64(32), count: count * Self.programHeaderSize, what: "program headers")
         entry = header.u64(24)
         var segments: [Segment] = []
-        var notes: [ELFNote] = []
-        var noteSize: UInt64 = 0
+        var (pvhNotes, payloadNotes) = (ELFNotes.Search(), ELFNotes.Search())
         for index in 0..<count {
-            let program = ByteSlice(table.bytes, base: index * 56)
-            let (type, offset, size) = (program.u32(0), program.u64(8), program.u64(32))
-            if type == 1, program.u64(40) > 0 {
-                segments.append(try Self.segment(program, reader))
-            } else if type == 4 {
-                guard size <= Self.maximumNotes - noteSize else {
-                    throw reader.bad("notes of \(size) bytes and more")
+            let program = ByteSlice(table.bytes, base: index * Self.programHeaderSize)
+            switch program.u32(0) {
+            case 1 where program.u64(40) > 0: segments.append(try Self.segment(program, reader))
+            case 3: throw reader.bad("a program for an operating system, not a kernel")
+            case 4:
+                let (bytes, damage) = try Self.notes(program, reader)
+                if let damage {
+                    pvhNotes.damage = damage
+                    payloadNotes.damage = damage
                 }
-                noteSize += size
-                notes += try ELFNote.parse(
-                    reader.bytes(at: offset, count: Int(size), what: "notes").bytes, reader)
+                pvhNotes.add(
+                    ELFNotes.search(name: "Xen", type: 18, in: bytes, alignment: program.u64(48)))
+                payloadNotes.add(
+                    ELFNotes.search(name: "Mingle", type: 1, in: bytes, alignment: program.u64(48)))
+            default: continue
             }
         }
         segments.sort { $0.range.start < $1.range.start }
@@ -66,14 +70,60 @@ struct ELFImage {
         }
         guard !segments.isEmpty else { throw reader.bad("nothing to load: no PT_LOAD segment") }
         self.segments = segments
-        pvhEntry = notes.first { $0.name == "Xen" && $0.type == 18 }.flatMap { $0.integer() }
-        payloadVersion = try notes.first { $0.name == "Mingle" && $0.type == 1 }.map {
-            note throws(HypervisorError) in
-            guard note.descriptor.count == 8, ByteSlice(note.descriptor).u32(4) == 0 else {
-                throw reader.bad("its Mingle note is not of 8 bytes with flags 0")
-            }
-            return ByteSlice(note.descriptor).u32(0)
+        self.pvhNotes = pvhNotes
+        self.payloadNotes = payloadNotes
+        self.name = name
+    }
+
+    /// The bytes of a note segment, as far as they are searched, and what is wrong with it.
+    private static func notes(_ program: ByteSlice, _ reader: borrowing ImageReader) throws(HypervisorError)
+        -> ([UInt8], damage: String?)
+    {
+        let (offset, size) = (program.u64(8), program.u64(32))
+        guard offset <= reader.size, size <= reader.size - offset else {
+            return ([], "its notes should be \(size) bytes at \(offset), but the file has \(reader.size)")
         }
+        let count = min(Int(size), ELFNotes.maximumSize)
+        let bytes = try reader.bytes(at: offset, count: count, what: "notes").bytes
+        return (
+            bytes, count < size ? "notes of \(size) bytes, of which the first \(count) were searched" : nil
+        )
+    }
+
+    /// 32-bit entry point of the PVH boot protocol: nil if no note names a loaded address.
+    var pvhEntry: UInt32? {
+        pvhNotes.descriptors.lazy.compactMap(Self.integer).first { contains(UInt64($0)) }
+    }
+
+    /// Why there is no ``pvhEntry``.
+    var pvhProblem: String {
+        if let address = pvhNotes.descriptors.lazy.compactMap(Self.integer).first {
+            return "its PVH note names the entry point 0x\(hex(UInt64(address))), which is in no segment"
+        }
+        if !pvhNotes.descriptors.isEmpty { return "its PVH note has less than 4 bytes" }
+        return "has no PVH note" + (pvhNotes.damage.map { " (\($0))" } ?? "")
+    }
+
+    /// Whether it says of itself that it is a payload.
+    var isPayload: Bool { !payloadNotes.descriptors.isEmpty }
+
+    /// ABI version of a payload.
+    /// - Throws: `badImage` if it is none.
+    func payloadVersion() throws(HypervisorError) -> UInt32 {
+        guard let note = payloadNotes.descriptors.first else {
+            throw .badImage(
+                "\(name): not a payload: it has no Mingle note (see guests/README.md)"
+                    + (payloadNotes.damage.map { "; \($0)" } ?? ""))
+        }
+        guard note.count == 8, ByteSlice(note).u32(4) == 0 else {
+            throw .badImage("\(name): its Mingle note is not of 8 bytes with flags 0")
+        }
+        return ByteSlice(note).u32(0)
+    }
+
+    /// The descriptor's first 32 bits, little endian.
+    private static func integer(_ descriptor: [UInt8]) -> UInt32? {
+        descriptor.count >= 4 ? ByteSlice(descriptor).u32(0) : nil
     }
 
     private static func segment(_ program: ByteSlice, _ reader: borrowing ImageReader) throws(HypervisorError)
@@ -102,47 +152,23 @@ struct ELFImage {
         _ file: borrowing OwnedDescriptor, name: String, into memory: GuestMemory
     ) throws(HypervisorError) {
         for segment in segments {
-            guard segment.range.start >= Layout.highMemoryBase, memory.isRAM(segment.range) else {
+            guard segment.range.start >= Layout.highMemoryBase else {
                 throw .badImage(
-                    "\(name): its segment \(segment.range) does not fit the guest's \(memory.sizeInBytes >> 20) MiB"
-                        + " above 1 MiB: give it more --memory")
+                    "\(name): its segment \(segment.range) is not above 1 MiB, where kernels and payloads are: it is neither"
+                )
+            }
+            guard memory.isRAM(segment.range) else {
+                let advice =
+                    segment.range.end <= Layout.holeStart
+                    ? "give it more --memory" : "it would have to lie below 3 GiB, whatever --memory is"
+                throw .badImage(
+                    "\(name): its segment \(segment.range) does not fit the guest's \(memory.sizeInBytes >> 20) MiB:"
+                        + " \(advice)")
             }
             try memoryAccess { () throws(GuestMemoryError) in
                 try memory.readFile(
                     file, at: segment.fileOffset, count: segment.sizeInFile, to: segment.range.start)
             }
         }
-    }
-}
-
-/// One note: name, type, descriptor.
-struct ELFNote: Equatable {
-    let name: String
-    let type: UInt32
-    let descriptor: [UInt8]
-
-    /// The descriptor's first 32 bits, little endian.
-    func integer() -> UInt32? { descriptor.count >= 4 ? ByteSlice(descriptor).u32(0) : nil }
-
-    static func parse(_ bytes: [UInt8], _ reader: borrowing ImageReader) throws(HypervisorError) -> [ELFNote]
-    {
-        var notes: [ELFNote] = []
-        var position = 0
-        while bytes.count - position >= 12 {
-            let head = ByteSlice(bytes, base: position)
-            let (nameSize, size, type) = (Int(head.u32(0)), Int(head.u32(4)), head.u32(8))
-            let nameStart = position + 12
-            let start = nameStart + (nameSize + 3) & ~3
-            guard nameSize <= bytes.count, size <= bytes.count, start + size <= bytes.count else {
-                throw reader.bad("a note reaches beyond its segment")
-            }
-            let name = bytes[nameStart..<nameStart + nameSize].prefix { $0 != 0 }
-            notes.append(
-                ELFNote(
-                    name: String(decoding: name, as: UTF8.self), type: type,
-                    descriptor: Array(bytes[start..<start + size])))
-            position = start + (size + 3) & ~3
-        }
-        return notes
     }
 }

@@ -23,7 +23,7 @@ struct GuestLoader {
         case .linux64: entry = try linux().loadELF(file, name: path, allowPVH: false, requirePVH: false)
         case .auto where !isELF: entry = try linux().loadBzImage(file, name: path)
         case .auto:
-            if try ELFImage(file, name: path).payloadVersion != nil {
+            if try ELFImage(file, name: path).isPayload {
                 entry = try loadPayload(file)
             } else {
                 entry = try linux().loadELF(file, name: path, allowPVH: true, requirePVH: false)

@@ -34,22 +34,23 @@ struct LinuxBoot {
         }
     }
 
-    /// A vmlinux: by its PVH note if it has one (and `allowPVH`), else by the 64-bit protocol.
+    /// A vmlinux: by its PVH note if it has one that can be used (and `allowPVH`), else by the 64-bit protocol.
     func loadELF(
         _ file: borrowing OwnedDescriptor, name: String, allowPVH: Bool, requirePVH: Bool
     ) throws(HypervisorError) -> EntryPoint {
         let image = try ELFImage(file, name: name)
-        if requirePVH, image.pvhEntry == nil {
-            throw .badImage("\(name): has no PVH note: boot it with --boot linux64")
+        let pvhEntry = allowPVH ? image.pvhEntry : nil
+        if requirePVH, pvhEntry == nil {
+            throw .badImage("\(name): \(image.pvhProblem): boot it with --boot linux64")
         }
-        let start = (allowPVH ? image.pvhEntry.map(UInt64.init) : nil) ?? image.entry
+        let start = pvhEntry.map(UInt64.init) ?? image.entry
         guard image.contains(start) else {
             throw .badImage("\(name): its entry point 0x\(hex(start)) is in no segment")
         }
         try image.load(file, name: name, into: memory)
         let initrd = try loadInitrd(above: image.end, limit: GuestAddress(0x7FFF_FFFF))
         try writeCommandLine()
-        if allowPVH, image.pvhEntry != nil {
+        if pvhEntry != nil {
             try writeStartInfo(initrd: initrd)
             return EntryPoint(address: start, mode: .pvh(startInfo: Layout.startInfo))
         }
@@ -91,38 +92,33 @@ struct LinuxBoot {
 
     // MARK: initrd
 
-    /// Reads all initrds, one behind the other, as high as they may be; Linux takes concatenated archives.
+    /// Reads all initrds into one, as high as it may be.
     private func loadInitrd(above kernelEnd: GuestAddress, limit: GuestAddress) throws(HypervisorError)
         -> GuestRange?
     {
         if initrdPaths.isEmpty { return nil }
-        var sizes: [UInt64] = []
-        var total: UInt64 = 0
+        var join = InitrdJoin()
         for path in initrdPaths {
             let file = try openImage(path)
             let size = try hypervisorSystem { () throws(LinuxError) in try file.fileSize() }
-            // Archives begin at multiples of four.
-            let (sum, overflow) = total.addingReportingOverflow((size &+ 3) & ~3)
-            guard size > 0, !overflow else {
+            guard size > 0, join.append(size) else {
                 throw .badImage("\(path): an empty or absurd initrd of \(size) bytes")
             }
-            total = sum
-            sizes.append(size)
         }
+        let total = join.sizeInBytes
         let top = min(memory.regions[0].range.end.value, limit.value &+ 1) & ~(Page.size - 1)
         guard let padded = Page.roundUp(total), padded <= top, top - padded >= kernelEnd.value else {
             throw .badImage(
                 "\(initrdPaths.joined(separator: ", ")): an initrd of \(total) bytes does not fit between the kernel's end"
                     + " at \(kernelEnd) and 0x\(hex(top)): give the guest more --memory")
         }
-        var address = GuestAddress(top - padded)
-        let start = address
-        for (path, size) in zip(initrdPaths, sizes) {
+        let start = GuestAddress(top - padded)
+        for (path, piece) in zip(initrdPaths, join.pieces) {
             let file = try openImage(path)
             try memoryAccess { () throws(GuestMemoryError) in
-                try memory.readFile(file, at: 0, count: size, to: address)
+                try memory.readFile(
+                    file, at: 0, count: piece.size, to: GuestAddress(start.value + piece.offset))
             }
-            address = GuestAddress(address.value + (size + 3) & ~3)
         }
         return GuestRange(start: start, sizeInBytes: total)
     }

@@ -15,9 +15,7 @@ struct PayloadBoot {
 
     func load(_ file: borrowing OwnedDescriptor, name: String) throws(HypervisorError) -> EntryPoint {
         let image = try ELFImage(file, name: name)
-        guard let version = image.payloadVersion else {
-            throw .badImage("\(name): not a payload: it has no Mingle note (see guests/README.md)")
-        }
+        let version = try image.payloadVersion()
         guard version == Self.abiVersion else {
             throw .badImage(
                 "\(name): a payload of ABI \(version); this version of mingle runs ABI \(Self.abiVersion)")

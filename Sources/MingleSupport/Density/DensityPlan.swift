@@ -72,6 +72,13 @@ public struct DensityPlan: Sendable {
             throw .requirement(
                 problem: "--guests \(guests) is not possible", advice: "use 1 to \(Self.mostGuests)")
         }
+        if let data, data.commonBytes + data.uniqueBytes >= template.memoryBytes {
+            throw .requirement(
+                problem:
+                    "--data asks for \(ByteSize.format(data.commonBytes + data.uniqueBytes)) in each guest, "
+                    + "which has \(ByteSize.format(template.memoryBytes)) of memory",
+                advice: "ask for less, or use a larger --memory")
+        }
         guard mode == .builtin || domain == nil else {
             throw .requirement(problem: "--domain is of builtin sharing only", advice: "leave it out")
         }

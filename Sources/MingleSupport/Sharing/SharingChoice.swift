@@ -52,6 +52,11 @@ public struct SharingChoice: Equatable, Sendable {
                 problem: "'\(text)' cannot name a domain",
                 advice: "use 1 to 64 letters, digits, '.', '_', ':' and '-'")
         }
+        guard !text.hasPrefix("private.") else {
+            throw .requirement(
+                problem: "'\(text)' cannot name a domain: the broker calls the domains of single guests so",
+                advice: "use a name that does not begin with 'private.', or leave --domain out")
+        }
         return text
     }
 

@@ -15,7 +15,8 @@ struct DensityPreparation {
     func plan() throws(SupportError) -> DensityPlan {
         _ = try KVMDevice(container: .current())
         let checks = RunChecks(processorCount: HostProcessors.count)
-        let (label, template, isPayload) = try template()
+        let kernelMode = KernelModeProbe.run()
+        let (label, template, isPayload) = try template(kernelMode)
         try warn(checks.cpus(command.cpus))
         try RunChecks.memory(command.memory.bytes, isPayload: isPayload)
         var plan = DensityPlan(template: template, image: label)
@@ -37,7 +38,7 @@ struct DensityPreparation {
         }
         plan.hasBaseline = !command.noBaseline
         plan.hostFacts = HostDescription.json(
-            kernelMode: KernelModeProbe.run(), window: UserfaultCheck.isUsable ? "userfaultfd" : "pause")
+            kernelMode: kernelMode, window: UserfaultCheck.isUsable ? "userfaultfd" : "pause")
         plan.overcommits = command.overcommit.isAllowed
         try plan.check()
         return plan
@@ -52,7 +53,13 @@ struct DensityPreparation {
 
     private func warn(_ warnings: [String]) { for warning in warnings { console.log(.warning, warning) } }
 
-    private func template() throws(SupportError) -> (label: String, VMMInvocation, isPayload: Bool) {
+    private func template(_ kernelMode: KernelModeSupport) throws(SupportError) -> (
+        label: String, VMMInvocation, isPayload: Bool
+    ) {
+        func checkKernelMode() throws(SupportError) {
+            guard kernelMode == .emulated, !command.force.isForced else { return }
+            try KernelModeProbe.requireHardware(payloads: "--image payload:NAME")
+        }
         func invocation(_ path: String) -> VMMInvocation {
             var result = VMMInvocation(
                 name: "", memoryBytes: command.memory.bytes, cpuCount: command.cpus, kernel: path)
@@ -60,6 +67,7 @@ struct DensityPreparation {
             return result
         }
         if command.image == "linux" {
+            try checkKernelMode()
             let kernel = try images.debianKernel(.vmlinux)
             return (kernel.label, try linux(invocation(kernel.path), kernel), false)
         }
@@ -69,11 +77,12 @@ struct DensityPreparation {
         case .debian: throw .requirement(problem: "there is no image 'debian'", advice: "use --image linux")
         case .payload(let name): (label, path) = ("payload:\(name)", try images.payload(name))
         case .file(let file):
-            _ = try RunChecks.readableFile(file, what: "kernel")
+            try RunChecks.kernelFile(file)
             (label, path) = (String(file.split(separator: "/").last ?? "kernel"), file)
         }
         var result = invocation(path)
         guard try KernelFile(path: path).kind == .payload else {
+            try checkKernelMode()
             return (label, try linux(result, nil), false)
         }
         result.payloadArguments = try command.arguments.map { text throws(SupportError) in

@@ -43,9 +43,13 @@ struct Failure: Error {
         guard let name = CommandLine.arguments.dropFirst().first, names.contains(name) else {
             return "see 'mingle --help'"
         }
-        let isCommand = name == "run" && text.lowercased().contains("unexpected argument")
-        return (isCommand ? "a command to run in the guest goes after '--'; " : "")
-            + "see 'mingle \(name) --help'"
+        var advice = ""
+        if name == "run", text.lowercased().contains("unexpected argument") {
+            advice =
+                text.contains("'payload:")
+                ? "a payload is named with --kernel; " : "a command to run in the guest goes after '--'; "
+        }
+        return advice + "see 'mingle \(name) --help'"
     }
 }
 
@@ -53,6 +57,17 @@ extension ValidationError {
     /// A problem with the value of an option, as a usage error.
     static func checking<Value>(_ body: () throws(SupportError) -> Value) throws -> Value {
         do throws(SupportError) { return try body() } catch { throw ValidationError(error.description) }
+    }
+}
+
+/// Numbers without a sign, as options take them.
+enum WholeNumber {
+    /// Reads the value of an option.
+    static func parse<Number: FixedWidthInteger & UnsignedInteger>(_ text: String) throws -> Number {
+        guard let number = Number(text) else {
+            throw ValidationError("write a whole number, 0 to \(Number.max)")
+        }
+        return number
     }
 }
 

@@ -30,10 +30,13 @@ struct GuestPreparation {
     func invocation() throws(SupportError) -> VMMInvocation {
         let guest = command.guest
         try warn(checks.cpus(guest.cpus))
+        // Before a kernel is fetched that could not run.
+        let isDebian = try KernelChoice(command.boot.kernel) == .debian
+        if isDebian { try checkHost(isPayload: false) }
         let kernel = try kernel()
         try RunChecks.memory(guest.memory.bytes, isPayload: kernel.isPayload)
         try kernel.file.check(boot: command.boot.boot, path: kernel.path)
-        _ = try KVMDevice(container: .current())
+        if !isDebian { try checkHost(isPayload: kernel.isPayload) }
         let state = StateDirectory.current()
         try state.prepare()
         let name = guest.name ?? GuestName.standard(process: Console.process)
@@ -61,6 +64,13 @@ struct GuestPreparation {
         // Only now, so that a broker which was started does not inherit it.
         result.admission = try lock.passOn()
         return result
+    }
+
+    /// Refuses what cannot run on this host, whatever memory it has.
+    private func checkHost(isPayload: Bool) throws(SupportError) {
+        _ = try KVMDevice(container: .current())
+        guard !isPayload, !command.boot.force.isForced else { return }
+        try KernelModeProbe.requireHardware(payloads: "--kernel payload:NAME")
     }
 
     /// Refuses a guest whose worst case does not fit beside that of those that run.
@@ -101,7 +111,7 @@ struct GuestPreparation {
             let path = try images.payload(name)
             return Kernel(path: path, label: "payload:\(name)", file: try KernelFile(path: path), debian: nil)
         case .file(let file):
-            _ = try RunChecks.readableFile(file, what: "kernel")
+            try RunChecks.kernelFile(file)
             let path = format == .decompressed ? try images.decompressed(file) : file
             let label = String(file.split(separator: "/").last ?? "kernel")
             return Kernel(path: path, label: label, file: try KernelFile(path: path), debian: nil)
@@ -146,12 +156,12 @@ struct GuestPreparation {
         }
         try checks.fits(
             memory: result.memoryBytes, kernelBytes: kernel.file.footprintBytes, initrdBytes: 0)
-        let words = command.command
-        result.payloadArguments = words.isEmpty ? nil : try PayloadArguments.join(words)
+        result.payloadArguments =
+            command.words.isEmpty ? nil : try PayloadArguments.join(bytes: command.words)
     }
 
     private func addLinux(to result: inout VMMInvocation, kernel: Kernel) throws(SupportError) {
-        var words = command.command
+        var words = command.words
         let options = command.boot
         var image: [String] = []
         var usesOwnInitramfs = false
@@ -161,7 +171,7 @@ struct GuestPreparation {
         }
         if usesOwnInitramfs && words.isEmpty && result.serial == .standardStreams && !Console.isTerminal(0) {
             // Nobody sits there: what comes is a script, not keys for an interactive shell.
-            words = ["sh", "/dev/stdin"]
+            words = ["sh", "/dev/stdin"].map { Array($0.utf8) }
         }
         result.initrds += options.initrd
         var initrdBytes: UInt64 = 0

@@ -29,6 +29,9 @@ struct ImageProvider {
     /// A path of the vmlinux that is packed in a bzImage; it is unpacked into memory for this run alone.
     func decompressed(_ path: String) throws(SupportError) -> String {
         let bytes = try SystemCall.contents(of: path)
+        guard !bytes.starts(with: [0x7F, 0x45, 0x4C, 0x46]) else {
+            throw .unusableImage(path: path, reason: "is not packed: leave --format decompressed out")
+        }
         let vmlinux = try images { () throws(GuestImagesError) in try BzImage(bytes).extractVmlinux() }
         return try VMMProgram.inherited(AnonymousFile.make("vmlinux", holding: vmlinux))
     }
@@ -46,10 +49,11 @@ struct ImageProvider {
     }
 
     /// The archive that makes our initramfs run a command. It is told whether there is a terminal, and its size.
-    func commandOverlay(_ words: [String]) throws(SupportError) -> [UInt8] {
+    func commandOverlay(_ words: [[UInt8]]) throws(SupportError) -> [UInt8] {
         let size = Console.terminalSize(0).map { Initramfs.TerminalSize(rows: $0.rows, columns: $0.columns) }
         return try images { () throws(GuestImagesError) in
-            try Initramfs.commandOverlay(command: words, terminal: Console.isTerminal(0), size: size)
+            try Initramfs.commandOverlay(
+                commandBytes: words, terminal: Console.isTerminal(0), size: size)
         }
     }
 
@@ -116,6 +120,7 @@ extension ImageProvider {
     /// Fetches the kernel and builds the initramfs; `update` asks for the newest kernel even if there is one.
     func build(update: Bool) throws(SupportError) -> [Image] {
         let cache = try cache()
+        _ = try images { () throws(GuestImagesError) in try cache.removeLeftovers() }
         let kernel = try images { () throws(GuestImagesError) in
             let progress: (String) -> Void = { console.log(.info, $0) }
             return update
@@ -180,7 +185,7 @@ extension ImageProvider {
     func clean() throws(SupportError) -> UInt64 {
         let cache = try cache()
         guard SystemCall.exists(cache.directory) else { return 0 }
-        var freed: UInt64 = 0
+        var freed = try images { () throws(GuestImagesError) in try cache.removeLeftovers() }
         for part in Self.cacheParts where SystemCall.exists(cache.path(part)) {
             var failure: String?
             try images { () throws(GuestImagesError) in

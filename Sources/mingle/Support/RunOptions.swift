@@ -18,10 +18,15 @@ struct GuestOptions: ParsableArguments {
     @Option(help: ArgumentHelp("vCPUs, 1 to \(RunChecks.maximumCPUs).", valueName: "count"))
     var cpus = 1
 
-    @Option(help: ArgumentHelp("The number by which a payload tells guests of one experiment apart."))
+    @Option(
+        help: ArgumentHelp(
+            "The number by which a payload tells guests of one experiment apart.", valueName: "number"),
+        transform: WholeNumber.parse)
     var guestIndex: UInt32?
 
-    @Option(help: ArgumentHelp("The seed that a payload is given.", valueName: "number"))
+    @Option(
+        help: ArgumentHelp("The seed that a payload is given.", valueName: "number"),
+        transform: WholeNumber.parse)
     var seed: UInt64?
 
     func check() throws {
@@ -41,6 +46,14 @@ struct OvercommitOption: ParsableArguments {
             memory is nearly gone.
             """)
     var isAllowed = false
+}
+
+/// Whether Linux is started where it is not expected to come up.
+struct ForceOption: ParsableArguments {
+    @Flag(
+        name: .customLong("force"),
+        help: "Boot Linux though this host emulates guests' kernel mode in software ('mingle doctor' tells).")
+    var isForced = false
 }
 
 /// What it boots.
@@ -78,6 +91,8 @@ struct BootOptions: ParsableArguments {
 
     @Flag(help: "Leave Mingle's own words out of the kernel's command line.")
     var bareCmdline = false
+
+    @OptionGroup var force: ForceOption
 
     func check(hasCommand: Bool) throws {
         let choice = try ValidationError.checking { () throws(SupportError) in try KernelChoice(kernel) }

@@ -73,10 +73,12 @@ struct LoaderBench {
 
     @Test func everyTruncationOfAnELFIsRefused() throws {
         let bench = try LoaderBench()
-        for file in [ELFFile.payload(), ELFFile.pvh()] {
+        for (file, boot) in [(ELFFile.payload(), BootProtocol.payload), (ELFFile.pvh(), .pvh)] {
             let bytes = file.bytes
-            _ = try bench.load(bytes)
-            for length in 0..<bytes.count { #expect(try !bench.refusal(Array(bytes.prefix(length))).isEmpty) }
+            _ = try bench.load(bytes, boot: boot)
+            for length in 0..<bytes.count {
+                #expect(try !bench.refusal(Array(bytes.prefix(length)), boot: boot).isEmpty)
+            }
         }
     }
 
@@ -105,8 +107,9 @@ struct LoaderBench {
         #expect(try refusal { $0.segments[0].address = UInt64.max - 2 }.contains("a segment of 4 bytes"))
         #expect(try refusal { $0.segments[0].sizeInMemory = 64 * mib }.contains("does not fit"))
         #expect(try refusal { $0.segments[0].address = 64 * mib - 3 }.contains("does not fit"))
-        #expect(try refusal { $0.segments[0].address = mib - 4 }.contains("above 1 MiB"))
-        #expect(try refusal { $0.segments[0].address = 3 * gib }.contains("does not fit"))
+        #expect(try refusal { $0.segments[0].address = mib - 4 }.contains("not above 1 MiB"))
+        #expect(try refusal { $0.segments[0].address = 3 * gib - 4 }.contains("give it more --memory"))
+        #expect(try refusal { $0.segments[0].address = 3 * gib - 3 }.contains("whatever --memory is"))
         #expect(try refusal { $0.segments[0].fileOffset = UInt64.max }.contains("truncated"))
         #expect(try refusal { $0.segments[0].fileOffset = UInt64.max - 3 }.contains("truncated"))
         #expect(
@@ -156,6 +159,7 @@ struct LoaderBench {
         }
         let name = Array("Mingle\0\0".utf8)
         #expect(try refusal(note(7, 9, name + [1, 0, 0, 0, 0, 0, 0, 0])).contains("beyond its segment"))
+        #expect(try refusal([0, 0, 0, 0] + note(7, 8, name)).contains("no Mingle note"))
         #expect(try refusal(note(0xFFFF_FFFF, 8, name)).contains("beyond its segment"))
         #expect(try refusal(note(7, 0xFFFF_FFFF, name)).contains("beyond its segment"))
         #expect(try refusal(note(0xFFFF_FFFD, 0xFFFF_FFFF, name)).contains("beyond its segment"))
@@ -181,9 +185,57 @@ struct LoaderBench {
         }
     }
 
+    /// What is wrong with notes costs the entry that they name, and no other.
+    @Test func damagedNotesLeaveTheOtherEntry() throws {
+        let bench = try LoaderBench()
+        let note = ELFFile.bytes(of: [.init(name: "Xen", type: 18, descriptor: littleEndian(0x20_0001, 4))])
+        let damage = littleEndian(4, 4) + littleEndian(0xFFFF_FFFF, 4) + littleEndian(1, 4)
+        func file(_ notes: [UInt8], _ change: (inout ELFFile) -> Void = { _ in }) -> [UInt8] {
+            var file = ELFFile()
+            file.rawNotes = notes
+            change(&file)
+            return file.bytes
+        }
+        for bytes in [
+            file(note + damage), file(note + [1, 2, 3]), file(note + [UInt8](repeating: 0, count: 40)),
+        ] {
+            let entry = try bench.load(bytes)
+            #expect(entry == EntryPoint(address: 0x20_0001, mode: .pvh(startInfo: GuestAddress(0x6000))))
+            #expect(try bench.load(bytes, boot: .pvh) == entry)
+            #expect(try bench.load(bytes, boot: .linux64).address == 0x20_0000)
+        }
+        let lost: [([UInt8], String)] = [
+            (file(damage + note), "has no PVH note (a note at byte 0 reaches beyond its segment)"),
+            (file([UInt8](repeating: 0, count: (1 << 20) + 4)), "has no PVH note (notes of 1048580 bytes"),
+            (Array(file(note).dropLast()), "has no PVH note (its notes should be 20 bytes"),
+            (ELFFile.pvh(entry: 0x30_0000).bytes, "entry point 0x300000, which is in no segment"),
+            (ELFFile(notes: [.init(name: "Xen", type: 18, descriptor: [1, 2])]).bytes, "less than 4 bytes"),
+            (file([]), "has no PVH note: "),
+        ]
+        for (bytes, reason) in lost {
+            for boot in [BootProtocol.auto, .linux64] {
+                let entry = try bench.load(bytes, boot: boot)
+                #expect(entry.address == 0x20_0000)
+                guard case .linux64 = entry.mode else {
+                    Issue.record("entered as \(entry.mode)")
+                    continue
+                }
+            }
+            let text = try bench.refusal(bytes, boot: .pvh)
+            #expect(text.contains(reason) && text.contains("--boot linux64"), "\(text)")
+        }
+    }
+
+    @Test func programsAreNoKernels() throws {
+        let bench = try LoaderBench()
+        var bytes = ELFFile.payload().bytes
+        // The second program header, that of the notes, becomes PT_INTERP.
+        bytes.replaceSubrange(120..<124, with: littleEndian(3, 4))
+        #expect(try bench.refusal(bytes).contains("a program for an operating system, not a kernel"))
+    }
+
     @Test func linuxEntriesOutsideTheImageAreRefused() throws {
         let bench = try LoaderBench()
-        #expect(try bench.refusal(ELFFile.pvh(entry: 0x30_0000).bytes).contains("entry point 0x300000"))
         var plain = ELFFile()
         plain.entry = 0xFFFF_FFFF_8100_0000
         #expect(try bench.refusal(plain.bytes).contains("entry point"))
