@@ -4,7 +4,7 @@ public import GuestMemory
 public enum BrokerError: Error, Equatable, Sendable, CustomStringConvertible {
     /// A system call failed.
     case system(LinuxError)
-    /// Nobody answers at the socket.
+    /// Nobody answers: the socket's path, or what happened to the connection.
     case noBroker(String)
     /// The process at the other end runs as another user.
     case foreignPeer(user: UInt32)
@@ -20,7 +20,8 @@ public enum BrokerError: Error, Equatable, Sendable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .system(let error): "frame broker: \(error)"
-        case .noBroker(let path): "no frame broker answers at \(path)"
+        case .noBroker(let what):
+            "no frame broker answers" + (what.hasPrefix("/") ? " at " : ": ") + what
         case .foreignPeer(let user):
             "the frame broker's socket belongs to user \(user): remove it, or choose another state directory"
         case .refused(let reason, let text): "the frame broker declined (\(reason)): \(text)"

@@ -44,6 +44,12 @@ public struct Admission: Sendable {
     ///   - overcommits: says by how much it does not fit, instead of refusing.
     /// - Returns: what to warn of.
     public func check(guests: Int, memoryBytes: UInt64, overcommits: Bool) throws(SupportError) -> String? {
+        let unknown = try uncounted()
+        if let record = unknown.first, !overcommits {
+            throw .requirement(
+                problem: "what guest '\(record.name)' may come to need is not known: \(record)",
+                advice: "or start this one with --overcommit")
+        }
         let bounds = MemoryBound.all(root: root)
         let (wanted, overflow) = Self.worstCase(memoryBytes: memoryBytes)
             .multipliedReportingOverflow(by: UInt64(guests))
@@ -65,14 +71,31 @@ public struct Admission: Sendable {
 
     /// What all registered guests may still take, by the kernel's count of what they have.
     private func promises() throws(SupportError) -> [Promise] {
-        try registry.guests().running.compactMap { record in
-            let worst = Self.worstCase(memoryBytes: record.memoryBytes)
+        let found = try registry.guests()
+        let sizes =
+            found.running.map { ($0.process, $0.memoryBytes) }
+            + found.unreadable.compactMap { record in
+                record.process.flatMap { process in memoryBytes(of: record).map { (process, $0) } }
+            }
+        return sizes.map { process, memoryBytes in
+            let worst = Self.worstCase(memoryBytes: memoryBytes)
             // Proportional shares: of a frame that k guests map, each may need all but its kth part.
-            let held = ProcessMemory(process: record.process)?.residentBytes ?? 0
+            let held = ProcessMemory(process: process)?.residentBytes ?? 0
             return Promise(
                 bytes: worst - min(worst, held),
-                membership: ControlGroupMembership(process: "\(record.process)", root: root))
+                membership: ControlGroupMembership(process: "\(process)", root: root))
         }
+    }
+
+    /// The size of a guest whose record does not say it: the guest itself does, if it can be asked.
+    private func memoryBytes(of record: DamagedRecord) -> UInt64? {
+        let path = registry.directory.controlPath + "/" + record.name
+        return try? ControlClient(guest: record.name, path: path, seconds: 3).statistics().memoryBytes
+    }
+
+    /// Guests that run and cannot be counted.
+    private func uncounted() throws(SupportError) -> [DamagedRecord] {
+        try registry.guests().unreadable.filter { $0.process == nil || memoryBytes(of: $0) == nil }
     }
 
     /// The bound that is exceeded most.

@@ -16,6 +16,9 @@ struct VMM {
     static func main() {
         mingle_fill_standard_streams()
         let started = monotonicNanoseconds()
+        if let problem = ProgramStart.check() {
+            fail("\(problem)", status: problem.isUsage ? usageStatus : failureStatus)
+        }
         HostIO.useOneArena()
         let options: Options
         do throws(UsageError) { options = try Options(Array(CommandLine.arguments.dropFirst())) } catch {

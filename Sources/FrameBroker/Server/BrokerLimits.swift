@@ -25,6 +25,8 @@ public struct BrokerLimits: Sendable {
     /// How long the broker waits for its first client, and after its last; milliseconds.
     public var firstClient = 10_000
     public var linger = 1_000
+    /// The broker's memory is charged to the control group of its starter, limits of which it keeps.
+    public var staysInGroup = false
 
     /// - Parameter pages: nil: eight times the host's memory, whose table takes at most a 128th of it.
     public init(pages: UInt64? = nil) {

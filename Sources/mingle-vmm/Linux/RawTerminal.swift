@@ -34,9 +34,9 @@ final class RawTerminal {
     {
         guard let stateDirectory, let device = device() else { return nil }
         let name = device.split(separator: "/").joined(separator: "-")
-        guard let record = try RegisteredFile.claim("\(stateDirectory)/terminal/\(name)") else { return nil }
+        guard var record = try RegisteredFile.claim("\(stateDirectory)/terminal/\(name)") else { return nil }
         let digits = saved.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
-        record.write("tty=\(device)\nowner_pid=\(getpid())\ntermios=\(digits)\n")
+        try record.write("tty=\(device)\nowner_pid=\(getpid())\ntermios=\(digits)\n")
         return record
     }
 

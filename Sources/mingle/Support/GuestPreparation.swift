@@ -30,6 +30,8 @@ struct GuestPreparation {
     func invocation() throws(SupportError) -> VMMInvocation {
         let guest = command.guest
         try warn(checks.cpus(guest.cpus))
+        try RunChecks.limits(
+            memory: guest.memory.bytes, cpus: guest.cpus, shares: command.sharing.mode == .builtin)
         let kernel = try kernel()
         try RunChecks.memory(guest.memory.bytes, isPayload: kernel.isPayload)
         try kernel.file.check(boot: command.boot.boot, path: kernel.path)
@@ -81,9 +83,21 @@ struct GuestPreparation {
         result.sharing.traceFile = options.traceShare
         if let file = options.traceShare { try RunChecks.writableFile(file, option: "--trace-share") }
         do throws(SupportError) {
-            result.sharing.broker = try BrokerService.ensureRunning(in: state)
+            let socket = try BrokerService.ensureRunning(in: state)
+            result.sharing.broker = socket
+            if let report = try BrokerReport.read(socket: socket),
+                let warning = BrokerService.warning(of: report)
+            {
+                console.log(.warning, warning)
+            }
         } catch {
-            console.log(.warning, "no frame broker, so that only pages of zeros are shared: \(error)")
+            // Another guest may be able to start one: this one joins it then.
+            if result.sharing.broker == nil {
+                result.sharing.broker = try? SocketPath.checked(BrokerService.socket(state))
+            }
+            console.log(
+                .warning,
+                "no frame broker, so that only pages of zeros are shared until there is one: \(error)")
         }
     }
 
@@ -111,7 +125,9 @@ struct GuestPreparation {
     private func checkUnused(_ name: String, in state: StateDirectory) throws(SupportError) {
         switch try GuestRegistry(directory: state).probe(name) {
         case .absent: return
-        case .unreadable(let error): throw error
+        case .unreadable(let record):
+            throw .requirement(
+                problem: "the name '\(name)' is taken: \(record)", advice: "or choose another --name")
         case .running(let record):
             throw .requirement(
                 problem: "a guest called '\(name)' runs already (process \(record.process))",
