@@ -36,6 +36,12 @@ public enum BrokerService {
             + "; to be rid of them, end all guests and start the first one that shares without them"
     }
 
+    /// The broker's processes, the one last that keeps the frames; none when none runs.
+    static func processes(of directory: StateDirectory) -> [Int32] {
+        guard let process = try? BrokerStore.brokerProcess(path: socket(directory)) else { return [] }
+        return [process] + ProcessTable.children(of: process)
+    }
+
     /// Ends the broker of a directory that goes, and waits until it has; guests of it keep what they map.
     static func end(in directory: String) {
         let socket = BrokerLauncher.socketPath(stateDirectory: directory)
