@@ -4,7 +4,7 @@ public import GuestMemory
 public enum BrokerError: Error, Equatable, Sendable, CustomStringConvertible {
     /// A system call failed.
     case system(LinuxError)
-    /// Nobody answers at the socket.
+    /// Nobody answers: the socket's path, or what happened to the connection.
     case noBroker(String)
     /// The process at the other end runs as another user.
     case foreignPeer(user: UInt32)
@@ -34,7 +34,8 @@ public enum BrokerError: Error, Equatable, Sendable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .system(let error): "frame broker: \(error)"
-        case .noBroker(let path): "no frame broker answers at \(path)"
+        case .noBroker(let what):
+            "no frame broker answers" + (what.hasPrefix("/") ? " at " : ": ") + what
         case .closed: "the frame broker closed the connection"
         case .busy(let path): "the frame broker at \(path) is too busy to answer: try again"
         case .foreignPeer(let user):

@@ -33,7 +33,7 @@ public struct ControlGroupMembership: Equatable, Sendable {
     }
 
     /// The group and those above it, the root last.
-    static func upwards(_ group: String) -> [String] {
+    public static func upwards(_ group: String) -> [String] {
         var groups: [String] = []
         var group = group
         while group != "/", !group.isEmpty {
@@ -58,10 +58,18 @@ public struct ControlGroupMembership: Equatable, Sendable {
 
 /// Files of /proc and /sys: small, read whole.
 enum SmallFile {
-    static func text(of path: String) -> String? {
-        guard let file = try? OwnedDescriptor.open(path, flags: 0),
-            let bytes = try? file.read(count: 16384, at: 0)
-        else { return nil }
+    static func text(of path: String, limit: Int = 16384) -> String? {
+        guard let file = try? OwnedDescriptor.open(path, flags: 0) else { return nil }
+        var bytes: [UInt8] = []
+        // Most are short, and the process that asks should stay small.
+        var size = 4096
+        while bytes.count < limit {
+            let wanted = min(size, limit - bytes.count)
+            guard let more = try? file.read(count: wanted, at: UInt64(bytes.count)) else { return nil }
+            bytes += more
+            if more.count < wanted { break }
+            size *= 2
+        }
         return String(decoding: bytes, as: UTF8.self)
     }
 

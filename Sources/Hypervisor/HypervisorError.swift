@@ -21,9 +21,10 @@ public enum HypervisorError: Error, Equatable, Sendable, CustomStringConvertible
         switch self {
         case .kvmUnavailable(let error):
             "cannot use \(error.subject.isEmpty ? "/dev/kvm" : error.subject): \(LinuxError.message(error.code)). "
-                + (error.code == 13
-                    ? "Join the group that owns it (sudo usermod -aG kvm $USER, then log in again)."
-                    : "Load kvm_intel or kvm_amd, enable virtualisation in the firmware, or pass --device /dev/kvm to the container.")
+                + (ProcessLimit.hint(error.code)
+                    ?? (error.code == 13
+                        ? "Join the group that owns it (sudo usermod -aG kvm $USER, then log in again)."
+                        : "Load kvm_intel or kvm_amd, enable virtualisation in the firmware, or pass --device /dev/kvm to the container."))
         case .unsupportedVersion(let version):
             "KVM API version is \(version), but 12 is needed: use Linux 6.1 or later"
         case .missingCapability(let name): "KVM on this host lacks \(name): use Linux 6.1 or later on x86-64"

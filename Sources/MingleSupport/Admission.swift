@@ -8,6 +8,18 @@ public struct Admission: Sendable {
     struct Promise: Equatable, Sendable {
         var bytes: UInt64
         var membership: ControlGroupMembership
+        /// The same without what it maps of frames: to copy all of them takes as much of its own groups.
+        var bytesWithoutFrames: UInt64?
+        /// Where frames are charged; nil when there are none, or it is not known.
+        var frames: ControlGroupMembership?
+
+        /// What it may come to need of a bound.
+        func bytes(of bound: MemoryBound) -> UInt64 {
+            guard let group = bound.group, let bytesWithoutFrames, let frames, !frames.isWithin(group) else {
+                return bytes
+            }
+            return bytesWithoutFrames
+        }
     }
 
     /// A bound that the worst case exceeds.
@@ -44,12 +56,19 @@ public struct Admission: Sendable {
     ///   - overcommits: says by how much it does not fit, instead of refusing.
     /// - Returns: what to warn of.
     public func check(guests: Int, memoryBytes: UInt64, overcommits: Bool) throws(SupportError) -> String? {
+        let unknown = try uncounted()
+        if let record = unknown.first, !overcommits {
+            throw .requirement(
+                problem: "what guest '\(record.name)' may come to need is not known: \(record)",
+                advice: "or start this one with --overcommit")
+        }
         let bounds = MemoryBound.all(root: root)
         let (wanted, overflow) = Self.worstCase(memoryBytes: memoryBytes)
             .multipliedReportingOverflow(by: UInt64(guests))
         guard
             let shortage = Self.shortage(
-                bounds, promises: try promises(), wanted: overflow ? .max : wanted)
+                bounds, promises: try promises(countsFrames: bounds.contains { $0.group != nil }),
+                wanted: overflow ? .max : wanted)
         else { return nil }
         let text = Self.words(shortage, guests: guests, memoryBytes: memoryBytes)
         if overcommits {
@@ -64,15 +83,48 @@ public struct Admission: Sendable {
     }
 
     /// What all registered guests may still take, by the kernel's count of what they have.
-    private func promises() throws(SupportError) -> [Promise] {
-        try registry.guests().running.compactMap { record in
-            let worst = Self.worstCase(memoryBytes: record.memoryBytes)
+    /// - Parameter countsFrames: whether groups have limits, so that it matters where frames are charged.
+    private func promises(countsFrames: Bool) throws(SupportError) -> [Promise] {
+        let broker = countsFrames ? BrokerService.processes(of: registry.directory).last : nil
+        let frames = broker.map { ControlGroupMembership(process: "\($0)", root: root) }
+        let found = try registry.guests()
+        let sizes =
+            found.running.map { ($0.name, $0.process, $0.memoryBytes) }
+            + found.unreadable.compactMap { record in
+                record.process.flatMap { process in
+                    memoryBytes(of: record).map { (record.name, process, $0) }
+                }
+            }
+        return sizes.map { name, process, memoryBytes in
+            let worst = Self.worstCase(memoryBytes: memoryBytes)
             // Proportional shares: of a frame that k guests map, each may need all but its kth part.
-            let held = ProcessMemory(process: record.process)?.residentBytes ?? 0
-            return Promise(
+            let memory = ProcessMemory(process: process)
+            let held = memory?.residentBytes ?? 0
+            var promise = Promise(
                 bytes: worst - min(worst, held),
-                membership: ControlGroupMembership(process: "\(record.process)", root: root))
+                membership: ControlGroupMembership(process: "\(process)", root: root))
+            promise.frames = frames
+            if frames != nil, let home = statistics(of: name)?.homeBytes {
+                let own = min(held, home + (memory?.anonymousBytes ?? 0))
+                promise.bytesWithoutFrames = worst - min(worst, own)
+            }
+            return promise
         }
+    }
+
+    /// The size of a guest whose record does not say it: the guest itself does, if it can be asked.
+    private func memoryBytes(of record: DamagedRecord) -> UInt64? {
+        statistics(of: record.name)?.memoryBytes
+    }
+
+    private func statistics(of name: String) -> GuestStatistics? {
+        let path = registry.directory.controlPath + "/" + name
+        return try? ControlClient(guest: name, path: path, seconds: 3).statistics()
+    }
+
+    /// Guests that run and cannot be counted.
+    private func uncounted() throws(SupportError) -> [DamagedRecord] {
+        try registry.guests().unreadable.filter { $0.process == nil || memoryBytes(of: $0) == nil }
     }
 
     /// The bound that is exceeded most.
@@ -80,7 +132,9 @@ public struct Admission: Sendable {
         var worst: Shortage?
         for bound in bounds {
             let inside = promises.filter { $0.membership.isWithin(bound.group ?? "/") }
-            let promised = inside.reduce(UInt64(0)) { $0.addingReportingOverflow($1.bytes).partialValue }
+            let promised = inside.reduce(UInt64(0)) {
+                $0.addingReportingOverflow($1.bytes(of: bound)).partialValue
+            }
             let (sum, overflow) = promised.addingReportingOverflow(wanted)
             let room = bound.availableBytes - min(bound.availableBytes, bound.reserveBytes)
             guard overflow || sum > room else { continue }

@@ -2,11 +2,14 @@ import CLinux
 
 /// A handle on the process of one guest that cannot come to mean another process.
 public final class GuestProcess {
-    public let record: GuestRecord
+    public let name: String
+    /// The VMM's number.
+    public let process: Int32
     private let descriptor: OwnedDescriptor
 
-    private init(record: GuestRecord, descriptor: consuming OwnedDescriptor) {
-        self.record = record
+    private init(name: String, process: Int32, descriptor: consuming OwnedDescriptor) {
+        self.name = name
+        self.process = process
         self.descriptor = descriptor
     }
 
@@ -14,25 +17,31 @@ public final class GuestProcess {
     /// made: its lock is then still held by the process that we hold.
     public static func open(_ name: String, in registry: GuestRegistry) throws(SupportError) -> GuestProcess?
     {
-        let record: GuestRecord
-        switch try registry.probe(name) {
-        case .absent: return nil
-        case .running(let found): record = found
-        case .unreadable(let error): throw error
-        }
-        let handle = mingle_pidfd_open(record.process)
+        guard let found = try holder(of: name, in: registry) else { return nil }
+        let handle = mingle_pidfd_open(found.process)
         if handle == -ESRCH { return nil }
         guard handle >= 0 else {
-            throw .systemCall(operation: "open process", subject: "\(record.process)", code: -handle)
+            throw .systemCall(operation: "open process", subject: "\(found.process)", code: -handle)
         }
-        let process = GuestProcess(record: record, descriptor: OwnedDescriptor(taking: handle))
+        let process = GuestProcess(
+            name: name, process: found.process, descriptor: OwnedDescriptor(taking: handle))
+        guard let again = try holder(of: name, in: registry), again == found else { return nil }
+        return process
+    }
+
+    /// The process of a guest and when it started; of a damaged record, the holder of its lock.
+    private static func holder(of name: String, in registry: GuestRegistry) throws(SupportError)
+        -> (process: Int32, started: UInt64)?
+    {
         switch try registry.probe(name) {
-        case .running(let again)
-        where again.process == record.process
-            && again.startedUnixNanoseconds == record.startedUnixNanoseconds:
-            return process
-        case .unreadable(let error): throw error
-        case .absent, .running: return nil
+        case .absent: return nil
+        case .running(let record): return (record.process, record.startedUnixNanoseconds)
+        case .unreadable(let record):
+            // Whoever holds it must be a VMM: nothing else is ever signalled.
+            guard let process = record.process,
+                SystemCall.text(of: "/proc/\(process)/comm") == Companion.vmm.rawValue + "\n"
+            else { throw .requirement(problem: "the guest cannot be found", advice: "\(record)") }
+            return (process, 0)
         }
     }
 
@@ -41,7 +50,7 @@ public final class GuestProcess {
         let result = mingle_pidfd_send_signal(descriptor.number, signal)
         if result == -ESRCH { return false }
         guard result >= 0 else {
-            throw .systemCall(operation: "signal process", subject: "\(record.process)", code: -result)
+            throw .systemCall(operation: "signal process", subject: "\(self.process)", code: -result)
         }
         return true
     }
@@ -57,7 +66,7 @@ public final class GuestProcess {
             let ready = unsafe poll(&request, 1, Int32(clamping: milliseconds))
             if ready > 0 { return true }
             if ready < 0, errno != EINTR {
-                throw .systemCall(operation: "wait for process", subject: "\(record.process)", code: errno)
+                throw .systemCall(operation: "wait for process", subject: "\(self.process)", code: errno)
             }
             if ready == 0, SystemCall.nanoseconds(of: .monotonic) >= deadline { return false }
         }

@@ -44,7 +44,12 @@ public struct GuestRecord: Equatable, Sendable {
     public init(text: String, path: String) throws(SupportError) {
         let values = KeyValueText(parsing: text)
         func missing(_ key: String) -> SupportError {
-            .malformedRecord(path: path, reason: "no usable '\(key)' in the record of a guest")
+            // A disk that was full left such records.
+            if text.utf8.allSatisfy({ $0 == 0 }) {
+                return .malformedRecord(
+                    path: path, reason: "it is \(text.isEmpty ? "empty" : "nothing but zeros")")
+            }
+            return .malformedRecord(path: path, reason: "no usable '\(key)' in the record of a guest")
         }
         guard let process = values.number("pid", as: Int32.self), process > 0 else { throw missing("pid") }
         guard let name = values["name"] else { throw missing("name") }

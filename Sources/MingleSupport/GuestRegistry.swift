@@ -13,18 +13,18 @@ public struct GuestRegistry: Sendable {
         case absent
         case running(GuestRecord)
         /// A VMM holds the record, but it does not say what it should.
-        case unreadable(SupportError)
+        case unreadable(DamagedRecord)
     }
 
-    private enum Look { case absent, busy, locked(text: String) }
+    private enum Look { case absent, busy, locked(text: String, file: FileStatus?) }
 
-    private let directory: StateDirectory
+    let directory: StateDirectory
     private static let attempts = 20
 
     public init(directory: StateDirectory) { self.directory = directory }
 
-    /// All running guests, by name; records that cannot be read come back as errors of their own.
-    public func guests() throws(SupportError) -> (running: [GuestRecord], unreadable: [SupportError]) {
+    /// All running guests, by name; a record that cannot be read keeps nobody from the others.
+    public func guests() throws(SupportError) -> (running: [GuestRecord], unreadable: [DamagedRecord]) {
         guard try directory.isPresent() else { return ([], []) }
         let names: [String]
         switch SystemCall.names(in: directory.guestsPath) {
@@ -34,13 +34,15 @@ public struct GuestRegistry: Sendable {
             throw .systemCall(operation: "list", subject: directory.guestsPath, code: error.code)
         }
         var running: [GuestRecord] = []
-        var unreadable: [SupportError] = []
+        var unreadable: [DamagedRecord] = []
         for name in names {
-            switch try probe(name) {
-            case .absent: continue
-            case .running(let record): running.append(record)
-            case .unreadable(let error): unreadable.append(error)
-            }
+            do throws(SupportError) {
+                switch try probe(name) {
+                case .absent: continue
+                case .running(let record): running.append(record)
+                case .unreadable(let record): unreadable.append(record)
+                }
+            } catch { unreadable.append(DamagedRecord(name: name, problem: error)) }
         }
         return (running, unreadable)
     }
@@ -49,12 +51,14 @@ public struct GuestRegistry: Sendable {
     /// gone while another of us removes it, is looked at again for a few milliseconds.
     public func probe(_ name: String) throws(SupportError) -> Probe {
         let path = directory.guestsPath + "/" + name
-        var problem = SupportError.malformedRecord(path: path, reason: "the record is empty")
+        var problem = SupportError.malformedRecord(path: path, reason: "somebody looks at it")
+        var locked: FileStatus?
         for _ in 0..<Self.attempts {
             switch try look(path) {
             case .absent: return .absent
             case .busy: break
-            case .locked(let text):
+            case .locked(let text, let file):
+                locked = file
                 do throws(SupportError) {
                     let record = try GuestRecord(text: text, path: path)
                     guard record.name == name else {
@@ -71,7 +75,8 @@ public struct GuestRegistry: Sendable {
             }
             SystemCall.sleep(milliseconds: 2)
         }
-        return .unreadable(problem)
+        let holder = locked.flatMap { LockHolder.process(of: $0) }
+        return .unreadable(DamagedRecord(name: name, process: holder, problem: problem))
     }
 
     private func look(_ path: String) throws(SupportError) -> Look {
@@ -84,25 +89,30 @@ public struct GuestRegistry: Sendable {
         if flock(descriptor.number, LOCK_SH | LOCK_NB) == 0 {
             let name = path.split(separator: "/").last.map(String.init) ?? ""
             return Self.removeIfUnused(
-                path, locked: descriptor.number, with: directory.controlPath + "/" + name) ? .absent : .busy
+                path, locked: descriptor.number,
+                with: [directory.controlPath + "/" + name, directory.guestsPath + "/." + name + ".new"])
+                ? .absent : .busy
         }
         guard errno == EWOULDBLOCK else { throw .systemCall(operation: "lock", subject: path, code: errno) }
         switch SystemCall.read(descriptor.number, count: 65536, at: 0) {
-        case .success(let bytes): return .locked(text: String(decoding: bytes, as: UTF8.self))
+        case .success(let bytes):
+            return .locked(
+                text: String(decoding: bytes, as: UTF8.self),
+                file: try? SystemCall.status(ofDescriptor: descriptor.number).get())
         case .failure(let error): throw .systemCall(operation: "read", subject: path, code: error.code)
         }
     }
 
     /// Removes a file of the state directory that nobody uses; false if somebody else got at it first.
-    /// - Parameter companion: a file that belonged to it and goes with it.
-    static func removeIfUnused(_ path: String, locked descriptor: Int32, with companion: String? = nil)
+    /// - Parameter companions: files that belonged to it and go with it.
+    static func removeIfUnused(_ path: String, locked descriptor: Int32, with companions: [String] = [])
         -> Bool
     {
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else { return false }
         guard case .success(let ours) = SystemCall.status(ofDescriptor: descriptor) else { return false }
         guard case .success(let named) = SystemCall.linkStatus(path) else { return true }
         guard named.isSameFile(as: ours) else { return false }
-        if let companion { SystemCall.remove(companion) }
+        for companion in companions { SystemCall.remove(companion) }
         SystemCall.remove(path)
         return true
     }

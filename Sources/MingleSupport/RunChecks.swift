@@ -1,5 +1,5 @@
 import CLinux
-internal import GuestMemory
+public import GuestMemory
 
 /// What is checked before a guest is started, so that the user reads a reason and not a VMM's failure.
 public struct RunChecks: Sendable {
@@ -102,6 +102,28 @@ extension RunChecks {
         throw .requirement(
             problem: problem,
             advice: "name a file, or one of the images of 'mingle images list', such as payload:hello")
+    }
+
+    /// Files that a guest may have open at the same time, at most: its own, and two for each vCPU.
+    public static func openFilesNeeded(cpus: Int, shares: Bool) -> Int { 24 + 2 * cpus + (shares ? 10 : 0) }
+
+    /// Refuses a guest whose VMM could not do what this process's limits forbid.
+    public static func limits(
+        memory: UInt64, cpus: Int, shares: Bool, fileSize: UInt64? = ProcessLimit.fileSize.current,
+        openFiles: UInt64? = ProcessLimit.openFiles.current
+    ) throws(SupportError) {
+        if let fileSize, fileSize < memory {
+            throw .requirement(
+                problem: "a guest's memory is a memory file, and this process may make files of at most "
+                    + "\(ByteSize.format(fileSize)), less than the guest's \(ByteSize.format(memory))",
+                advice: "raise the limit (ulimit -f unlimited), or use a smaller --memory")
+        }
+        let needed = openFilesNeeded(cpus: cpus, shares: shares)
+        if let openFiles, openFiles < UInt64(needed) {
+            throw .requirement(
+                problem: "such a guest may need \(needed) open files, and this process may have \(openFiles)",
+                advice: "raise the limit (ulimit -n 1024)")
+        }
     }
 
     /// Sees that a file can be written, without creating or changing it.

@@ -1,3 +1,5 @@
+internal import GuestMemory
+
 /// What can go wrong in the command line tool before a guest runs. The description is one line that says what was
 /// wrong and what to do about it.
 public enum SupportError: Error, Equatable, Sendable, CustomStringConvertible {
@@ -45,6 +47,7 @@ public enum SupportError: Error, Equatable, Sendable, CustomStringConvertible {
             "\(option) holds a control character (byte \(value)): remove it"
         case .systemCall(let operation, let subject, let code):
             "cannot \(operation) \(subject): \(SystemCall.message(code))"
+                + (ProcessLimit.hint(code).map { "; \($0)" } ?? "")
         case .unusableStateDirectory(let path, let reason): "state directory \(path): \(reason)"
         case .malformedRecord(let path, let reason): "\(path): \(reason)"
         case .unusableImage(let path, let reason): "\(path): \(reason)"

@@ -39,6 +39,9 @@ struct FileStatus: Equatable {
         allocatedBytes = UInt64(clamping: raw.st_blocks) * 512
     }
 
+    /// As the C library's gnu_dev_major and gnu_dev_minor take a device apart.
+    var deviceMajor: UInt { device >> 8 & 0xfff | device >> 32 & ~0xfff }
+    var deviceMinor: UInt { device & 0xff | device >> 12 & 0xffff_ff00 }
     var isDirectory: Bool { mode & UInt32(S_IFMT) == UInt32(S_IFDIR) }
     var isSymbolicLink: Bool { mode & UInt32(S_IFMT) == UInt32(S_IFLNK) }
     var isRegularFile: Bool { mode & UInt32(S_IFMT) == UInt32(S_IFREG) }
@@ -56,9 +59,6 @@ var errno: Int32 {
 public enum SystemCall {
     /// Standard streams that are closed become /dev/null, so that no file opened later takes their place. First of all.
     public static func fillStandardStreams() { mingle_fill_standard_streams() }
-
-    /// A file that grows beyond what is allowed (`ulimit -f`) is an error of the write, and does not kill us.
-    public static func refuseFilesTooLong() { mingle_ignore_signal(SIGXFSZ) }
 
     /// The text for an errno value.
     public static func message(_ code: Int32) -> String {
@@ -207,6 +207,29 @@ public enum SystemCall {
         }
     }
 
+    /// Empties a file.
+    static func truncate(_ descriptor: Int32) -> Result<Void, Errno> {
+        ftruncate(descriptor, 0) == 0 ? .success(()) : .failure(Errno(code: errno))
+    }
+
+    /// Gives a file a second name, which nobody may have yet.
+    static func link(_ path: String, to name: String) -> Result<Void, Errno> {
+        // SAFETY: the bridged strings are NUL-terminated and outlive the call.
+        unsafe CLinux.link(path, name) == 0 ? .success(()) : .failure(Errno(code: errno))
+    }
+
+    /// Adds a line to a file: what it holds already stays, even when there is no space.
+    static func append(_ path: String, line: String) throws(SupportError) {
+        let result = open(path, flags: O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, mode: 0o600)
+            .flatMap { number in
+                let descriptor = OwnedDescriptor(taking: number)
+                return write(descriptor.number, line + "\n")
+            }
+        if case .failure(let error) = result {
+            throw .systemCall(operation: "write", subject: path, code: error.code)
+        }
+    }
+
     /// Writes a short text into a file that exists.
     static func overwrite(_ path: String, with text: String) -> Result<Void, Errno> {
         open(path, flags: O_WRONLY).flatMap { number in
@@ -258,6 +281,13 @@ public enum SystemCall {
             if !name.hasPrefix(".") { names.append(name) }
         }
         return .success(names.sorted())
+    }
+
+    /// Writes what waits in the buffers of standard output.
+    /// - Throws: when some of what was printed there went nowhere.
+    public static func flushOutput() throws(SupportError) {
+        let result = mingle_flush_output()
+        if result < 0 { throw .systemCall(operation: "write to", subject: "standard output", code: -result) }
     }
 
     /// Sleeps; a signal may end it early.

@@ -1,10 +1,15 @@
 import FrameBroker
 import Glibc
+import GuestMemory
 
 /// The frame broker of one user: it keeps what guests share. Guests start it; people need not.
 @main
 struct Broker {
     static func main() {
+        if let problem = ProgramStart.check() {
+            HostProcess.say("\(problem)")
+            exit(problem.isUsage ? 64 : 1)
+        }
         let status = BrokerProgram.run(Array(CommandLine.arguments.dropFirst()))
         if status == 64 {
             print(

@@ -5,20 +5,22 @@ import Hypervisor
 
 /// This guest's entry in the state directory (`guests/NAME`), for `mingle ps` and `mingle stop`.
 final class GuestRecord {
-    private let file: RegisteredFile
+    private var file: RegisteredFile
     private let text: String
 
     /// - Returns: nil when no state directory was given.
-    /// - Throws: `NameTaken` when a guest of that name runs.
+    /// - Throws: `NameTaken` when a guest of that name runs, `NoRecord` when it cannot be written.
     init?(_ options: Options) throws {
         guard let directory = options.stateDirectory else { return nil }
         let configuration = options.configuration
-        guard let file = try RegisteredFile.claim("\(directory)/guests/\(configuration.name)") else {
-            throw NameTaken(name: configuration.name)
+        let path = "\(directory)/guests/\(configuration.name)"
+        let claimed: RegisteredFile?
+        do throws(LinuxError) { claimed = try RegisteredFile.claim(path) } catch {
+            throw NoRecord(directory: directory, error: error)
         }
-        self.file = file
+        guard var file = claimed else { throw NameTaken(name: configuration.name) }
         let image = options.imageLabel.isEmpty ? configuration.kernelPath : options.imageLabel
-        text = """
+        let text = """
             pid=\(getpid())
             name=\(configuration.name)
             memory_bytes=\(configuration.memorySizeInBytes)
@@ -29,10 +31,17 @@ final class GuestRecord {
             guest_index=\(configuration.payload.guestIndex)
 
             """
-        update(state: "booting")
+        do throws(LinuxError) { try file.write(Self.whole(text, "booting")) } catch {
+            throw NoRecord(directory: directory, error: error)
+        }
+        self.file = file
+        self.text = text
     }
 
-    func update(state: String) { file.write(text + "state=\(state)\n") }
+    private static func whole(_ text: String, _ state: String) -> String { text + "state=\(state)\n" }
+
+    /// A record that cannot be replaced says the old state: everything else in it stays true.
+    func update(state: String) { try? file.write(Self.whole(text, state)) }
 
     private static func nanoseconds(of clock: clockid_t) -> UInt64 {
         var now = timespec()
@@ -47,5 +56,18 @@ struct NameTaken: Error, CustomStringConvertible {
     let name: String
     var description: String {
         "a guest named '\(name)' is running: choose another --name, or `mingle stop \(name)`"
+    }
+}
+
+/// A guest that is not registered would be seen by nobody, and could not be stopped by name.
+struct NoRecord: Error, CustomStringConvertible {
+    let directory: String
+    let error: LinuxError
+    var description: String {
+        let advice =
+            error.code == ENOSPC || error.code == EDQUOT
+            ? "no space is left for it: free some, or set XDG_RUNTIME_DIR to a directory of yours that has space"
+            : "\(error)"
+        return "the guest's record cannot be written in the state directory \(directory): \(advice)"
     }
 }

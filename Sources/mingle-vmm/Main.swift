@@ -16,6 +16,9 @@ struct VMM {
     static func main() {
         mingle_fill_standard_streams()
         let started = monotonicNanoseconds()
+        if let problem = ProgramStart.check() {
+            fail("\(problem)", status: problem.isUsage ? usageStatus : failureStatus)
+        }
         HostIO.useOneArena()
         let words: [String]
         let options: Options

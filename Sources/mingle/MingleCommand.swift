@@ -33,15 +33,31 @@ struct MingleCommand: ParsableCommand {
 enum Main {
     static func main() {
         SystemCall.fillStandardStreams()
-        SystemCall.refuseFilesTooLong()
+        checkStart()
         repairTerminal()
         clearLeftovers()
         do {
             var command = try ParsedLine(ProcessArguments.bytes()).command()
             try command.run()
         } catch {
+            sayIfLost()
             Failure.exit(error)
         }
+        sayIfLost()
+    }
+
+    /// Output that went nowhere is a failure, whatever else happened.
+    private static func sayIfLost() {
+        do throws(SupportError) { try SystemCall.flushOutput() } catch { Failure.exit(error) }
+    }
+
+    /// Before anything looks at the command line: without /proc there is none.
+    private static func checkStart() {
+        let variables = ["XDG_RUNTIME_DIR", "MINGLE_VMM", "MINGLE_BROKER", "MINGLE_SHARE"]
+        guard let problem = ProgramStart.check(variables: variables) else { return }
+        let failure = ProgramStart.argument(1) == "run" ? ExitStatus.failure : 1
+        Console.write("mingle: error: \(problem)")
+        MingleCommand.exit(withError: problem.isUsage ? ExitCode.validationFailure : ExitCode(failure))
     }
 
     private static func clearLeftovers() {

@@ -9,7 +9,7 @@ struct PSCommand: ParsableCommand {
         discussion: """
             SHARED is how much of it is mapped to frames that other guests may map, too, or to the page of zeros. \
             MEMORY is the size of the guest's RAM; RESIDENT is what the guest and its VMM hold of the host's memory \
-            now. Only your own guests are listed.
+            now. Only your own guests are listed. One whose record is damaged runs all the same, and can be stopped.
 
             EXAMPLES
               mingle ps
@@ -24,10 +24,14 @@ struct PSCommand: ParsableCommand {
     func run() throws {
         let directory = StateDirectory.current()
         let found = try GuestRegistry(directory: directory).guests()
-        for problem in found.unreadable { log.console.log(.warning, problem.description) }
+        for record in found.unreadable { log.console.log(.warning, record.description) }
         let now = SystemCall.nanoseconds(of: .boot)
         let rows = found.running.map { Row(record: $0, now: now, directory: directory) }
-        try StandardOutput.print(json ? JSONValue.array(rows.map(\.json)).text() : Self.table(rows))
+        let damaged = found.unreadable
+        try StandardOutput.print(
+            json
+                ? JSONValue.array(rows.map(\.json) + damaged.map(Self.json)).text()
+                : Self.table(rows, damaged))
     }
 
     /// One guest, measured.
@@ -63,7 +67,20 @@ struct PSCommand: ParsableCommand {
         }
     }
 
-    private static func table(_ rows: [Row]) -> String {
+    /// With the keys of the others; what is not known is null.
+    private static func json(_ record: DamagedRecord) -> JSONValue {
+        let unknown = [
+            "image", "memory_bytes", "resident_bytes", "cpus", "uptime_seconds", "started_unix_ns",
+            "guest_index", "shared_bytes", "domain", "window",
+        ]
+        return .object(
+            [
+                ("name", .string(record.name)), ("pid", .optional(record.process.map { UInt64($0) })),
+                ("state", .string("damaged")),
+            ] + unknown.map { ($0, .null) })
+    }
+
+    private static func table(_ rows: [Row], _ damaged: [DamagedRecord]) -> String {
         var table = TextTable(
             [
                 "NAME", "PID", "STATE", "IMAGE", "MEMORY", "RESIDENT", "SHARED", "DOMAIN", "WINDOW", "CPUS",
@@ -78,6 +95,11 @@ struct PSCommand: ParsableCommand {
                 row.sharing?.window ?? "-",
                 "\(row.record.cpuCount)", row.uptimeSeconds.map(Uptime.format(seconds:)) ?? "-",
             ])
+        }
+        for record in damaged {
+            table.add(
+                [record.name, record.process.map { "\($0)" } ?? "-", "damaged"]
+                    + [String](repeating: "-", count: 8))
         }
         return table.text
     }

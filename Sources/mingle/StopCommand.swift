@@ -67,16 +67,17 @@ struct StopCommand: ParsableCommand {
             return names.filter { seen.insert($0).inserted }
         }
         let found = try registry.guests()
-        for problem in found.unreadable { Console.write("mingle: error: \(problem)") }
-        failures += found.unreadable.count
-        return found.running.map(\.name)
+        let lost = found.unreadable.filter { $0.process == nil }
+        for record in lost { Console.write("mingle: error: \(record)") }
+        failures += lost.count
+        return found.running.map(\.name) + found.unreadable.filter { $0.process != nil }.map(\.name)
     }
 
     /// Signals one guest; nil if it does not run.
     private func signal(_ name: String, in registry: GuestRegistry) throws(SupportError) -> GuestProcess? {
         guard let process = try GuestProcess.open(name, in: registry) else { return nil }
         let sent = try process.send(signal: force ? StopSignal.kill : StopSignal.terminate)
-        log.console.log(.debug, "signalled process \(process.record.process) of guest '\(name)': \(sent)")
+        log.console.log(.debug, "signalled process \(process.process) of guest '\(name)': \(sent)")
         return process
     }
 
@@ -85,7 +86,7 @@ struct StopCommand: ParsableCommand {
         let deadline = SystemCall.nanoseconds(of: .monotonic) + UInt64(timeout.count) * 1_000_000_000
         var left = 0
         for process in processes {
-            let name = process.record.name
+            let name = process.name
             if try process.wait(until: deadline) {
                 _ = try registry.probe(name)
                 do throws(SupportError) { try StandardOutput.print("\(name): stopped") } catch {
@@ -97,7 +98,7 @@ struct StopCommand: ParsableCommand {
                 Console.write(
                     "mingle: error: guest '\(name)' did not stop within \(timeout.count) s: "
                         + (force
-                            ? "see process \(process.record.process)" : "use --force or a longer --timeout"))
+                            ? "see process \(process.process)" : "use --force or a longer --timeout"))
                 left += 1
             }
         }

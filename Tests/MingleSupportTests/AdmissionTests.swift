@@ -110,6 +110,28 @@ import Testing
         #expect(shortage?.bytes == (300 + 256 - (412 - 64)) << 20)
     }
 
+    @Test("frames that are charged to another group may all have to be had again in this one")
+    func framesElsewhere() {
+        let group = MemoryBound(group: "/g", totalBytes: 512 << 20, availableBytes: 256 << 20)
+        let host = MemoryBound(totalBytes: 8 << 30, availableBytes: 4 << 30)
+        var promise = Admission.Promise(
+            bytes: 20 << 20, membership: ControlGroupMembership(text: "0::/g/guest\n"))
+        promise.bytesWithoutFrames = 120 << 20
+        // Not known where, and within the group: its usage tells of them.
+        #expect(promise.bytes(of: group) == 20 << 20)
+        promise.frames = ControlGroupMembership(text: "0::/g/mingle-broker.1\n")
+        #expect(promise.bytes(of: group) == 20 << 20)
+        promise.frames = ControlGroupMembership(text: "0::/mingle-broker.1\n")
+        #expect(promise.bytes(of: group) == 120 << 20)
+        // To the host it is all the same.
+        #expect(promise.bytes(of: host) == 20 << 20)
+        let room = group.availableBytes - group.reserveBytes
+        #expect(Admission.shortage([host, group], promises: [promise], wanted: room - (120 << 20)) == nil)
+        #expect(
+            Admission.shortage([host, group], promises: [promise], wanted: room - (119 << 20))?.bytes == 1
+                << 20)
+    }
+
     @Test("groups of version 1, with their own names for all of it")
     func versionOne() throws {
         try temporary.write("proc/self/cgroup", "7:cpu:/elsewhere\n4:memory:/x\n0::/y\n")

@@ -56,6 +56,10 @@ import Testing
             "XDG_CACHE_HOME": temporary.path + "/cache", "MINGLE_VMM": vmm ?? self.vmm,
             "MINGLE_SHARE": temporary.path,
         ]
+        return try finish(process)
+    }
+
+    private func finish(_ process: Process) throws -> Result {
         let (output, errors) = (Pipe(), Pipe())
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = output
@@ -96,6 +100,99 @@ import Testing
                 "auto",
                 "--broker", temporary.path + "/mingle/broker.sock",
             ])
+    }
+
+    /// Runs a script of /bin/sh that calls `mingle` as "$0".
+    private func shell(_ script: String, _ environment: [String: String] = [:]) throws -> Result {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/bin/sh")
+        process.arguments = ["-c", script, try Self.executable()]
+        process.environment = [
+            "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": temporary.path,
+            "XDG_RUNTIME_DIR": temporary.path, "MINGLE_VMM": vmm, "MINGLE_SHARE": temporary.path,
+        ].merging(environment) { $1 }
+        return try finish(process)
+    }
+
+    private static let canUnshare: Bool = {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/unshare")
+        process.arguments = ["-m", "true"]
+        process.standardError = FileHandle.nullDevice
+        guard (try? process.run()) != nil else { return false }
+        process.waitUntilExit()
+        return process.terminationStatus == 0
+    }()
+
+    @Test(
+        .enabled(if: canUnshare, "needs mounts of its own: run as root"),
+        arguments: [
+            ("run --kernel payload:x", 125), ("run --bogus", 125), ("ps", 1), ("stats", 1), ("doctor", 1),
+            ("stop --all", 1), ("broker status", 1), ("density", 1), ("images list", 1), ("--version", 1),
+        ] as [(String, Int32)])
+    func withoutProcTheReasonIsSaid(_ words: String, _ status: Int32) throws {
+        let result = try shell(
+            "exec unshare -m sh -c 'mount -t tmpfs none /proc && exec \"$0\" \(words)' \"$0\"")
+        #expect(result.status == status && result.output == [])
+        #expect(result.errors.count == 1 && result.errors[0].contains("/proc is not mounted"))
+    }
+
+    @Test(arguments: [
+        "run --kernel ./$(printf 'h\\377').elf", "run --kernel x --initrd $(printf '\\303(')",
+        "run --name $(printf 'n\\200')",
+        "stats $(printf '\\377')", "run -- $(printf 'a\\377')", "density --image $(printf '\\377')",
+    ])
+    func argumentsThatAreNoUTF8AreWrongUsage(_ words: String) throws {
+        let result = try shell("exec \"$0\" \(words)")
+        #expect(result.status == 64 && result.output == [])
+        #expect(result.errors.count == 1 && result.errors[0].contains("is not UTF-8"))
+        #expect(result.errors[0].contains("\\x"))
+    }
+
+    @Test(arguments: ["XDG_RUNTIME_DIR", "MINGLE_SHARE", "MINGLE_VMM", "MINGLE_BROKER"])
+    func variablesThatAreNoUTF8AreNamed(_ name: String) throws {
+        for (words, status) in [("run --kernel payload:x", 125), ("ps", 1)] as [(String, Int32)] {
+            let result = try shell("export \(name)=/tmp/$(printf 's\\377'); exec \"$0\" \(words)")
+            #expect(result.status == status && result.output == [])
+            #expect(result.errors.count == 1 && result.errors[0].contains("$\(name) is '/tmp/s\\xff'"))
+        }
+        // Other names that are not ASCII are fine.
+        let result = try shell("mkdir -m 700 \"$HOME/ü\" && XDG_RUNTIME_DIR=\"$HOME/ü\" exec \"$0\" ps")
+        #expect(result.status == 0 && result.errors == [])
+    }
+
+    @Test(arguments: ["ps", "ps --json", "stats", "broker status"])
+    func outputThatIsLostIsAFailure(_ words: String) throws {
+        let full = try shell("exec \"$0\" \(words) > /dev/full")
+        #expect(full.status == 1)
+        #expect(full.errors.count == 1 && full.errors[0].contains("standard output: No space left"))
+        // The signal for files that grow too large does not kill.
+        let limited = try shell("ulimit -f 0; exec \"$0\" \(words) > \"$HOME/output\"")
+        #expect(limited.status == 1)
+        #expect(limited.errors.count == 1 && limited.errors[0].contains("ulimit -f"))
+    }
+
+    @Test(arguments: [6, 10, 20, 24])
+    func tooFewOpenFilesAreTheReason(_ count: Int) throws {
+        for words in ["", "--domain lab"] {
+            let result = try shell("ulimit -n \(count); exec \"$0\" run --kernel payload:x \(words)")
+            #expect(result.status == 125)
+            #expect(result.errors.count == 1 && result.errors[0].contains("ulimit -n 1024"))
+        }
+        let doctor = try shell("ulimit -n \(count); exec \"$0\" doctor")
+        #expect(doctor.status == 1)
+        #expect(doctor.output.contains { $0.hasPrefix("problem") && $0.contains("host.limits") })
+    }
+
+    @Test(arguments: [0, 1, 1000])
+    func filesTooSmallForMemoryAreTheReason(_ blocks: Int) throws {
+        for words in ["", "--domain lab"] {
+            let result = try shell("ulimit -f \(blocks); exec \"$0\" run --kernel payload:x \(words)")
+            #expect(result.status == 125)
+            #expect(result.errors.count == 1 && result.errors[0].contains("ulimit -f unlimited"))
+        }
+        let doctor = try shell("ulimit -f \(blocks); exec \"$0\" doctor")
+        #expect(doctor.status == 1)
     }
 
     @Test(.enabled(if: hasKVM, "needs /dev/kvm"))

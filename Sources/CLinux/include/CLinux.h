@@ -236,7 +236,25 @@ static const short MINGLE_SPAWN_SETSID = 0x80;
 int mingle_punch_hole(int fd, uint64_t offset, uint64_t length);
 /// prctl(2) with one argument; variadic.
 int mingle_prctl(int option, unsigned long argument);
+/// The words of the command line as the kernel gave them, bytes and all; NULL beyond the last. Swift's own are made to be
+/// UTF-8, and are read from /proc.
+const char *mingle_argument(int index);
+/// Writes what waits in stdout's buffer. Returns 0, or -errno when anything printed there was lost.
+int mingle_flush_output(void);
 /// Random bytes from the kernel, all of them.
 int mingle_random(void *bytes, size_t count);
+
+// ---- what a process inherits of who started it (Surroundings.c): declared under _GNU_SOURCE only, or variadic. Each
+// returns 0, or -errno. ----
+/// The normal scheduling class and nice value 0.
+int mingle_normal_scheduling(void);
+/// Every processor that the process's cpuset has.
+int mingle_use_all_processors(void);
+/// Memory from wherever the kernel finds best.
+int mingle_default_memory_policy(void);
+/// A pipe, close-on-exec: `ends[0]` is read, `ends[1]` written.
+int mingle_pipe(int ends[2]);
+/// The magic number of the file system that holds `path` (statfs(2)), or -errno.
+long mingle_filesystem_type(const char *path);
 
 #endif

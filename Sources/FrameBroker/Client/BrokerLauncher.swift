@@ -56,7 +56,11 @@ public enum BrokerLauncher {
 
     /// Sees to it that a broker answers, without joining a domain: for who starts guests, and is none.
     /// - Parameters: as of `connectOrStart`.
-    public static func ensureRunning(stateDirectory: String, executable: String) throws(BrokerError) {
+    ///   - staysInGroup: a broker that this call starts stays in this process's control group, and what it keeps is charged
+    ///     there.
+    public static func ensureRunning(
+        stateDirectory: String, executable: String, staysInGroup: Bool = false
+    ) throws(BrokerError) {
         let files = BrokerFiles(directory: stateDirectory)
         try files.check()
         let end = monotonicNanoseconds() + 10_000_000_000
@@ -75,7 +79,7 @@ public enum BrokerLauncher {
             let now = monotonicNanoseconds()
             guard now < end else { throw .notStarted("after 10 s, \(failure)") }
             if now >= nextStart {
-                try start(executable, stateDirectory, [])
+                try start(executable, stateDirectory, staysInGroup ? ["stays=1"] : [])
                 nextStart = now + 500_000_000
             }
             Pause.sleep(nanoseconds: pause)
@@ -86,14 +90,25 @@ public enum BrokerLauncher {
     private static func start(_ executable: String, _ stateDirectory: String, _ options: [String])
         throws(BrokerError)
     {
+        let said: String
+        let ending: HostProcess.Ending?
         do throws(LinuxError) {
-            let starter = try HostProcess.spawn(executable, ["start", stateDirectory] + options)
-            let ending = HostProcess.collect(starter, wait: true)
-            guard ending == .exited(0) else {
-                throw LinuxError(
-                    operation: "wait", code: 10,
-                    subject: "\(executable) ended with \(String(describing: ending))")
-            }
+            var errors = try ErrorPipe()
+            let starter = try HostProcess.spawn(
+                executable, ["start", stateDirectory] + options, errorDescriptor: errors.childEnd)
+            said = errors.readAll(milliseconds: 15_000)
+            ending = HostProcess.collect(starter, wait: true)
         } catch { throw .notStarted("\(error)") }
+        if ending != .exited(0) {
+            throw .notStarted(said.isEmpty ? "\(executable): \(words(ending))" : said)
+        }
+    }
+
+    private static func words(_ ending: HostProcess.Ending?) -> String {
+        switch ending {
+        case .exited(let status): "it ended with status \(status)"
+        case .killed(let signal): "signal \(signal) killed it"
+        case nil: "it did not end"
+        }
     }
 }

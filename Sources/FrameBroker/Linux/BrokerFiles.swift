@@ -8,6 +8,8 @@ struct BrokerFiles {
     var socket: String { directory + "/broker.sock" }
     var lock: String { directory + "/broker.lock" }
     var log: String { directory + "/broker.log" }
+    /// Holds the folder of the broker's own control group, so that it goes even if the broker is killed.
+    var group: String { directory + "/broker.cgroup" }
 
     /// Whether the directory is ours and nobody else can enter it.
     func check() throws(BrokerError) {
@@ -61,64 +63,25 @@ struct BrokerFiles {
             _ = unsafe write(file.number, line, line.count)
         } catch { return }
     }
-}
 
-/// A control group of the broker's own, so that frames are charged to it and not to the guest that happened to start it.
-/// Best effort: most users may not make one.
-struct OwnCgroup {
-    private static let prefix = "mingle-broker."
-    private let path: String
-
-    /// Below the cgroup of this process.
-    init?() {
-        guard let parent = Self.current() else { return nil }
-        let directory = "/sys/fs/cgroup" + (parent == "/" ? "" : parent)
-        Self.removeLeftovers(in: directory)
-        path = directory + "/" + Self.prefix + String(getpid())
-        // SAFETY: a NUL-terminated copy for the time of the call.
-        guard unsafe mkdir(path, 0o700) == 0 else { return nil }
-    }
-
-    /// Removes the groups of brokers that were killed; one that is in use cannot be removed.
-    private static func removeLeftovers(in directory: String) {
-        // SAFETY: the path is a NUL-terminated copy; the stream is closed below and used by this thread alone, and an
-        // entry is read before the next call replaces it.
-        guard let stream = unsafe opendir(directory) else { return }
-        defer { unsafe closedir(stream) }
-        while let entry = unsafe readdir(stream) {
-            let name = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-                unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-            }
-            guard name.hasPrefix(prefix), let process = Int32(name.dropFirst(prefix.count)),
-                kill(process, 0) != 0,
-                errno == ESRCH
-            else { continue }
-            _ = unsafe rmdir(directory + "/" + name)
-        }
-    }
-
-    func add(_ process: Int32) {
+    /// Removes the control group of a broker that was killed; with the lock held.
+    func clearGroup() {
         do throws(LinuxError) {
-            let file = try OwnedDescriptor.open(path + "/cgroup.procs", flags: O_WRONLY)
-            let text = Array(String(process).utf8)
-            // SAFETY: the array is alive for the call.
-            _ = unsafe write(file.number, text, text.count)
-        } catch { return }
-    }
-
-    func remove() {
-        // SAFETY: a NUL-terminated copy for the time of the call.
-        _ = unsafe rmdir(path)
-    }
-
-    /// Whether this process is in such a cgroup.
-    static var isOurs: Bool { current()?.split(separator: "/").last?.hasPrefix(prefix) ?? false }
-
-    private static func current() -> String? {
-        do throws(LinuxError) {
-            let file = try OwnedDescriptor.open("/proc/self/cgroup", flags: O_RDONLY)
+            let file = try OwnedDescriptor.open(group, flags: O_RDONLY | O_NOFOLLOW)
             let text = String(decoding: try file.read(count: 4096, at: 0), as: UTF8.self)
-            return text.split(separator: "\n").first { $0.hasPrefix("0::") }.map { String($0.dropFirst(3)) }
-        } catch { return nil }
+            // Without its end, it was not written to the end.
+            if text.hasSuffix("\n") { OwnCgroup.removeLeftover(String(text.dropLast())) }
+        } catch { return }
+        remove(group)
+    }
+
+    /// Writes down the folder of the broker's own control group; with the lock held.
+    func noteGroup(_ path: String) {
+        do throws(LinuxError) {
+            let file = try OwnedDescriptor.open(group, flags: O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW)
+            let line = Array((path + "\n").utf8)
+            // SAFETY: the array is alive for the call.
+            _ = unsafe write(file.number, line, line.count)
+        } catch { return }
     }
 }

@@ -11,11 +11,12 @@ package enum HostProcess {
     /// - Parameters:
     ///   - name: what the program finds as its own name.
     ///   - errors: a file that takes the place of its standard error.
+    ///   - errorDescriptor: a descriptor that does.
     ///   - inherited: becomes the child's descriptor 3; everything else is close-on-exec.
     ///   - newSession: whether the child leads a session of its own.
     package static func spawn(
         _ path: String, _ arguments: [String], name: String = "mingle-broker", errors: String? = nil,
-        inherited: Int32 = -1, newSession: Bool = false
+        errorDescriptor: Int32 = 0, inherited: Int32 = -1, newSession: Bool = false
     ) throws(LinuxError) -> Int32 {
         var actions = unsafe posix_spawn_file_actions_t()
         var attributes = posix_spawnattr_t()
@@ -29,7 +30,7 @@ package enum HostProcess {
         if let errors {
             unsafe posix_spawn_file_actions_addopen(&actions, 2, errors, O_WRONLY | O_CREAT | O_APPEND, 0o600)
         } else {
-            unsafe posix_spawn_file_actions_adddup2(&actions, 0, 2)
+            unsafe posix_spawn_file_actions_adddup2(&actions, errorDescriptor, 2)
         }
         if inherited >= 0 { unsafe posix_spawn_file_actions_adddup2(&actions, inherited, 3) }
         unsafe posix_spawnattr_init(&attributes)
@@ -106,6 +107,7 @@ package enum HostProcess {
         // SAFETY: NUL-terminated for the time of the call; the kernel copies it.
         _ = unsafe "mingle-broker".withCString { mingle_prctl(PR_SET_NAME, UInt(bitPattern: $0)) }
         _ = umask(0o077)
+        ProcessLimit.ignoreFileSizeSignal()
         // SAFETY: a constant, NUL-terminated.
         _ = unsafe chdir("/")
     }
@@ -130,6 +132,60 @@ package enum HostProcess {
     }
 
     package static var number: Int32 { getpid() }
+
+    /// Says why this process cannot go on, on standard error.
+    package static func say(_ text: String) {
+        let line = Array((text + "\n").utf8)
+        // SAFETY: the array is alive for the call.
+        _ = unsafe write(2, line, line.count)
+    }
+
+    /// Lets go of standard error: whoever reads it learns that nothing more will be said.
+    package static func detachErrors() { _ = dup2(0, 2) }
+}
+
+/// What a child says on its standard error, for its parent.
+package struct ErrorPipe: ~Copyable {
+    private let input: OwnedDescriptor
+    private var output: OwnedDescriptor?
+
+    package init() throws(LinuxError) {
+        var ends: [Int32] = [-1, -1]
+        // SAFETY: an array of two, alive for the call.
+        try checked(unsafe mingle_pipe(&ends), "pipe")
+        input = OwnedDescriptor(adopting: ends[0])
+        output = OwnedDescriptor(adopting: ends[1])
+    }
+
+    /// For ``HostProcess``'s spawn.
+    package var childEnd: Int32 {
+        switch output {
+        case .some(let output): output.number
+        case .none: -1
+        }
+    }
+
+    /// Reads until every child that has the other end let go of it, or the time is over.
+    package mutating func readAll(milliseconds: Int) -> String {
+        output = nil
+        let deadline = monotonicNanoseconds() + UInt64(milliseconds) * 1_000_000
+        var bytes: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 1024)
+        while bytes.count < 4096 {
+            let now = monotonicNanoseconds()
+            guard now < deadline else { break }
+            let ready = poll(
+                [(input.number, Int16(POLLIN))],
+                milliseconds: Int32(clamping: (deadline - now) / 1_000_000 + 1))
+            guard ready[0] != 0 else { continue }
+            // SAFETY: the buffer is as long as said.
+            let count = unsafe read(input.number, &buffer, buffer.count)
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else { break }
+            bytes += buffer[..<count]
+        }
+        return String(decoding: bytes, as: UTF8.self).split(separator: "\n").joined(separator: "; ")
+    }
 }
 
 /// Waiting without doing.

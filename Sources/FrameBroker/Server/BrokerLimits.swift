@@ -27,6 +27,8 @@ public struct BrokerLimits: Sendable {
     /// How long the broker waits for its first client, and after its last; milliseconds.
     public var firstClient = 10_000
     public var linger = 1_000
+    /// The broker's memory is charged to the control group of its starter, limits of which it keeps.
+    public var staysInGroup = false
 
     public init() {}
 

@@ -18,11 +18,23 @@ public enum BrokerProgram {
         guard arguments.count >= 2, let limits = BrokerLimits(options: arguments.dropFirst(2)) else {
             return usageStatus
         }
+        let isWorker = arguments[0] == "work"
+        if !isWorker {
+            OwnSurroundings.take()
+            if !limits.staysInGroup { OwnCgroup.leaveLimits() }
+        }
         HostProcess.harden()
+        if !isWorker, let refusal = OwnSurroundings.refusal() {
+            HostProcess.say(refusal)
+            return 1
+        }
         switch arguments[0] {
         case "start": return start(arguments)
         case "supervise":
-            return Supervisor(BrokerFiles(directory: arguments[1]), Array(arguments.dropFirst(2))).run()
+            return Supervisor(
+                BrokerFiles(directory: arguments[1]), Array(arguments.dropFirst(2)),
+                staysInGroup: limits.staysInGroup
+            ).run()
         case "work": return work(arguments[1], limits)
         default: return usageStatus
         }
@@ -30,10 +42,25 @@ public enum BrokerProgram {
 
     private static func start(_ arguments: [String]) -> Int32 {
         do throws(LinuxError) {
-            _ = try HostProcess.spawn(
-                HostProcess.ownExecutable, ["supervise"] + arguments.dropFirst(), newSession: true)
-            return 0
-        } catch { return 1 }
+            var errors = try ErrorPipe()
+            let supervisor = try HostProcess.spawn(
+                HostProcess.ownExecutable, ["supervise"] + arguments.dropFirst(),
+                errorDescriptor: errors.childEnd, newSession: true)
+            // Until it listens, or has said why not.
+            let said = errors.readAll(milliseconds: 10_000)
+            if !said.isEmpty {
+                HostProcess.say(said)
+                return 1
+            }
+            guard let ending = HostProcess.collect(supervisor, wait: false), ending != .exited(0) else {
+                return 0
+            }
+            HostProcess.say("its supervisor ended: \(ending)")
+            return 1
+        } catch {
+            HostProcess.say("\(error)")
+            return 1
+        }
     }
 
     private static func work(_ supervisor: String, _ limits: BrokerLimits) -> Int32 {
@@ -50,12 +77,14 @@ public enum BrokerProgram {
 struct Supervisor {
     private let files: BrokerFiles
     private let options: [String]
+    private let staysInGroup: Bool
     /// Milliseconds between a failure and the next start: doubled by each failure, forgotten after a minute of life.
     private static let pauses = 100...5000
 
-    init(_ files: BrokerFiles, _ options: [String]) {
+    init(_ files: BrokerFiles, _ options: [String], staysInGroup: Bool) {
         self.files = files
         self.options = options
+        self.staysInGroup = staysInGroup
     }
 
     func run() -> Int32 {
@@ -65,22 +94,33 @@ struct Supervisor {
             guard let lock = try files.claim() else { return 0 }
             HostProcess.block(BrokerProgram.signals)
             files.remove(files.socket)
+            // Before the worker, which is born in it.
+            let cgroup = makeGroup()
             let listener = try PacketSocket.listen(at: files.socket, backlog: 512)
-            let cgroup = OwnCgroup()
-            superviseWorkers(listener.descriptor.number, cgroup)
+            HostProcess.detachErrors()
+            superviseWorkers(listener.descriptor.number)
             // In this order, all under the lock: whoever comes now finds no socket, or no lock, and starts another.
             files.remove(files.socket)
-            files.remove(files.lock)
             cgroup?.remove()
+            files.remove(files.group)
+            files.remove(files.lock)
             _ = consume lock
             return 0
         } catch {
             files.note("mingle-broker: \(error)")
+            HostProcess.say("\(error)")
             return 1
         }
     }
 
-    private func superviseWorkers(_ listener: Int32, _ cgroup: OwnCgroup?) {
+    private func makeGroup() -> OwnCgroup? {
+        files.clearGroup()
+        let group = OwnCgroup(stays: staysInGroup)
+        if let group { files.noteGroup(group.path) }
+        return group
+    }
+
+    private func superviseWorkers(_ listener: Int32) {
         var pause = Self.pauses.lowerBound
         while true {
             let started = monotonicNanoseconds()
@@ -89,7 +129,6 @@ struct Supervisor {
                 let worker = try HostProcess.spawn(
                     HostProcess.ownExecutable, ["work", String(HostProcess.number)] + options,
                     inherited: listener)
-                cgroup?.add(worker)
                 ending = wait(for: worker)
             } catch { files.note("mingle-broker: \(error)") }
             guard let ending, ending != .exited(0) else { return }
@@ -143,6 +182,7 @@ extension BrokerLimits {
             case "notice": notice = number
             case "firstClient": firstClient = number
             case "linger": linger = number
+            case "stays": staysInGroup = number > 0
             default: return nil
             }
         }

@@ -18,7 +18,9 @@ public struct LinuxError: Error, Equatable, Sendable, CustomStringConvertible {
 
     public var description: String {
         let what = subject.isEmpty ? operation : "\(operation) (\(subject))"
-        return "\(what): \(Self.message(code)) (errno \(code))"
+        let startsSomething = ["pthread_create", "posix_spawn"].contains(operation) && code == EAGAIN
+        let hint = startsSomething ? ProcessLimit.startHint() : ProcessLimit.hint(code)
+        return "\(what): \(Self.message(code)) (errno \(code))" + (hint.map { "; \($0)" } ?? "")
     }
 
     /// The text of an errno, thread-safe.

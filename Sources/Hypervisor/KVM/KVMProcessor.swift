@@ -8,6 +8,9 @@ internal import Glibc
 final class KVMProcessor: @unchecked Sendable {
     let descriptor: OwnedDescriptor
     private let shared: MemoryMapping
+    /// How often in a row KVM_RUN ended with EAGAIN.
+    private var refusals = 0
+    private static let refusalLimit = 1000
 
     init(_ descriptor: consuming OwnedDescriptor, mappingSize: Int32) throws(LinuxError) {
         guard Int(mappingSize) >= MemoryLayout<kvm_run>.size else {
@@ -30,7 +33,13 @@ final class KVMProcessor: @unchecked Sendable {
     /// KVM_RUN: completes the access of the last exit, enters the guest, and says why it came back.
     func enter() throws(LinuxError) -> VCPUExit {
         let result = mingle_ioctl(descriptor.number, MINGLE_KVM_RUN, 0)
-        if result == -EINTR || result == -EAGAIN { return .interrupted }
+        if result == -EAGAIN {
+            refusals += 1
+            if refusals >= Self.refusalLimit, try isRunnable() { throw refused() }
+            return .interrupted
+        }
+        refusals = 0
+        if result == -EINTR { return .interrupted }
         try checked(result, "KVM_RUN")
         // SAFETY: KVM filled the structure before KVM_RUN returned and leaves it alone until the next; `exit_reason`
         // says which member of the union holds.
@@ -150,6 +159,18 @@ final class KVMProcessor: @unchecked Sendable {
     func setLocalAPIC(_ state: kvm_lapic_state) throws(LinuxError) {
         var value = state
         try call("KVM_SET_LAPIC", MINGLE_KVM_SET_LAPIC, &value)
+    }
+    /// EAGAIN is usual for a vCPU that waits to be started by another. For one that runs it is final: KVM starts a thread
+    /// of its own at the first entry (vhost_task_create), which a limit of processes may forbid.
+    private func isRunnable() throws(LinuxError) -> Bool {
+        var value = kvm_mp_state()
+        try call("KVM_GET_MP_STATE", MINGLE_KVM_GET_MP_STATE, &value)
+        return value.mp_state == UInt32(KVM_MP_STATE_RUNNABLE)
+    }
+    private func refused() -> LinuxError {
+        LinuxError(
+            operation: "KVM_RUN", code: EAGAIN,
+            subject: "KVM may start no thread of its own: \(ProcessLimit.startHint())")
     }
     func setRunnable() throws(LinuxError) {
         var value = kvm_mp_state(mp_state: UInt32(KVM_MP_STATE_RUNNABLE))

@@ -124,8 +124,10 @@ public final class DensityExperiment {
         if let warning { console.log(.warning, warning) }
         var broker: String?
         if mode == .builtin {
+            let isOwn = plan.domain == nil
+            // One of the experiment alone is part of what is measured.
             broker = try BrokerService.ensureRunning(
-                in: plan.domain == nil ? StateDirectory(path: workspace.path) : directory)
+                in: isOwn ? StateDirectory(path: workspace.path) : directory, staysInGroup: isOwn)
         }
         for index in 0..<plan.guests {
             var invocation = plan.template

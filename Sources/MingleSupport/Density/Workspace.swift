@@ -28,8 +28,7 @@ final class Workspace {
 
     /// Remembers a control group, so that it goes even if we are killed.
     func note(group: String) throws(SupportError) {
-        let known = SystemCall.text(of: file(Self.groups)) ?? ""
-        try SystemCall.replace(file(Self.groups), with: known + group + "\n")
+        try SystemCall.append(file(Self.groups), line: group)
     }
 
     /// Removes it with all that is in it.

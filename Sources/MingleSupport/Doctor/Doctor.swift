@@ -27,7 +27,8 @@ public struct Doctor: Sendable {
         }
         checks += [
             UserfaultCheck.check(userfault), host.mapCount(), host.limits(), host.memory(),
-            host.samePageMerging(), host.hugePages(), Self.check(state), Self.check(program),
+            host.samePageMerging(), host.hugePages(), Self.brokerCheck(state), Self.check(state),
+            Self.check(program),
         ]
         return DoctorReport(checks: checks, kernelMode: mode)
     }

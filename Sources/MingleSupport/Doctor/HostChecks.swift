@@ -1,4 +1,5 @@
 import CLinux
+internal import GuestMemory
 
 /// The checks of a host that need no KVM. Files are read below `root`, so that tests can show other hosts.
 public struct HostChecks: Sendable {
@@ -123,16 +124,47 @@ public struct HostChecks: Sendable {
 
     /// The checks of this process's limits.
     func limits() -> HostCheck {
-        let files = Self.limit(Int32(RLIMIT_NOFILE.rawValue))
-        let locked = Self.limit(Int32(__RLIMIT_MEMLOCK.rawValue))
-        let space = Self.limit(Int32(RLIMIT_AS.rawValue))
+        Self.limits(
+            files: Self.limit(Int32(RLIMIT_NOFILE.rawValue)),
+            locked: Self.limit(Int32(__RLIMIT_MEMLOCK.rawValue)),
+            space: Self.limit(Int32(RLIMIT_AS.rawValue)), fileSize: Self.limit(Int32(RLIMIT_FSIZE.rawValue)),
+            processes: ProcessLimit.tightestGroup())
+    }
+
+    /// The VMM's thread for a vCPU, that for sharing, and KVM's own.
+    private static let threadsNeeded: UInt64 = 3
+
+    static func limits(
+        files: UInt64?, locked: UInt64?, space: UInt64?, fileSize: UInt64?,
+        processes: (left: UInt64, description: String)? = nil
+    ) -> HostCheck {
         let values: [(key: String, value: JSONValue)] = [
             ("nofile", .optional(files)), ("memlock_bytes", .optional(locked)),
-            ("address_space_bytes", .optional(space)),
+            ("address_space_bytes", .optional(space)), ("file_size_bytes", .optional(fileSize)),
         ]
         let summary =
             "open files \(files.map { "\($0)" } ?? "unlimited"), locked memory \(Self.size(locked)), "
             + "address space \(Self.size(space))"
+            + (fileSize.map { ", size of files \(Self.size($0))" } ?? "")
+        if let fileSize {
+            // What cannot hold the smallest guest lets none run.
+            return HostCheck(
+                "host.limits", fileSize < RunChecks.minimumPayloadMemory ? .problem : .warning,
+                summary + ": a guest's memory is a memory file", remedy: "ulimit -f unlimited", values: values
+            )
+        }
+        if let processes, processes.left < threadsNeeded {
+            return HostCheck(
+                "host.limits", .problem,
+                summary + ": a guest needs \(threadsNeeded) threads, and \(processes.left) more are allowed",
+                remedy: processes.description, values: values)
+        }
+        let needed = RunChecks.openFilesNeeded(cpus: 1, shares: true)
+        if let files, files < UInt64(needed) {
+            return HostCheck(
+                "host.limits", .problem, summary + ": a guest may need \(needed) open files",
+                remedy: "ulimit -n 1024", values: values)
+        }
         if let space {
             return HostCheck(
                 "host.limits", .warning, summary + ": a guest's whole memory counts as address space",

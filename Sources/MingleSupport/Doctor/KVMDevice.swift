@@ -1,4 +1,5 @@
 import CLinux
+internal import GuestMemory
 
 /// The system side of `/dev/kvm`: its version and capabilities. (Documentation/virt/kvm/api.rst, section 4.)
 public struct KVMDevice: ~Copyable {
@@ -22,6 +23,7 @@ public struct KVMDevice: ~Copyable {
 
     /// What to do when the device cannot be opened.
     static func advice(code: Int32, container: ContainerKind?, processor: ProcessorFacts) -> String {
+        if let hint = ProcessLimit.hint(code) { return hint }
         if let container, code == ENOENT || code == EPERM || code == ENXIO {
             return "pass the device into the container: \(container.deviceHint)"
         }

@@ -1,4 +1,5 @@
 internal import FrameBroker
+public import GuestMemory
 internal import Sharing
 
 /// What a broker says of itself, for tables and JSON.
@@ -37,6 +38,10 @@ public struct BrokerReport: Equatable, Sendable {
     public var processes: [Int32] = []
     public var anonymousBytes: UInt64 = 0
     public var hasOwnCgroup = false
+    /// The control group that frames are charged to; nil when it is not known.
+    public var group: String?
+    /// What it was given by whoever started it, and could not lift.
+    public var constraints: [ProcessConstraint] = []
     public var domains: [Domain] = []
     public var clients: [Client] = []
 
@@ -51,6 +56,16 @@ public struct BrokerReport: Equatable, Sendable {
             report.socket = socket
             let supervisor = try BrokerStore.brokerProcess(path: socket)
             report.processes = [supervisor] + ProcessTable.children(of: supervisor)
+            // The worker first: it is the one that holds everything.
+            for process in report.processes.reversed() {
+                let found = ProcessConstraint.all(of: "\(process)")
+                report.constraints += found.filter { constraint in
+                    !report.constraints.contains { $0.kind == constraint.kind }
+                }
+            }
+            report.group = report.processes.last.flatMap {
+                ControlGroupHierarchy.ofMemory()?.group(of: "\($0)")
+            }
             report.anonymousBytes = report.processes.compactMap { ProcessFigures(process: $0) }
                 .reduce(0) { $0 + $1.anonymousBytes + $1.swapBytes }
             return report
@@ -95,6 +110,8 @@ public struct BrokerReport: Equatable, Sendable {
         .object([
             ("socket", .string(socket)), ("processes", .array(processes.map { .integer(Int64($0)) })),
             ("anonymous_bytes", .unsigned(anonymousBytes)), ("own_cgroup", .boolean(hasOwnCgroup)),
+            ("cgroup", .optional(group)),
+            ("kept_limits", .array(constraints.map { .string($0.description) })),
             ("orphan_bytes", .unsigned(domains.reduce(0) { $0 + $1.orphanBytes })),
             ("domains", .array(domains.map(\.json))), ("clients", .array(clients.map(\.json))),
         ])
@@ -120,33 +137,5 @@ extension BrokerReport.Client {
             ("pid", .integer(Int64(process))), ("domain", .string(domain)), ("pages", .unsigned(pages)),
             ("references", .unsigned(references)), ("silent", .boolean(isSilent)),
         ])
-    }
-}
-
-/// The broker of a state directory.
-public enum BrokerService {
-    public static func socket(_ directory: StateDirectory) -> String {
-        BrokerLauncher.socketPath(stateDirectory: directory.path)
-    }
-
-    /// Sees to it that it runs, and gives its socket.
-    public static func ensureRunning(in directory: StateDirectory) throws(SupportError) -> String {
-        let socket = try SocketPath.checked(socket(directory))
-        let program = try Companion.broker.path()
-        do throws(BrokerError) {
-            try BrokerLauncher.ensureRunning(stateDirectory: directory.path, executable: program)
-        } catch {
-            throw .requirement(
-                problem: "\(error)", advice: "see \(directory.path)/broker.log, or use --sharing off")
-        }
-        return socket
-    }
-
-    /// Ends the broker of a directory that goes, and waits until it has; guests of it keep what they map.
-    static func end(in directory: String) {
-        let socket = BrokerLauncher.socketPath(stateDirectory: directory)
-        guard let process = try? BrokerStore.brokerProcess(path: socket) else { return }
-        HostProcess.send(15, to: process)
-        for _ in 0..<500 where SystemCall.exists(socket) { SystemCall.sleep(milliseconds: 10) }
     }
 }

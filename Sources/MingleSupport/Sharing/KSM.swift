@@ -92,23 +92,37 @@ final class KSMLease {
         self.ksm = ksm
         path = ksm.file(in: directory)
         _ = try Self.repair(ksm, in: directory)
-        let number: Int32
-        switch SystemCall.open(path, flags: O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o600) {
-        case .success(let opened): number = opened
-        case .failure(let error) where error.code == EEXIST:
-            throw .requirement(problem: "another experiment uses KSM", advice: "wait until it has ended")
-        case .failure(let error): throw .systemCall(operation: "create", subject: path, code: error.code)
-        }
-        file = OwnedDescriptor(taking: number)
-        guard flock(file.number, LOCK_EX | LOCK_NB) == 0 else {
-            throw .requirement(problem: "another experiment uses KSM", advice: "wait until it has ended")
-        }
         text = KeyValueText.text(ksm.settings())
         wasOff = ksm.setting("run") != "1"
-        guard case .success = SystemCall.write(file.number, text) else {
-            SystemCall.remove(path)
-            throw .systemCall(operation: "write", subject: path, code: errno)
+        file = try Self.write(text, to: path)
+    }
+
+    /// Makes a locked file that is whole from the moment on at which it has its name; a name is taken once.
+    private static func write(_ text: String, to path: String) throws(SupportError) -> OwnedDescriptor {
+        let busy = SupportError.requirement(
+            problem: "another experiment uses KSM", advice: "wait until it has ended")
+        // What a killed experiment left of it is overwritten.
+        let beside = path + ".new"
+        let number: Int32
+        switch SystemCall.open(beside, flags: O_RDWR | O_CREAT | O_NOFOLLOW, mode: 0o600) {
+        case .success(let opened): number = opened
+        case .failure(let error): throw .systemCall(operation: "create", subject: beside, code: error.code)
         }
+        let file = OwnedDescriptor(taking: number)
+        guard flock(file.number, LOCK_EX | LOCK_NB) == 0 else { throw busy }
+        defer { SystemCall.remove(beside) }
+        guard case .success(let ours) = SystemCall.status(ofDescriptor: file.number),
+            case .success(let named) = SystemCall.linkStatus(beside), named.isSameFile(as: ours)
+        else { throw busy }
+        let written = SystemCall.truncate(file.number).flatMap { SystemCall.write(file.number, text) }
+        if case .failure(let error) = written {
+            throw .systemCall(operation: "write KSM's settings to", subject: path, code: error.code)
+        }
+        if case .failure(let error) = SystemCall.link(beside, to: path) {
+            if error.code == EEXIST { throw busy }
+            throw .systemCall(operation: "create", subject: path, code: error.code)
+        }
+        return file
     }
 
     /// Puts the settings back.

@@ -1,3 +1,5 @@
+internal import GuestMemory
+
 /// What running guests share, guest by guest and domain by domain.
 public struct SharingOverview: Equatable, Sendable {
     /// The guests of one domain of one broker, and its store.
@@ -48,17 +50,19 @@ public struct SharingOverview: Equatable, Sendable {
         -> (SharingOverview, [SupportError])
     {
         let found = try GuestRegistry(directory: directory).guests()
-        var problems = found.unreadable
-        for name in names where !found.running.contains(where: { $0.name == name }) {
+        var problems: [SupportError] = []
+        // A damaged record tells the name at least, by which the guest can be asked.
+        let running = found.running.map(\.name) + found.unreadable.map(\.name)
+        for name in names where !running.contains(name) {
             problems.append(
                 .requirement(problem: "no guest called '\(name)' runs", advice: "see 'mingle ps'"))
         }
         var guests: [GuestStatistics] = []
-        for record in found.running where names.isEmpty || names.contains(record.name) {
+        for name in running where names.isEmpty || names.contains(name) {
             do throws(SupportError) {
                 guests.append(
                     try ControlClient(
-                        guest: record.name, path: directory.controlPath + "/" + record.name, seconds: 3
+                        guest: name, path: directory.controlPath + "/" + name, seconds: 3
                     )
                     .statistics())
             } catch { problems.append(error) }
@@ -204,9 +208,15 @@ extension BrokerReport {
             ])
         }
         let processes = processes.map { "\($0)" }.joined(separator: ", ")
+        let charged = group.map {
+            "\nframes are charged to control group \($0)" + (hasOwnCgroup ? ", its own" : "")
+        }
+        let kept =
+            constraints.isEmpty
+            ? "" : "\nkept from whoever started it: " + constraints.map(\.description).joined(separator: ", ")
         return
-            "broker: processes \(processes), \(ByteSize.format(anonymousBytes)) of its own, at \(socket)\n\n"
-            + first.text + "\n\n" + second.text
+            "broker: processes \(processes), \(ByteSize.format(anonymousBytes)) of its own, at \(socket)"
+            + (charged ?? "") + kept + "\n\n" + first.text + "\n\n" + second.text
     }
 }
 
@@ -216,8 +226,7 @@ extension ControlClient {
         switch try GuestRegistry(directory: directory).probe(guest) {
         case .absent:
             throw .requirement(problem: "no guest called '\(guest)' runs", advice: "see 'mingle ps'")
-        case .unreadable(let error): throw error
-        case .running: break
+        case .running, .unreadable: break
         }
         try self.init(guest: guest, path: directory.controlPath + "/" + guest)
     }

@@ -99,7 +99,7 @@ final class RawTerminal {
         }
         guard let device = Self.device() else { return }
         let digits = Self.bytes(of: saved).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
-        record?.write("tty=\(device)\nowner_pid=\(getpid())\ntermios=\(digits)\n")
+        try record?.write("tty=\(device)\nowner_pid=\(getpid())\ntermios=\(digits)\n")
     }
 
     private static func bytes(of value: termios) -> [UInt8] {

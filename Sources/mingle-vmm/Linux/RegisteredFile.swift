@@ -5,7 +5,7 @@ import GuestMemory
 /// A file of the state directory that says that we live: locked as long as we do, so that whoever finds it unlocked
 /// knows that its owner is gone. Removed at the end.
 struct RegisteredFile: ~Copyable {
-    private let descriptor: OwnedDescriptor
+    private var descriptor: OwnedDescriptor
     private let path: String
 
     /// Creates or takes over the file and locks it.
@@ -42,13 +42,28 @@ struct RegisteredFile: ~Copyable {
         return open.st_ino == named.st_ino && open.st_dev == named.st_dev
     }
 
-    /// Replaces the text. Readers see one or the other.
-    func write(_ text: String) {
-        let bytes = Array(text.utf8)
-        // SAFETY: the array is alive for the call. One write of less than a page is atomic on tmpfs and ext4; the file
-        // is informative, so an error (a full disk) only leaves an old text.
-        _ = unsafe pwrite(descriptor.number, bytes, bytes.count, 0)
-        _ = ftruncate(descriptor.number, bytes.count)
+    /// Replaces the text. Readers see the old one or the new one, whole: it is written to a file beside ours, which is
+    /// locked before it takes our name. When that fails (a full disk) the old text stays. What a killed owner leaves of it
+    /// goes with the record (`GuestRegistry`).
+    mutating func write(_ text: String) throws(LinuxError) {
+        let slash = path.lastIndex(of: "/").map { path.index(after: $0) } ?? path.startIndex
+        let beside = path[..<slash] + "." + path[slash...] + ".new"
+        let file = try OwnedDescriptor.open(
+            String(beside), flags: O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, mode: 0o600)
+        do throws(LinuxError) {
+            guard flock(file.number, LOCK_EX | LOCK_NB) == 0 else { throw .current("flock", String(beside)) }
+            let bytes = Array(text.utf8)
+            // SAFETY: the array is alive for the call; paths are NUL-terminated copies for the time of the calls.
+            let count = unsafe pwrite(file.number, bytes, bytes.count, 0)
+            guard count == bytes.count else {
+                throw LinuxError(operation: "write", code: count < 0 ? errno : ENOSPC, subject: path)
+            }
+            guard unsafe rename(String(beside), path) == 0 else { throw .current("rename", path) }
+        } catch {
+            _ = unsafe unlink(String(beside))
+            throw error
+        }
+        descriptor = file
     }
 
     deinit {

@@ -30,6 +30,8 @@ struct GuestPreparation {
     func invocation() throws(SupportError) -> VMMInvocation {
         let guest = command.guest
         try warn(checks.cpus(guest.cpus))
+        try RunChecks.limits(
+            memory: guest.memory.bytes, cpus: guest.cpus, shares: command.sharing.mode == .builtin)
         // Before a kernel is fetched that could not run.
         let isDebian = try KernelChoice(command.boot.kernel) == .debian
         if isDebian { try checkHost(isPayload: false) }
@@ -91,9 +93,21 @@ struct GuestPreparation {
         result.sharing.window = options.tuning.window
         result.sharing.traceFile = options.traceShare
         do throws(SupportError) {
-            result.sharing.broker = try BrokerService.ensureRunning(in: state)
+            let socket = try BrokerService.ensureRunning(in: state)
+            result.sharing.broker = socket
+            if let report = try BrokerReport.read(socket: socket),
+                let warning = BrokerService.warning(of: report)
+            {
+                console.log(.warning, warning)
+            }
         } catch {
-            console.log(.warning, "no frame broker, so that only pages of zeros are shared: \(error)")
+            // Another guest may be able to start one: this one joins it then.
+            if result.sharing.broker == nil {
+                result.sharing.broker = try? SocketPath.checked(BrokerService.socket(state))
+            }
+            console.log(
+                .warning,
+                "no frame broker, so that only pages of zeros are shared until there is one: \(error)")
         }
     }
 
@@ -121,7 +135,9 @@ struct GuestPreparation {
     private func checkUnused(_ name: String, in state: StateDirectory) throws(SupportError) {
         switch try GuestRegistry(directory: state).probe(name) {
         case .absent: return
-        case .unreadable(let error): throw error
+        case .unreadable(let record):
+            throw .requirement(
+                problem: "the name '\(name)' is taken: \(record)", advice: "or choose another --name")
         case .running(let record):
             throw .requirement(
                 problem: "a guest called '\(name)' runs already (process \(record.process))",
