@@ -23,6 +23,11 @@ int mingle_default_memory_policy(void) {
     return syscall(SYS_set_mempolicy, 0, NULL, 0) < 0 ? -errno : 0;
 }
 
+int mingle_close_from(int first) {
+    // SYS_close_range, for headers older than it.
+    return syscall(436, first, ~0U, 0) < 0 ? -errno : 0;
+}
+
 int mingle_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC) < 0 ? -errno : 0; }
 
 long mingle_filesystem_type(const char *path) {

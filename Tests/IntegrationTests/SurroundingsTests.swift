@@ -37,7 +37,7 @@ extension HostKVM {
                 environment["MINGLE_SHARE"] = (payloads as NSString).deletingLastPathComponent
             }
             return try ChildProcess(
-                "/bin/sh", ["-c", joining + script, "sh"] + words, environment: environment,
+                "/bin/sh", ["-c", joining + script, tool.folder.path(name)] + words, environment: environment,
                 streams: [
                     .nothing, .into(tool.folder.path(name)), .into(tool.folder.path(name + ".errors")),
                 ])
@@ -114,12 +114,22 @@ extension HostKVM {
             let tool = try CommandLineTool()
             let first = try start(
                 tool, "first",
-                "ulimit -S -f 100000; ulimit -S -n 60; ulimit -S -t 1000; exec taskset 1 nice -n 15 \"$@\"")
+                "exec 9> \"$0.kept\"; ulimit -S -f 100000; ulimit -S -n 60; ulimit -S -t 1000; exec taskset 1 nice -n 15 \"$@\""
+            )
             try waitForClients(1, tool, ["first"])
             let report = try #require(try broker(tool))
             let kept = report.constraints.filter { $0.kind != .priority }
             // What the tests themselves were given, the broker has, too.
             #expect(kept.allSatisfy { !$0.isTighter(than: ProcessConstraint.all()) })
+            // A file that whoever started the guest had open; only root may look.
+            let open = report.processes.flatMap { process in
+                let folder = "/proc/\(process)/fd"
+                return ((try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []).compactMap {
+                    try? FileManager.default.destinationOfSymbolicLink(atPath: folder + "/" + $0)
+                }
+            }
+            #expect(!open.contains { $0.hasSuffix(".kept") })
+            if geteuid() == 0 { #expect(!open.isEmpty) }
             if geteuid() == 0 { #expect(!report.constraints.contains { $0.kind == .priority }) }
             let worker = try #require(report.processes.last)
             let status = try String(contentsOfFile: "/proc/\(worker)/limits", encoding: .utf8)

@@ -250,6 +250,8 @@ int mingle_normal_scheduling(void);
 int mingle_use_all_processors(void);
 /// Memory from wherever the kernel finds best.
 int mingle_default_memory_policy(void);
+/// Closes every descriptor from `first` on (close_range(2), Linux 5.9).
+int mingle_close_from(int first);
 /// A pipe, close-on-exec: `ends[0]` is read, `ends[1]` written.
 int mingle_pipe(int ends[2]);
 /// The magic number of the file system that holds `path` (statfs(2)), or -errno.

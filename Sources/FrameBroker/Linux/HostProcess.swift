@@ -140,6 +140,9 @@ package enum HostProcess {
         _ = unsafe write(2, line, line.count)
     }
 
+    /// Closes what whoever started the starter had open, a lock or a pipe perhaps: every descriptor from `first` on.
+    package static func closeInherited(from first: Int32) { _ = mingle_close_from(first) }
+
     /// Lets go of standard error: whoever reads it learns that nothing more will be said.
     package static func detachErrors() { _ = dup2(0, 2) }
 }

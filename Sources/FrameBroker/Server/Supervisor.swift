@@ -19,6 +19,8 @@ public enum BrokerProgram {
             return usageStatus
         }
         let isWorker = arguments[0] == "work"
+        // A worker's descriptor 3 is the listening socket.
+        HostProcess.closeInherited(from: isWorker ? 4 : 3)
         if !isWorker {
             OwnSurroundings.take()
             if !limits.staysInGroup { OwnCgroup.leaveLimits() }
