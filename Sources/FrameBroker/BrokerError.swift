@@ -22,7 +22,8 @@ public enum BrokerError: Error, Equatable, Sendable, CustomStringConvertible {
         case .system(let error): "frame broker: \(error)"
         case .noBroker(let path): "no frame broker answers at \(path)"
         case .foreignPeer(let user):
-            "the frame broker's socket belongs to user \(user): remove it, or choose another state directory"
+            "the frame broker's socket belongs to \(UserNumbers.current.words(user)): remove it, or choose another state "
+                + "directory"
         case .refused(let reason, let text): "the frame broker declined (\(reason)): \(text)"
         case .malformed(let what): "the frame broker broke the protocol: \(what)"
         case .overdue(let milliseconds): "the frame broker did not answer within \(milliseconds) ms"
@@ -43,4 +44,6 @@ public enum RefusalReason: UInt8, Sendable {
     case full
     /// The staging area is missing or not as it has to be.
     case staging
+    /// Nothing proves who the client is: which process, or of which user.
+    case identity
 }

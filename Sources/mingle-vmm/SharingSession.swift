@@ -81,17 +81,18 @@ final class SharingSession: Sendable {
             },
             connect: { engine in
                 guard let path = sharing.brokerPath, let mapping = mappingBox.mapping else { return }
-                Self.connect(engine, mapping, path, sharing.domain, broker)
+                Self.connect(engine, mapping, mappingBox.history, path, sharing.domain, broker)
             },
             failed: { reason in machine.stop(.failed(reason)) })
     }
 
     private static func connect(
-        _ engine: SharingEngine, _ mapping: LinuxGuestMapping, _ path: String, _ domain: String?,
-        _ state: BrokerState
+        _ engine: SharingEngine, _ mapping: LinuxGuestMapping, _ history: SessionHistory, _ path: String,
+        _ domain: String?, _ state: BrokerState
     ) {
         do throws(BrokerError) {
-            let store = try BrokerStore.connect(path: path, domain: domain, pageCount: mapping.pageCount)
+            let store = try BrokerStore.connect(
+                path: path, domain: domain, pageCount: mapping.pageCount, history: history)
             guard let hasher = PageHasher(secret: store.secret) else { throw .malformed("its secret") }
             mapping.connect(
                 StoreConnection(

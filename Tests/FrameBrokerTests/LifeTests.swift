@@ -59,24 +59,34 @@ import TestSupport
     @Test func whoMovedOverHoldsNothingTwice() throws {
         let stand = try BrokerStand()
         let keeper = try stand.join("move", pages: 8)
-        let earlier = try stand.join("move", pages: 8)
+        let history = SessionHistory()
+        let earlier = try stand.join("move", pages: 8, history: history)
         let hasher = try #require(PageHasher(secret: earlier.secret))
         _ = try earlier.sight([(0, page(1)), (1, page(2))], hasher)
         _ = try keeper.publish([(0, page(1)), (1, page(2))])
         #expect(try stand.figures().total.references == 4)
         earlier.disconnect()
         try eventually("it is silent") { try stand.figures().clients.contains { $0.isSilent } }
-        let later = try stand.join("move", pages: 8)
-        // Another domain's connections of the same process say nothing about this one's.
-        let other = try stand.join("elsewhere", pages: 8)
+        // Other guests of the same process, in this domain or another, say nothing about this one's connections.
         var batch = StoreBatch()
         batch.hasMovedOver = true
-        _ = try other.exchange(batch)
+        var others: [BrokerStore] = []
+        for domain in ["move", "elsewhere"] {
+            others.append(try stand.join(domain, pages: 8))
+            _ = try others.last?.exchange(batch)
+        }
         #expect(try stand.figures().total.references == 4)
+        // Nor do those of a guest that did lose a connection.
+        let second = SessionHistory()
+        try stand.join("move", pages: 8, history: second).disconnect()
+        others.append(try stand.join("move", pages: 8, history: second))
+        _ = try others.last?.exchange(batch)
+        #expect(try stand.figures().total.references == 4)
+        let later = try stand.join("move", pages: 8, history: history)
         _ = try later.exchange(batch)
         try eventually("the earlier references are gone") { try stand.figures().total.references == 2 }
         // Those of connections that are open stay.
-        #expect(try stand.figures().clients.filter { !$0.isSilent }.count == 3)
+        #expect(try stand.figures().clients.filter { !$0.isSilent }.count == 5)
     }
 
     @Test func aKilledWorkerIsReplaced() throws {

@@ -22,10 +22,12 @@ public enum BrokerLauncher {
             pageCount: pageCount, deadlineMilliseconds: deadlineMilliseconds)
     }
 
-    /// - Parameter options: changes of ``BrokerLimits``, `name=number`, for a broker that this call starts.
+    /// - Parameters:
+    ///   - options: changes of ``BrokerLimits``, `name=number`, for a broker that this call starts.
+    ///   - history: what the guest knows of its earlier connections.
     package static func connectOrStart(
         stateDirectory: String, executable: String, options: [String], domain: String?, pageCount: Int,
-        deadlineMilliseconds: Int = 10_000
+        deadlineMilliseconds: Int = 10_000, history: SessionHistory = SessionHistory()
     ) throws(BrokerError) -> BrokerStore {
         let files = BrokerFiles(directory: stateDirectory)
         try files.check()
@@ -37,7 +39,7 @@ public enum BrokerLauncher {
             do throws(BrokerError) {
                 return try BrokerStore.connect(
                     path: files.socket, domain: domain, pageCount: pageCount,
-                    deadlineMilliseconds: deadlineMilliseconds)
+                    deadlineMilliseconds: deadlineMilliseconds, history: history)
             } catch { failure = error }
             guard case .noBroker = failure else { throw failure }
             let now = monotonicNanoseconds()

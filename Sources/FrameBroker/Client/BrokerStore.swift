@@ -14,6 +14,8 @@ public final class BrokerStore: FrameStore {
     private var buffer = [UInt8](repeating: 0, count: BrokerStore.replyLimit)
     private var number: UInt32 = 0
     private let milliseconds: Int
+    private let token: SessionToken
+    private let history: SessionHistory
     /// A notice came that no answer has settled yet.
     private var isNoticed = false
 
@@ -35,21 +37,40 @@ public final class BrokerStore: FrameStore {
     ///   - domain: nil for one of this guest alone.
     ///   - pageCount: pages of the guest.
     ///   - deadlineMilliseconds: how long any answer may take.
+    ///   - history: what the guest knows of its earlier connections.
     public static func connect(
-        path: String, domain: String?, pageCount: Int, deadlineMilliseconds: Int = 10_000
+        path: String, domain: String?, pageCount: Int, deadlineMilliseconds: Int = 10_000,
+        history: SessionHistory = SessionHistory()
     ) throws(BrokerError) -> BrokerStore {
+        let hello = try Self.hello(domain, pageCount)
+        return try BrokerStore(
+            try BrokerLink(path, deadlineMilliseconds), hello, deadlineMilliseconds, history)
+    }
+
+    /// Joins a domain over a connection to a broker that somebody made and handed on. The broker takes the process that calls
+    /// this for the client. Parameters as of ``connect(path:domain:pageCount:deadlineMilliseconds:history:)``.
+    public static func connect(
+        offered: consuming OwnedDescriptor, domain: String?, pageCount: Int,
+        deadlineMilliseconds: Int = 10_000, history: SessionHistory = SessionHistory()
+    ) throws(BrokerError) -> BrokerStore {
+        let hello = try Self.hello(domain, pageCount)
+        let link = try BrokerLink(offered: offered, deadlineMilliseconds)
+        return try BrokerStore(link, hello, deadlineMilliseconds, history)
+    }
+
+    private static func hello(_ domain: String?, _ pageCount: Int) throws(BrokerError) -> Hello {
         guard pageCount > 0, pageCount <= Int(FrameLocation.segmentSpan) else {
             throw .refused(.pages, "a guest has between 1 page and 256 GiB")
         }
         if let domain, !BrokerProtocol.isName(domain) {
             throw .refused(.name, "a domain's name has 1 to 64 letters, digits or ._-: in it")
         }
-        return try BrokerStore(
-            path, Hello(domain: domain ?? "", pageCount: UInt32(pageCount)), deadlineMilliseconds)
+        return Hello(domain: domain ?? "", pageCount: UInt32(pageCount))
     }
 
-    private init(_ path: String, _ hello: Hello, _ milliseconds: Int) throws(BrokerError) {
-        let link = try BrokerLink(path, milliseconds)
+    private init(
+        _ link: consuming BrokerLink, _ hello: Hello, _ milliseconds: Int, _ history: SessionHistory
+    ) throws(BrokerError) {
         let staging: StagingArea
         do throws(LinuxError) { staging = try StagingArea() } catch { throw .system(error) }
         try link.send(hello.encoded(), passing: staging.descriptor.number)
@@ -61,6 +82,9 @@ public final class BrokerStore: FrameStore {
             guard let welcome = Welcome(&reader), let store else { throw .malformed("its welcome") }
             self.milliseconds = milliseconds
             self.staging = staging
+            self.history = history
+            token = welcome.token
+            history.begin(welcome.token)
             secret = welcome.secret
             epoch = welcome.epoch
             domain = welcome.domain
@@ -82,13 +106,15 @@ public final class BrokerStore: FrameStore {
             preconditionFailure("a batch keeps to batchLimit and stagingSlots")
         }
         number &+= 1
-        let message = try call(BatchCoding.encode(batch, number: number))
+        let earlier = batch.hasMovedOver ? history.earlier(than: token) : []
+        let message = try call(BatchCoding.encode(batch, number: number, movedFrom: earlier))
         var reader = WireReader(message)
         guard reader.take(UInt8.self) == MessageKind.reply.rawValue,
             let (number, reply) = ReplyCoding.decode(&reader),
             number == self.number, reply.sightings.count == batch.sightings.count,
             reply.uniform.count == batch.uniform.count, reply.publications.count == batch.publications.count
         else { throw lose("\(BrokerError.malformed("its reply"))") }
+        history.end(earlier)
         // What came before the answer is settled by it.
         if batch.isEmpty { isNoticed = false }
         return reply
@@ -174,6 +200,7 @@ public final class BrokerStore: FrameStore {
                 throw .malformed("its statistics")
             }
             figures.hasOwnCgroup = part.figures.hasOwnCgroup
+            figures.processNamespace = part.figures.processNamespace
             figures.domains += part.figures.domains
             figures.clients += part.figures.clients
             let isComplete =
@@ -200,12 +227,21 @@ struct BrokerLink: ~Copyable {
         self.init(try Self.open(path), milliseconds)
     }
 
+    /// A connection that somebody handed on, checked as one of our own.
+    init(offered: consuming OwnedDescriptor, _ milliseconds: Int) throws(BrokerError) {
+        let socket = PacketSocket(descriptor: offered)
+        let user: UInt32
+        do throws(LinuxError) { user = try socket.peer().user } catch { throw .system(error) }
+        guard UserNumbers.current.isOurs(user) else { throw .foreignPeer(user: user) }
+        self.init(socket, milliseconds)
+    }
+
     private static func open(_ path: String) throws(BrokerError) -> PacketSocket {
         let user: UInt32
         do throws(LinuxError) {
             let socket = try PacketSocket.connect(to: path)
             user = try socket.peer().user
-            if user == geteuid() { return socket }
+            if UserNumbers.current.isOurs(user) { return socket }
         } catch {
             // EAGAIN: more wait at the door than fit.
             if [ENOENT, ECONNREFUSED, EAGAIN].contains(error.code) { throw .noBroker(path) }

@@ -11,6 +11,7 @@ struct BrokerFiles {
 
     /// Whether the directory is ours and nobody else can enter it.
     func check() throws(BrokerError) {
+        if let problem = UserNumbers.current.problem { throw .notStarted(problem) }
         guard directory.hasPrefix("/") else { throw .notStarted("\(directory) must be an absolute path") }
         var status = stat()
         // SAFETY: a live local; the path is a NUL-terminated copy.

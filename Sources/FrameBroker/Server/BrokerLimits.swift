@@ -26,6 +26,9 @@ public struct BrokerLimits: Sendable {
     public var firstClient = 10_000
     public var linger = 1_000
 
+    /// What the kernel can prove of clients.
+    package var ability = Peer.Ability.all
+
     /// - Parameter pages: nil: eight times the host's memory, whose table takes at most a 128th of it.
     public init(pages: UInt64? = nil) {
         let physical = UInt64(max(0, sysconf(Int32(_SC_PHYS_PAGES))))

@@ -62,7 +62,7 @@ package final class BrokerServer {
         wanted.append((acceptAgain > now ? -1 : listener.descriptor.number, Int16(POLLIN)))
         for session in sessions {
             wanted.append(session.interest ?? (-1, 0))
-            wanted.append((session.processDescriptor.number, Int16(POLLIN)))
+            wanted.append((session.processEnd, Int16(POLLIN)))
         }
         let ready = poll(wanted, milliseconds: hasWork ? 0 : patience(now))
         for (index, session) in sessions.enumerated() {
@@ -153,12 +153,12 @@ package final class BrokerServer {
             session.observe()
             return true
         case (.batch, .joined):
-            guard let (number, batch) = BatchCoding.decode(&reader), let domain = session.domain,
+            guard let (number, batch, movedFrom) = BatchCoding.decode(&reader), let domain = session.domain,
                 let reply = domain.core.exchange(session.name, batch, staging: { session.stagedPage($0) })
             else { return false }
             session.hear()
             if domain.core.wantsToHear(session.name) { hasNotices = true }
-            if batch.hasMovedOver { endEarlierConnections(of: session) }
+            if !movedFrom.isEmpty { endEarlierConnections(of: session, movedFrom) }
             return session.answer(ReplyCoding.encode(reply, number: number))
         case (.statistics, .joined), (.statistics, .observing):
             guard let domain = reader.take(UInt32.self), let client = reader.take(UInt32.self),
@@ -172,14 +172,13 @@ package final class BrokerServer {
         }
     }
 
-    /// The process maps nothing any more of what it learned over connections that are closed. Should that be a lie, its own
-    /// guest sees other content of its domain, which the process can read in any case.
-    private func endEarlierConnections(of session: Session) {
+    /// The process maps nothing any more of what it learned over these connections, which are closed. Should that be a lie, its
+    /// own guest sees other content of its domain, which the process can read in any case. Nobody can lie about another's
+    /// connection: its token was given to that one, and the process is another.
+    private func endEarlierConnections(of session: Session, _ tokens: [SessionToken]) {
         for earlier in sessions
-        where earlier.state == .silent && earlier.process == session.process
-            && earlier.domain === session.domain
-        {
-            earlier.end()
+        where earlier.state == .silent && earlier.identity == session.identity {
+            if let token = earlier.token, tokens.contains(token) { earlier.end() }
         }
     }
 
@@ -203,9 +202,14 @@ package final class BrokerServer {
         if !hello.domain.isEmpty, !BrokerProtocol.isName(hello.domain) {
             return refuse(session, .name, "a domain's name has 1 to 64 letters, digits or ._-: in it")
         }
+        let peer: Peer
+        do throws(Peer.Unknown) { peer = try session.identify(limits.ability) } catch {
+            return refuse(session, .identity, "the broker cannot tell which process a guest is: \(error)")
+        }
+        let identity = peer.identity
         let joined = sessions.lazy.filter { $0.state == .joined || $0.state == .silent }
         guard joined.count < limits.clients, pages + UInt64(hello.pageCount) <= limits.pages,
-            joined.filter({ $0.process == session.process }).count < limits.clientsOfProcess
+            joined.filter({ $0.identity == identity }).count < limits.clientsOfProcess
         else {
             return refuse(session, .full, "the broker has as many clients, or pages of guests, as it takes")
         }
@@ -214,13 +218,14 @@ package final class BrokerServer {
             guard domain.core.join(session.name, pageCount: Int(hello.pageCount)) else {
                 return refuse(session, .pages, "a guest has between 1 page and 256 GiB")
             }
-            session.join(domain, pageCount: hello.pageCount, staging: staging)
+            let token = try SessionToken.random()
+            session.join(domain, pageCount: hello.pageCount, staging: staging, peer, token)
             pages += UInt64(hello.pageCount)
             hadClient = true
             let store = try domain.backing.readOnlyDescriptor()
             let welcome = Welcome(
-                epoch: domain.epoch, secret: domain.secret, batchLimit: UInt32(FrameStoreCore.batchLimit),
-                domain: domain.name)
+                epoch: domain.epoch, token: token, secret: domain.secret,
+                batchLimit: UInt32(FrameStoreCore.batchLimit), domain: domain.name)
             // The kernel holds the file from here on; ours closes with this function.
             let isSent = session.answer(welcome.encoded(), passing: store.number)
             withExtendedLifetime(store) {}
@@ -300,6 +305,7 @@ package final class BrokerServer {
         part.domainCount = UInt32(sorted.count)
         part.clientCount = UInt32(members.count)
         part.figures.hasOwnCgroup = hasOwnCgroup()
+        part.figures.processNamespace = ProcessNamespace.current
         part.figures.domains = sorted.dropFirst(Int(fromDomain)).prefix(FiguresPart.limit).map { domain in
             var figures = BrokerFigures.Domain()
             figures.name = domain.name

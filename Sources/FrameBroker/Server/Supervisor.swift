@@ -66,6 +66,7 @@ struct Supervisor {
             HostProcess.block(BrokerProgram.signals)
             files.remove(files.socket)
             let listener = try PacketSocket.listen(at: files.socket, backlog: 512)
+            try listener.tellSenders(true)
             let cgroup = OwnCgroup()
             superviseWorkers(listener.descriptor.number, cgroup)
             // In this order, all under the lock: whoever comes now finds no socket, or no lock, and starts another.
@@ -140,6 +141,8 @@ extension BrokerLimits {
             case "unread": unread = number
             case "quiet": quiet = number
             case "notice": notice = number
+            case "passesDescriptors": ability.passesDescriptors = number != 0
+            case "hasInodes": ability.hasInodes = number != 0
             case "firstClient": firstClient = number
             case "linger": linger = number
             default: return nil

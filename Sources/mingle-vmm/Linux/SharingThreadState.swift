@@ -7,6 +7,7 @@ import Sharing
 /// Unchecked: the closures of `SharingThread` that touch it all run on that thread.
 final class SharingThreadState: @unchecked Sendable {
     var mapping: LinuxGuestMapping?
+    let history = SessionHistory()
 }
 
 /// `--trace-share`: a line for each event of a page.
