@@ -7,7 +7,9 @@ public struct Admission: Sendable {
     /// What running guests may still ask for.
     struct Promise: Equatable, Sendable {
         var bytes: UInt64
-        var membership: ControlGroupMembership
+        /// nil: nobody knows, so it counts in every group.
+        var membership: ControlGroupMembership?
+        func isWithin(_ group: String) -> Bool { membership?.isWithin(group) ?? true }
     }
 
     /// A bound that the worst case exceeds.
@@ -68,10 +70,11 @@ public struct Admission: Sendable {
         try registry.guests().running.compactMap { record in
             let worst = Self.worstCase(memoryBytes: record.memoryBytes)
             // Proportional shares: of a frame that k guests map, each may need all but its kth part.
-            let held = ProcessMemory(process: record.process)?.residentBytes ?? 0
+            let process = registry.localProcess(of: record)
+            let held = process.flatMap { ProcessMemory(process: $0) }?.residentBytes ?? 0
             return Promise(
                 bytes: worst - min(worst, held),
-                membership: ControlGroupMembership(process: "\(record.process)", root: root))
+                membership: process.map { ControlGroupMembership(process: "\($0)", root: root) })
         }
     }
 
@@ -79,7 +82,7 @@ public struct Admission: Sendable {
     static func shortage(_ bounds: [MemoryBound], promises: [Promise], wanted: UInt64) -> Shortage? {
         var worst: Shortage?
         for bound in bounds {
-            let inside = promises.filter { $0.membership.isWithin(bound.group ?? "/") }
+            let inside = promises.filter { $0.isWithin(bound.group ?? "/") }
             let promised = inside.reduce(UInt64(0)) { $0.addingReportingOverflow($1.bytes).partialValue }
             let (sum, overflow) = promised.addingReportingOverflow(wanted)
             let room = bound.availableBytes - min(bound.availableBytes, bound.reserveBytes)

@@ -1,17 +1,22 @@
 import CLinux
+internal import FrameBroker
+internal import GuestMemory
 
 /// A handle on the process of one guest that cannot come to mean another process.
 public final class GuestProcess {
     public let record: GuestRecord
-    private let descriptor: OwnedDescriptor
+    private let peer: Peer
+    /// Its number in this PID namespace, if it has one.
+    public var number: Int32? { peer.number }
 
-    private init(record: GuestRecord, descriptor: consuming OwnedDescriptor) {
+    private init(record: GuestRecord, peer: consuming Peer) {
         self.record = record
-        self.descriptor = descriptor
+        self.peer = peer
     }
 
     /// Opens the guest called `name`; nil if none of that name runs. The record is read again after the handle was
     /// made: its lock is then still held by the process that we hold.
+    /// - Throws: also when nothing proves which process the guest is.
     public static func open(_ name: String, in registry: GuestRegistry) throws(SupportError) -> GuestProcess?
     {
         let record: GuestRecord
@@ -20,12 +25,8 @@ public final class GuestProcess {
         case .running(let found): record = found
         case .unreadable(let error): throw error
         }
-        let handle = mingle_pidfd_open(record.process)
-        if handle == -ESRCH { return nil }
-        guard handle >= 0 else {
-            throw .systemCall(operation: "open process", subject: "\(record.process)", code: -handle)
-        }
-        let process = GuestProcess(record: record, descriptor: OwnedDescriptor(taking: handle))
+        guard let peer = try registry.provedProcess(of: record) else { return nil }
+        let process = GuestProcess(record: record, peer: peer)
         switch try registry.probe(name) {
         case .running(let again)
         where again.process == record.process
@@ -38,10 +39,17 @@ public final class GuestProcess {
 
     /// Sends a signal; false if the process has ended already.
     public func send(signal: Int32) throws(SupportError) -> Bool {
-        let result = mingle_pidfd_send_signal(descriptor.number, signal)
-        if result == -ESRCH { return false }
-        guard result >= 0 else {
-            throw .systemCall(operation: "signal process", subject: "\(record.process)", code: -result)
+        do throws(LinuxError) { try peer.handle.send(signal) } catch {
+            if error.code == ESRCH { return false }
+            // The kernel takes signals for processes of the sender's PID namespace and those below it.
+            if error.code == EINVAL {
+                throw .guest(
+                    name: record.name,
+                    reason:
+                        "it runs in a PID namespace that this command cannot reach: use the command where it was started"
+                )
+            }
+            throw .systemCall(operation: "signal", subject: "guest '\(record.name)'", code: error.code)
         }
         return true
     }
@@ -52,14 +60,8 @@ public final class GuestProcess {
         while true {
             let now = SystemCall.nanoseconds(of: .monotonic)
             let milliseconds = deadline > now ? (deadline - now + 999_999) / 1_000_000 : 0
-            var request = pollfd(fd: descriptor.number, events: Int16(POLLIN), revents: 0)
-            // SAFETY: one whole struct pollfd of ours, and a count of one.
-            let ready = unsafe poll(&request, 1, Int32(clamping: milliseconds))
-            if ready > 0 { return true }
-            if ready < 0, errno != EINTR {
-                throw .systemCall(operation: "wait for process", subject: "\(record.process)", code: errno)
-            }
-            if ready == 0, SystemCall.nanoseconds(of: .monotonic) >= deadline { return false }
+            if peer.handle.waitForEnd(milliseconds: Int32(clamping: milliseconds)) { return true }
+            if SystemCall.nanoseconds(of: .monotonic) >= deadline { return false }
         }
     }
 }

@@ -10,8 +10,10 @@ public struct GuestRecord: Equatable, Sendable {
     }
 
     public var name: String
-    /// The process of the VMM.
+    /// The process of the VMM, by its number in its own PID namespace.
     public var process: Int32
+    /// That PID namespace (the inode of its file in /proc); 0 when it is unknown.
+    public var processNamespace: UInt64
     /// The size of the guest's RAM in bytes.
     public var memoryBytes: UInt64
     public var cpuCount: Int
@@ -21,10 +23,13 @@ public struct GuestRecord: Equatable, Sendable {
     public var startedUnixNanoseconds: UInt64
     public var state: State
     public var guestIndex: UInt32
+    /// The socket of the broker that it shares memory through; nil when it does not.
+    public var broker: String?
 
     public init(
         name: String, process: Int32, memoryBytes: UInt64, cpuCount: Int, image: String,
-        startedUnixNanoseconds: UInt64, state: State, guestIndex: UInt32
+        startedUnixNanoseconds: UInt64, state: State, guestIndex: UInt32, processNamespace: UInt64 = 0,
+        broker: String? = nil
     ) {
         self.name = name
         self.process = process
@@ -34,6 +39,8 @@ public struct GuestRecord: Equatable, Sendable {
         self.startedUnixNanoseconds = startedUnixNanoseconds
         self.state = state
         self.guestIndex = guestIndex
+        self.processNamespace = processNamespace
+        self.broker = broker
     }
 
     /// Reads the text of a record file. `path` is only for the error.
@@ -54,16 +61,20 @@ public struct GuestRecord: Equatable, Sendable {
         guard let state = values["state"].flatMap(State.init(rawValue:)) else { throw missing("state") }
         self.init(
             name: name, process: process, memoryBytes: memory, cpuCount: cpus, image: values["image"] ?? "",
-            startedUnixNanoseconds: started, state: state, guestIndex: values.number("guest_index") ?? 0)
+            startedUnixNanoseconds: started, state: state, guestIndex: values.number("guest_index") ?? 0,
+            processNamespace: values.number("pid_namespace") ?? 0, broker: values["broker"])
     }
 
     /// The text of the record file.
     public var text: String {
-        KeyValueText.text([
-            ("pid", "\(process)"), ("name", name), ("memory_bytes", "\(memoryBytes)"),
-            ("cpus", "\(cpuCount)"),
-            ("image", image), ("started_unix_ns", "\(startedUnixNanoseconds)"), ("state", state.rawValue),
-            ("guest_index", "\(guestIndex)"),
-        ])
+        let optional = broker.map { [("broker", $0)] } ?? []
+        return KeyValueText.text(
+            [
+                ("pid", "\(process)"), ("pid_namespace", "\(processNamespace)"), ("name", name),
+                ("memory_bytes", "\(memoryBytes)"),
+                ("cpus", "\(cpuCount)"),
+                ("image", image), ("started_unix_ns", "\(startedUnixNanoseconds)"), ("state", state.rawValue),
+                ("guest_index", "\(guestIndex)"),
+            ] + optional)
     }
 }

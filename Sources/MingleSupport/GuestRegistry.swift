@@ -18,7 +18,7 @@ public struct GuestRegistry: Sendable {
 
     private enum Look { case absent, busy, locked(text: String) }
 
-    private let directory: StateDirectory
+    let directory: StateDirectory
     private static let attempts = 20
 
     public init(directory: StateDirectory) { self.directory = directory }
@@ -61,7 +61,10 @@ public struct GuestRegistry: Sendable {
                         throw .malformedRecord(
                             path: path, reason: "the record is of another name: \(record.name)")
                     }
-                    if Self.processExists(record.process) { return .running(record) }
+                    // The number says something in its own PID namespace only; the lock says the rest.
+                    if !record.hasLocalNumber || Self.processExists(record.process) {
+                        return .running(record)
+                    }
                     problem = .malformedRecord(
                         path: path, reason: "process \(record.process) is not there, yet the record is locked"
                     )

@@ -1,3 +1,4 @@
+import FrameBroker
 import Glibc
 import GuestMemory
 import Hypervisor
@@ -19,6 +20,7 @@ final class GuestRecord {
         let image = options.imageLabel.isEmpty ? configuration.kernelPath : options.imageLabel
         text = """
             pid=\(getpid())
+            pid_namespace=\(ProcessNamespace.current)
             name=\(configuration.name)
             memory_bytes=\(configuration.memorySizeInBytes)
             cpus=\(configuration.processorCount)
@@ -26,7 +28,7 @@ final class GuestRecord {
             started_unix_ns=\(Self.unixNanoseconds())
             guest_index=\(configuration.payload.guestIndex)
 
-            """
+            """ + (options.sharing.isOn ? options.sharing.brokerPath.map { "broker=\($0)\n" } ?? "" : "")
         update(state: "booting")
     }
 

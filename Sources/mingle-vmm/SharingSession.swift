@@ -13,17 +13,7 @@ final class SharingSession: Sendable {
     let absorbsGaps: Bool
     let domain: String
     private let thread: SharingThread
-    private let broker: BrokerState
-
-    /// What is known of the broker, for statistics.
-    private final class BrokerState: Sendable {
-        struct Known {
-            var epoch: UInt64?
-            var failure: String?
-            var connections = 0
-        }
-        let known = Mutex(Known())
-    }
+    private let broker: BrokerSeeker
 
     /// - Throws: when the window asked for is not to be had, or the domain is taken by another user.
     init?(_ options: Options, _ machine: VirtualMachine) throws {
@@ -59,7 +49,7 @@ final class SharingSession: Sendable {
                 policy.backoffLimit = 1
             }
         #endif
-        let broker = BrokerState()
+        let broker = BrokerSeeker(options)
         self.broker = broker
         let startPolicy = policy
         let trace = try sharing.tracePath.map { try ShareTrace($0) }
@@ -80,39 +70,28 @@ final class SharingSession: Sendable {
                 return engine
             },
             connect: { engine in
-                guard let path = sharing.brokerPath, let mapping = mappingBox.mapping else { return }
-                Self.connect(engine, mapping, mappingBox.history, path, sharing.domain, broker)
+                guard let mapping = mappingBox.mapping else { return }
+                broker.connect(engine, mapping, mappingBox.history)
             },
             failed: { reason in machine.stop(.failed(reason)) })
-    }
-
-    private static func connect(
-        _ engine: SharingEngine, _ mapping: LinuxGuestMapping, _ history: SessionHistory, _ path: String,
-        _ domain: String?, _ state: BrokerState
-    ) {
-        do throws(BrokerError) {
-            let store = try BrokerStore.connect(
-                path: path, domain: domain, pageCount: mapping.pageCount, history: history)
-            guard let hasher = PageHasher(secret: store.secret) else { throw .malformed("its secret") }
-            mapping.connect(
-                StoreConnection(
-                    fileNumber: store.storeDescriptor.number, owner: store, hasher: hasher,
-                    staging: store.staging))
-            engine.connect(store)
-            state.known.withLock {
-                $0.epoch = store.epoch
-                $0.failure = nil
-                $0.connections += 1
-            }
-        } catch {
-            let text = "\(error)"
-            state.known.withLock { $0.failure = text }
-        }
     }
 
     // MARK: control
 
     var snapshot: SharingThread.Snapshot { thread.snapshot }
+
+    /// Takes a connection to a broker that somebody hands on, for the case that this guest has none.
+    /// - Returns: what to answer.
+    func take(_ descriptor: consuming OwnedDescriptor?) -> String {
+        guard let descriptor else { return "error: a connection to a frame broker must come along" }
+        guard thread.snapshot.policy.isEnabled else { return "error: sharing is off" }
+        do throws(BrokerError) { broker.take(try BrokerConnection(descriptor)) } catch {
+            return "error: \(error)"
+        }
+        // Now, not at its next pass.
+        thread.setPolicy { _ in }
+        return "ok"
+    }
 
     func setEnabled(_ on: Bool) { thread.setPolicy { $0.isEnabled = on } }
     func setHold(_ on: Bool) { thread.setPolicy { $0.holdsMerges = on } }
@@ -132,7 +111,7 @@ final class SharingSession: Sendable {
     /// One JSON object in a line.
     func json() -> String {
         let snapshot = thread.snapshot
-        let known = broker.known.withLock { $0 }
+        let known = broker.known
         let now = snapshot.statistics
         let numbers: [(String, String)] = [
             ("enabled", "\(snapshot.policy.isEnabled)"),

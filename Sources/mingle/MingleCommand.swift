@@ -34,6 +34,7 @@ enum Main {
         SystemCall.fillStandardStreams()
         repairTerminal()
         clearLeftovers()
+        restoreBroker()
         do {
             var command = try MingleCommand.parseAsRoot()
             try command.run()
@@ -48,6 +49,17 @@ enum Main {
         } catch {
             if case .unusableStateDirectory = error { return }
             Console(level: .warning).log(.warning, error.description)
+        }
+    }
+
+    private static func restoreBroker() {
+        do throws(SupportError) {
+            for message in try LostBroker.restore(in: .current()) {
+                Console(level: .info).log(.info, message)
+            }
+        } catch {
+            if case .unusableStateDirectory = error { return }
+            Console(level: .warning).log(.warning, "the frame broker is lost: \(error)")
         }
     }
 

@@ -23,26 +23,31 @@ struct PSCommand: ParsableCommand {
 
     func run() throws {
         let directory = StateDirectory.current()
-        let found = try GuestRegistry(directory: directory).guests()
+        let registry = GuestRegistry(directory: directory)
+        let found = try registry.guests()
         for problem in found.unreadable { log.console.log(.warning, problem.description) }
         let now = SystemCall.nanoseconds(of: .realtime)
-        let rows = found.running.map { Row(record: $0, now: now, directory: directory) }
+        let rows = found.running.map { Row(record: $0, now: now, registry: registry, directory: directory) }
         print(json ? JSONValue.array(rows.map(\.json)).text() : Self.table(rows))
     }
 
     /// One guest, measured.
     private struct Row {
         let record: GuestRecord
+        /// nil where it has no number in this PID namespace.
+        let process: Int32?
         let residentBytes: UInt64?
         let uptimeSeconds: UInt64
-        let sharing: SharingFigures?
+        let statistics: GuestStatistics?
+        var sharing: SharingFigures? { statistics?.sharing }
 
-        init(record: GuestRecord, now: UInt64, directory: StateDirectory) {
+        init(record: GuestRecord, now: UInt64, registry: GuestRegistry, directory: StateDirectory) {
             let client = try? ControlClient(
                 guest: record.name, path: directory.controlPath + "/" + record.name, seconds: 0.5)
-            sharing = try? client?.statistics().sharing
+            statistics = try? client?.statistics()
             self.record = record
-            residentBytes = ProcessMemory(process: record.process)?.residentBytes
+            process = registry.localProcess(of: record)
+            residentBytes = process.flatMap { ProcessMemory(process: $0) }?.residentBytes
             uptimeSeconds =
                 now > record.startedUnixNanoseconds
                 ? (now - record.startedUnixNanoseconds) / 1_000_000_000 : 0
@@ -52,13 +57,14 @@ struct PSCommand: ParsableCommand {
 
         var json: JSONValue {
             .object([
-                ("name", .string(record.name)), ("pid", .integer(Int64(record.process))),
+                ("name", .string(record.name)), ("pid", process.map { .integer(Int64($0)) } ?? .null),
                 ("state", .string(record.state.rawValue)), ("image", .string(record.image)),
                 ("memory_bytes", .unsigned(record.memoryBytes)), ("resident_bytes", .optional(residentBytes)),
                 ("cpus", .integer(Int64(record.cpuCount))), ("uptime_seconds", .unsigned(uptimeSeconds)),
                 ("started_unix_ns", .unsigned(record.startedUnixNanoseconds)),
                 ("guest_index", .unsigned(UInt64(record.guestIndex))),
                 ("shared_bytes", .optional(sharedBytes)), ("domain", .optional(sharing?.domain)),
+                ("broker_lost", .boolean(statistics?.lacksBroker ?? false)),
                 ("window", .optional(sharing?.window)),
             ])
         }
@@ -73,9 +79,10 @@ struct PSCommand: ParsableCommand {
             rightAligned: ["PID", "MEMORY", "RESIDENT", "SHARED", "CPUS", "UPTIME"])
         for row in rows {
             table.add([
-                row.record.name, "\(row.record.process)", row.record.state.rawValue, row.record.image,
+                row.record.name, row.process.map { "\($0)" } ?? "-", row.record.state.rawValue,
+                row.record.image,
                 ByteSize.format(row.record.memoryBytes), row.residentBytes.map(ByteSize.format) ?? "-",
-                row.sharedBytes.map(ByteSize.format) ?? "-", row.sharing?.domain ?? "-",
+                row.sharedBytes.map(ByteSize.format) ?? "-", row.statistics?.domainText ?? "-",
                 row.sharing?.window ?? "-",
                 "\(row.record.cpuCount)", Uptime.format(seconds: row.uptimeSeconds),
             ])

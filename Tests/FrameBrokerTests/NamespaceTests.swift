@@ -111,7 +111,7 @@ extension Trait where Self == ConditionTrait {
             return
         }
         let store = try BrokerStore.connect(
-            offered: OwnedDescriptor(adopting: passed), domain: "handed", pageCount: 8)
+            over: BrokerConnection(OwnedDescriptor(adopting: passed)), domain: "handed", pageCount: 8)
         #expect(store.epoch == keeper.epoch)
         _ = try store.sight([(1, page(1))], hasher)
         _ = try keeper.publish([(1, page(1))])
@@ -125,8 +125,7 @@ extension Trait where Self == ConditionTrait {
         for path in ["/dev/null", stand.directory.path] {
             let file = try OwnedDescriptor.open(path, flags: O_RDONLY)
             #expect(throws: BrokerError.self) {
-                try BrokerStore.connect(
-                    offered: OwnedDescriptor(adopting: dup(file.number)), domain: "handed", pageCount: 8)
+                _ = try BrokerConnection(OwnedDescriptor(adopting: dup(file.number)))
             }
         }
     }

@@ -74,7 +74,7 @@ final class BrokerStand {
         try BrokerStore.statistics(path: path, deadlineMilliseconds: 30_000)
     }
     func supervisor() throws -> Int32 { try BrokerStore.brokerProcess(path: path) }
-    func worker() throws -> Int32 { try #require(children(of: supervisor()).first) }
+    func worker() throws -> Int32 { try #require([figures().worker].first { $0 > 0 }) }
 
     deinit {
         if let process = try? supervisor() { kill(process, SIGTERM) }

@@ -37,24 +37,26 @@ public final class BrokerStore: FrameStore {
     ///   - domain: nil for one of this guest alone.
     ///   - pageCount: pages of the guest.
     ///   - deadlineMilliseconds: how long any answer may take.
+    ///   - greetingMilliseconds: how long the first one may take; nil: as any.
     ///   - history: what the guest knows of its earlier connections.
     public static func connect(
         path: String, domain: String?, pageCount: Int, deadlineMilliseconds: Int = 10_000,
+        greetingMilliseconds: Int? = nil, history: SessionHistory = SessionHistory()
+    ) throws(BrokerError) -> BrokerStore {
+        let hello = try Self.hello(domain, pageCount)
+        let link = try BrokerLink(path, greetingMilliseconds ?? deadlineMilliseconds)
+        return try BrokerStore(link, hello, deadlineMilliseconds, history)
+    }
+
+    /// Joins a domain over a connection that somebody handed on. The broker takes the process that calls this for the client.
+    /// Parameters as of ``connect(path:domain:pageCount:deadlineMilliseconds:greetingMilliseconds:history:)``.
+    public static func connect(
+        over connection: consuming BrokerConnection, domain: String?, pageCount: Int,
+        deadlineMilliseconds: Int = 10_000, greetingMilliseconds: Int? = nil,
         history: SessionHistory = SessionHistory()
     ) throws(BrokerError) -> BrokerStore {
         let hello = try Self.hello(domain, pageCount)
-        return try BrokerStore(
-            try BrokerLink(path, deadlineMilliseconds), hello, deadlineMilliseconds, history)
-    }
-
-    /// Joins a domain over a connection to a broker that somebody made and handed on. The broker takes the process that calls
-    /// this for the client. Parameters as of ``connect(path:domain:pageCount:deadlineMilliseconds:history:)``.
-    public static func connect(
-        offered: consuming OwnedDescriptor, domain: String?, pageCount: Int,
-        deadlineMilliseconds: Int = 10_000, history: SessionHistory = SessionHistory()
-    ) throws(BrokerError) -> BrokerStore {
-        let hello = try Self.hello(domain, pageCount)
-        let link = try BrokerLink(offered: offered, deadlineMilliseconds)
+        let link = BrokerLink(connection.socket, greetingMilliseconds ?? deadlineMilliseconds)
         return try BrokerStore(link, hello, deadlineMilliseconds, history)
     }
 
@@ -173,7 +175,19 @@ public final class BrokerStore: FrameStore {
         return .lost(reason)
     }
 
-    /// The process that listens at the socket: the supervisor, whose only child serves.
+    /// Tells the broker to end; its clients keep what they map.
+    public static func endBroker(path: String) throws(BrokerError) {
+        do throws(LinuxError) {
+            let socket = try PacketSocket.connect(to: path)
+            let peer: Peer
+            do throws(Peer.Unknown) { peer = try socket.peerIdentity() } catch {
+                throw LinuxError(operation: "SO_PEERPIDFD", code: ESRCH, subject: "\(error)")
+            }
+            try peer.handle.send(SIGTERM)
+        } catch { throw .system(error) }
+    }
+
+    /// The process that listens at the socket, the supervisor; 0 when it has no number in this PID namespace.
     public static func brokerProcess(path: String) throws(BrokerError) -> Int32 {
         do throws(LinuxError) { return try PacketSocket.connect(to: path).peer().process } catch {
             throw .system(error)
@@ -185,15 +199,17 @@ public final class BrokerStore: FrameStore {
         -> BrokerFigures
     {
         let link = try BrokerLink(path, deadlineMilliseconds)
+        try link.tellSenders()
         try link.send(WireWriter(.observe).bytes)
         var buffer = [UInt8](repeating: 0, count: BrokerProtocol.messageLimit)
         var figures = BrokerFigures()
+        figures.supervisor = link.listener()
         while true {
             let request = FiguresPart.request(
                 firstDomain: UInt32(figures.domains.count), firstClient: UInt32(figures.clients.count))
             try link.send(request)
-            let (message, passed) = try link.receive(into: &buffer)
-            if passed >= 0 { _ = OwnedDescriptor(adopting: passed) }
+            let (message, sender) = try link.receiveFrom(into: &buffer)
+            figures.worker = sender
             var reader = WireReader(message)
             guard reader.take(UInt8.self) == MessageKind.figures.rawValue, let part = FiguresPart(&reader)
             else {
@@ -227,15 +243,6 @@ struct BrokerLink: ~Copyable {
         self.init(try Self.open(path), milliseconds)
     }
 
-    /// A connection that somebody handed on, checked as one of our own.
-    init(offered: consuming OwnedDescriptor, _ milliseconds: Int) throws(BrokerError) {
-        let socket = PacketSocket(descriptor: offered)
-        let user: UInt32
-        do throws(LinuxError) { user = try socket.peer().user } catch { throw .system(error) }
-        guard UserNumbers.current.isOurs(user) else { throw .foreignPeer(user: user) }
-        self.init(socket, milliseconds)
-    }
-
     private static func open(_ path: String) throws(BrokerError) -> PacketSocket {
         let user: UInt32
         do throws(LinuxError) {
@@ -265,6 +272,35 @@ struct BrokerLink: ~Copyable {
         while true {
             switch socket.receive(into: &buffer) {
             case .packet(let bytes, let passed): return (bytes, passed)
+            case .closed: throw .noBroker("the connection is closed")
+            case .odd: throw .malformed("a message is too long")
+            case .nothing:
+                guard socket.waitForInput(until: deadline) else { throw .overdue(milliseconds: milliseconds) }
+            }
+        }
+    }
+
+    /// The kernel tells who sends what arrives.
+    func tellSenders() throws(BrokerError) {
+        do throws(LinuxError) { try socket.tellSenders(true) } catch { throw .system(error) }
+    }
+
+    /// The number of the process that listens, if it lives and has one here, else 0.
+    func listener() -> Int32 {
+        do throws(Peer.Unknown) {
+            let peer = try socket.peerIdentity()
+            return peer.handle.hasEnded ? 0 : peer.number ?? 0
+        } catch { return 0 }
+    }
+
+    /// As ``receive(into:)``, with the number of the process that sent it, or 0; no descriptor is expected.
+    func receiveFrom(into buffer: inout [UInt8]) throws(BrokerError) -> (message: [UInt8], sender: Int32) {
+        while true {
+            let (received, sender) = socket.receiveFrom(into: &buffer)
+            switch received {
+            case .packet(let bytes, let passed):
+                if passed >= 0 { _ = OwnedDescriptor(adopting: passed) }
+                return (bytes, sender.process)
             case .closed: throw .noBroker("the connection is closed")
             case .odd: throw .malformed("a message is too long")
             case .nothing:

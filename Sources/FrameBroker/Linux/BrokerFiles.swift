@@ -47,6 +47,22 @@ struct BrokerFiles {
         throw LinuxError(operation: "flock", code: EBUSY, subject: lock)
     }
 
+    /// The paths of guests' control sockets.
+    func controlSockets() -> [String] {
+        var paths: [String] = []
+        // SAFETY: the path is a NUL-terminated copy; the stream is closed below and used by this thread alone, and an entry is
+        // read before the next call replaces it.
+        guard let stream = unsafe opendir(directory + "/control") else { return [] }
+        defer { unsafe closedir(stream) }
+        while let entry = unsafe readdir(stream) {
+            let name = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+                unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            if !name.hasPrefix(".") { paths.append(directory + "/control/" + name) }
+        }
+        return paths
+    }
+
     func remove(_ path: String) {
         // SAFETY: a NUL-terminated copy for the time of the call.
         _ = unsafe unlink(path)
@@ -79,6 +95,16 @@ struct OwnCgroup {
         // SAFETY: a NUL-terminated copy for the time of the call.
         guard unsafe mkdir(path, 0o700) == 0 else { return nil }
     }
+
+    /// That of a worker whose supervisor was lost, and who started this process: it was born there, and leaves it.
+    static func adopted() -> OwnCgroup? {
+        guard isOurs, let current = current(), let slash = current.lastIndex(of: "/") else { return nil }
+        let parent = OwnCgroup(path: "/sys/fs/cgroup" + current[..<slash])
+        parent.add(HostProcess.number)
+        return OwnCgroup(path: "/sys/fs/cgroup" + current)
+    }
+
+    private init(path: String) { self.path = path }
 
     /// Removes the groups of brokers that were killed; one that is in use cannot be removed.
     private static func removeLeftovers(in directory: String) {

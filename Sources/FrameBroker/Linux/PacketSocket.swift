@@ -94,7 +94,7 @@ package struct PacketSocket: ~Copyable {
     }
 
     /// The process and user that made the connection.
-    func peer() throws(LinuxError) -> (process: Int32, user: UInt32) {
+    package func peer() throws(LinuxError) -> (process: Int32, user: UInt32) {
         var process: Int32 = 0
         var user: UInt32 = 0
         // SAFETY: live locals.
@@ -123,6 +123,9 @@ package struct PacketSocket: ~Copyable {
 package struct PacketPair: ~Copyable {
     package let first: PacketSocket
     package let second: PacketSocket
+
+    /// Closes the second.
+    consuming func onlyFirst() -> PacketSocket { first }
 }
 
 /// poll(2): the returned events of each descriptor; all 0 when the wait was interrupted or the time is over.

@@ -15,8 +15,7 @@ package enum PeerIdentity: Hashable, Sendable {
 /// The process at the other end: who it is, and a handle that tells when it has ended.
 package struct Peer: ~Copyable {
     package let identity: PeerIdentity
-    /// Its pidfd.
-    package let descriptor: OwnedDescriptor
+    package let handle: ProcessHandle
     /// Its number for people, in this process's PID namespace; nil when it has none there.
     package let number: Int32?
 
@@ -58,7 +57,13 @@ package struct Peer: ~Copyable {
         guard inode != 0 || process > 0 else { throw .invisible }
         identity = inode != 0 ? .pidfd(inode) : .number(process)
         number = process > 0 ? process : nil
-        descriptor = handle
+        self.handle = ProcessHandle(descriptor: handle)
+    }
+
+    /// A process by a number of this PID namespace. That the number is still that of who is meant is for the caller to prove,
+    /// after this.
+    package init(number: Int32) throws(Unknown) {
+        try self.init(pidfd: -1, process: number) { true }
     }
 
     private static func handle(_ given: Int32, _ process: Int32, _ ability: Ability, _ isStill: () -> Bool)
@@ -79,28 +84,8 @@ package struct Peer: ~Copyable {
         return opened
     }
 
-    /// Its pidfd alone.
-    consuming func handle() -> OwnedDescriptor { descriptor }
-
-    /// Whether the process has ended.
-    package var hasEnded: Bool { poll([(descriptor.number, Int16(POLLIN))], milliseconds: 0)[0] != 0 }
-
-    /// Waits for its end.
-    /// - Returns: false when the time was over first.
-    package func waitForEnd(milliseconds: Int32) -> Bool {
-        let end = monotonicNanoseconds() + UInt64(max(0, milliseconds)) * 1_000_000
-        while true {
-            let now = monotonicNanoseconds()
-            let left = end > now ? Int32((end - now + 999_999) / 1_000_000) : 0
-            if poll([(descriptor.number, Int16(POLLIN))], milliseconds: left)[0] != 0 { return true }
-            if left == 0 { return false }
-        }
-    }
-
-    /// Sends a signal to this process and no other.
-    package func send(_ signal: Int32) throws(LinuxError) {
-        try checked(mingle_pidfd_send_signal(descriptor.number, signal), "pidfd_send_signal")
-    }
+    /// The handle alone.
+    consuming func onlyHandle() -> ProcessHandle { handle }
 }
 
 extension PacketSocket {

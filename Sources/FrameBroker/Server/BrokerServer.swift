@@ -1,15 +1,15 @@
-package import GuestMemory
-
 internal import CLinux
+internal import GuestMemory
 internal import Sharing
 
 /// The broker: one thread, one loop, never blocks on a client.
 ///
 /// Each turn takes at most one message from every client, so that a busy one delays another by one message of each, and
 /// a slice of the work that clients left behind.
-package final class BrokerServer {
+final class BrokerServer {
     private let listener: PacketSocket
     private var limits: BrokerLimits
+    private let guardian: Guardian?
     private let hasOwnCgroup: () -> Bool
     private var sessions: [Session] = []
     private var domains: [String: BrokerDomain] = [:]
@@ -25,20 +25,23 @@ package final class BrokerServer {
     private var hasNotices = false
     private var nextNotices: UInt64 = 0
 
-    /// - Parameter listener: a listening packet socket.
-    package init(
+    /// - Parameters:
+    ///   - listener: a listening packet socket.
+    ///   - guardian: looks after the supervisor.
+    init(
         listener: consuming OwnedDescriptor, limits: BrokerLimits, descriptorLimit: Int,
-        hasOwnCgroup: @escaping () -> Bool
+        guardian: Guardian? = nil, hasOwnCgroup: @escaping () -> Bool
     ) {
         self.listener = PacketSocket(descriptor: listener)
         self.limits = limits
         self.limits.fit(descriptors: descriptorLimit)
+        self.guardian = guardian
         self.hasOwnCgroup = hasOwnCgroup
         lastClient = monotonicNanoseconds()
     }
 
     /// Serves until no client is left.
-    package func run() {
+    func run() {
         while !isOver() { turn() }
     }
 
@@ -64,12 +67,14 @@ package final class BrokerServer {
             wanted.append(session.interest ?? (-1, 0))
             wanted.append((session.processEnd, Int16(POLLIN)))
         }
+        wanted.append((guardian?.descriptor ?? -1, Int16(POLLIN)))
         let ready = poll(wanted, milliseconds: hasWork ? 0 : patience(now))
         for (index, session) in sessions.enumerated() {
             if ready[1 + index * 2] != 0 { serve(session, ready[1 + index * 2]) }
             // After its messages: what it still said counts for nothing, but order keeps this simple to follow.
             if ready[2 + index * 2] != 0 { session.end() }
         }
+        if ready[wanted.count - 1] != 0 || guardian?.isAlone == true { guardian?.look() }
         if ready[0] != 0 { acceptConnections() }
         if monotonicNanoseconds() >= nextCheck { checkPatience() }
         sweep()
@@ -83,7 +88,7 @@ package final class BrokerServer {
     /// How long to wait for somebody to speak, milliseconds: for ever would do when all who are there joined, and nothing
     /// waits for any of them.
     private func patience(_ now: UInt64) -> Int32 {
-        if sessions.isEmpty || acceptAgain > now || hasNotices { return 100 }
+        if guardian?.isAlone == true || sessions.isEmpty || acceptAgain > now || hasNotices { return 100 }
         let isCalm = sessions.allSatisfy {
             ($0.state == .joined || $0.state == .silent) && !$0.hasUnsent
         }

@@ -17,7 +17,7 @@ final class Session {
     /// Which process joined; its number for people, 0 when it has none here; what tells that it ended; what only it knows.
     private(set) var identity: PeerIdentity?
     private(set) var process: Int32 = 0
-    private var processDescriptor: OwnedDescriptor?
+    private var processHandle: ProcessHandle?
     private(set) var token: SessionToken?
     private var staging: OwnedDescriptor?
     /// A staged page; the same memory for all of a batch, as nobody keeps them.
@@ -48,7 +48,7 @@ final class Session {
 
     /// Becomes readable when the process ends; -1 before it joined.
     var processEnd: Int32 {
-        guard let number = processDescriptor?.number else { return -1 }
+        guard let number = processHandle?.descriptor.number else { return -1 }
         return number
     }
     var name: StoreClient { StoreClient(number) }
@@ -140,7 +140,7 @@ final class Session {
         sender = nil
         identity = peer.identity
         process = peer.number ?? 0
-        processDescriptor = peer.handle()
+        processHandle = peer.onlyHandle()
         self.token = token
         spoke = monotonicNanoseconds()
         self.domain = domain

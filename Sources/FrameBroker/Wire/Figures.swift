@@ -26,6 +26,10 @@ public struct BrokerFigures: Equatable, Sendable {
     public var hasOwnCgroup = false
     /// The PID namespace in which the numbers of clients mean something (the inode of its file in /proc); 0: unknown.
     public var processNamespace: UInt64 = 0
+    /// The numbers of the supervisor and of the broker proper in the PID namespace of whoever asks; 0 where they have none, or
+    /// the supervisor was lost. Not part of the message.
+    public var supervisor: Int32 = 0
+    public var worker: Int32 = 0
     public var domains: [Domain] = []
     public var clients: [Client] = []
 

@@ -24,7 +24,8 @@ public struct BrokerReport: Equatable, Sendable {
         public var pagesSharing: UInt64 { references - min(references, frames) }
     }
     public struct Client: Equatable, Sendable {
-        public var process: Int32 = 0
+        /// nil when it has no number in this PID namespace.
+        public var process: Int32?
         public var domain = ""
         public var pages: UInt64 = 0
         public var references: UInt64 = 0
@@ -33,7 +34,7 @@ public struct BrokerReport: Equatable, Sendable {
     }
 
     public var socket = ""
-    /// The supervisor and the broker proper.
+    /// The supervisor and the broker proper, where they have a number in this PID namespace.
     public var processes: [Int32] = []
     public var anonymousBytes: UInt64 = 0
     public var hasOwnCgroup = false
@@ -46,10 +47,10 @@ public struct BrokerReport: Equatable, Sendable {
     public static func read(socket: String) throws(SupportError) -> BrokerReport? {
         guard SystemCall.exists(socket) else { return nil }
         do throws(BrokerError) {
-            var report = BrokerReport(try BrokerStore.statistics(path: socket))
+            let figures = try BrokerStore.statistics(path: socket)
+            var report = BrokerReport(figures)
             report.socket = socket
-            let supervisor = try BrokerStore.brokerProcess(path: socket)
-            report.processes = [supervisor] + ProcessTable.children(of: supervisor)
+            report.processes = [figures.supervisor, figures.worker].filter { $0 > 0 }
             report.anonymousBytes = report.processes.compactMap { ProcessFigures(process: $0) }
                 .reduce(0) { $0 + $1.anonymousBytes + $1.swapBytes }
             return report
@@ -80,7 +81,8 @@ public struct BrokerReport: Equatable, Sendable {
         }
         clients = figures.clients.map { figure in
             var client = Client()
-            client.process = figure.process
+            let isLocal = figures.processNamespace == ProcessNamespace.current
+            client.process = isLocal && figure.process > 0 ? figure.process : nil
             client.domain = figure.domain
             client.pages = UInt64(figure.pageCount)
             client.references = UInt64(figure.references)
@@ -115,7 +117,8 @@ extension BrokerReport.Domain {
 extension BrokerReport.Client {
     var json: JSONValue {
         .object([
-            ("pid", .integer(Int64(process))), ("domain", .string(domain)), ("pages", .unsigned(pages)),
+            ("pid", process.map { .integer(Int64($0)) } ?? .null), ("domain", .string(domain)),
+            ("pages", .unsigned(pages)),
             ("references", .unsigned(references)), ("silent", .boolean(isSilent)),
         ])
     }
@@ -128,11 +131,17 @@ public enum BrokerService {
     }
 
     /// Sees to it that it runs, and gives its socket.
-    public static func ensureRunning(in directory: StateDirectory) throws(SupportError) -> String {
+    /// - Parameter busyMilliseconds: how long one that runs may take to answer.
+    @discardableResult
+    public static func ensureRunning(in directory: StateDirectory, busyMilliseconds: Int = 10_000)
+        throws(SupportError) -> String
+    {
         let socket = try SocketPath.checked(socket(directory))
         let program = try Companion.broker.path()
         do throws(BrokerError) {
-            try BrokerLauncher.ensureRunning(stateDirectory: directory.path, executable: program)
+            try BrokerLauncher.ensureRunning(
+                stateDirectory: directory.path, executable: program,
+                busyMilliseconds: busyMilliseconds)
         } catch {
             throw .requirement(
                 problem: "\(error)", advice: "see \(directory.path)/broker.log, or use --sharing off")
@@ -143,8 +152,10 @@ public enum BrokerService {
     /// Ends the broker of a directory that goes, and waits until it has; guests of it keep what they map.
     static func end(in directory: String) {
         let socket = BrokerLauncher.socketPath(stateDirectory: directory)
-        guard let process = try? BrokerStore.brokerProcess(path: socket) else { return }
-        HostProcess.send(15, to: process)
-        for _ in 0..<500 where SystemCall.exists(socket) { SystemCall.sleep(milliseconds: 10) }
+        // A supervisor that was lost is replaced in a moment.
+        for attempt in 0..<500 where SystemCall.exists(socket) {
+            if attempt % 50 == 0 { try? BrokerStore.endBroker(path: socket) }
+            SystemCall.sleep(milliseconds: 10)
+        }
     }
 }

@@ -36,7 +36,8 @@ struct GuestPreparation {
         _ = try KVMDevice(container: .current())
         let state = StateDirectory.current()
         try state.prepare()
-        let name = guest.name ?? GuestName.standard(process: Console.process)
+        let name: String
+        if let given = guest.name { name = given } else { name = try unusedName(in: state) }
         try checkUnused(name, in: state)
 
         var result = VMMInvocation(
@@ -81,9 +82,13 @@ struct GuestPreparation {
         result.sharing.traceFile = options.traceShare
         if let file = options.traceShare { try RunChecks.writableFile(file, option: "--trace-share") }
         do throws(SupportError) {
-            result.sharing.broker = try BrokerService.ensureRunning(in: state)
+            // Whether or not it answers now: the guest joins when it does.
+            result.sharing.broker = try SocketPath.checked(BrokerService.socket(state))
+            try BrokerService.ensureRunning(in: state, busyMilliseconds: 2_000)
         } catch {
-            console.log(.warning, "no frame broker, so that only pages of zeros are shared: \(error)")
+            let later = result.sharing.broker == nil ? "" : "; the guest joins when one answers"
+            console.log(
+                .warning, "no frame broker, so that only pages of zeros are shared\(later): \(error)")
         }
     }
 
@@ -108,13 +113,26 @@ struct GuestPreparation {
         }
     }
 
+    /// A name of our process's number, which a process of another PID namespace may have taken.
+    private func unusedName(in state: StateDirectory) throws(SupportError) -> String {
+        let standard = GuestName.standard(process: Console.process)
+        let registry = GuestRegistry(directory: state)
+        for number in 2...100 {
+            let name = number == 2 ? standard : "\(standard)-\(number - 1)"
+            if try registry.probe(name) == .absent { return name }
+        }
+        return standard
+    }
+
     private func checkUnused(_ name: String, in state: StateDirectory) throws(SupportError) {
-        switch try GuestRegistry(directory: state).probe(name) {
+        let registry = GuestRegistry(directory: state)
+        switch try registry.probe(name) {
         case .absent: return
         case .unreadable(let error): throw error
         case .running(let record):
             throw .requirement(
-                problem: "a guest called '\(name)' runs already (process \(record.process))",
+                problem:
+                    "a guest called '\(name)' runs already (process \(registry.localProcess(of: record).map(String.init) ?? "elsewhere"))",
                 advice: "choose another --name, or end it with 'mingle stop \(name)'")
         }
     }
