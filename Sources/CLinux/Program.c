@@ -1,5 +1,4 @@
 #include "CLinux.h"
-#include <stdio.h>
 
 static int argument_count;
 static char **arguments;
@@ -12,10 +11,4 @@ __attribute__((constructor)) static void keep_arguments(int count, char **words)
 
 const char *mingle_argument(int index) {
     return index >= 0 && index < argument_count ? arguments[index] : NULL;
-}
-
-int mingle_flush_output(void) {
-    if (fflush(stdout) != 0) return -errno;
-    // A stream remembers that it failed before, but not why.
-    return ferror(stdout) ? -EIO : 0;
 }

@@ -5,10 +5,22 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 
 // include/uapi/asm-generic/socket.h of Linux 6.5
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
+#endif
+#ifndef SO_PASSPIDFD
+#define SO_PASSPIDFD 76
+#endif
+// include/linux/socket.h of Linux 6.5
+#ifndef SCM_PIDFD
+#define SCM_PIDFD 0x04
+#endif
+// include/uapi/linux/magic.h of Linux 6.9
+#ifndef PID_FS_MAGIC
+#define PID_FS_MAGIC 0x50494446
 #endif
 
 int mingle_packet_socket(void) {
@@ -69,25 +81,39 @@ long mingle_packet_send(int fd, const void *bytes, size_t count, int passed) {
     return sent < 0 ? -errno : sent;
 }
 
-long mingle_packet_receive(int fd, void *bytes, size_t count, int *passed) {
+/// One packet with what came along. `sender` may be NULL: then nothing but a descriptor is expected.
+static long receive(int fd, void *bytes, size_t count, int *passed, struct mingle_sender *sender) {
     *passed = -1;
     struct iovec part = {.iov_base = bytes, .iov_len = count};
-    // Room for one: the kernel opens no more than fit, and says so. Alignment of cmsghdr lets a second one fit here.
+    // Room for one descriptor, where nothing else may come: the kernel opens no more than fit, and says so. Alignment of
+    // cmsghdr lets a second one fit there, and more where the sender's identity is expected.
     union {
         struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(int))];
+        char room[CMSG_SPACE(sizeof(int)) * 2 + CMSG_SPACE(sizeof(struct ucred))];
     } control;
     struct msghdr message;
     memset(&message, 0, sizeof message);
     message.msg_iov = &part;
     message.msg_iovlen = 1;
     message.msg_control = &control;
-    message.msg_controllen = sizeof control.room;
+    message.msg_controllen = sender ? sizeof control.room : CMSG_SPACE(sizeof(int));
     ssize_t got = recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     if (got < 0) return -errno;
     int odd = (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0;
     for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
-        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+        if (header->cmsg_level != SOL_SOCKET) continue;
+        if (sender && header->cmsg_type == SCM_CREDENTIALS) {
+            struct ucred credentials;
+            memcpy(&credentials, CMSG_DATA(header), sizeof credentials);
+            sender->process = credentials.pid;
+            sender->user = credentials.uid;
+            continue;
+        }
+        if (sender && header->cmsg_type == SCM_PIDFD) {
+            memcpy(&sender->pidfd, CMSG_DATA(header), sizeof(int));
+            continue;
+        }
+        if (header->cmsg_type != SCM_RIGHTS) continue;
         size_t descriptors = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
         for (size_t index = 0; index < descriptors; index++) {
             int descriptor;
@@ -103,7 +129,42 @@ long mingle_packet_receive(int fd, void *bytes, size_t count, int *passed) {
     if (!odd) return got;
     if (*passed >= 0) close(*passed);
     *passed = -1;
+    if (sender && sender->pidfd >= 0) close(sender->pidfd);
+    if (sender) sender->pidfd = -1;
     return -EMSGSIZE;
+}
+
+long mingle_packet_receive(int fd, void *bytes, size_t count, int *passed) {
+    return receive(fd, bytes, count, passed, NULL);
+}
+
+long mingle_packet_receive_from(int fd, void *bytes, size_t count, int *passed, struct mingle_sender *sender) {
+    *sender = (struct mingle_sender){.process = 0, .user = (unsigned int)-1, .pidfd = -1};
+    return receive(fd, bytes, count, passed, sender);
+}
+
+int mingle_packet_tell_sender(int fd, int on) {
+    if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0) return -errno;
+    // Before Linux 6.5 there is none.
+    if (setsockopt(fd, SOL_SOCKET, SO_PASSPIDFD, &on, sizeof on) < 0 && errno != ENOPROTOOPT) return -errno;
+    return 0;
+}
+
+int mingle_packet_pair(int *first, int *second) {
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) return -errno;
+    *first = pair[0];
+    *second = pair[1];
+    return 0;
+}
+
+int mingle_packet_listen_again(int fd, int backlog) { return listen(fd, backlog) < 0 ? -errno : 0; }
+
+uint64_t mingle_pidfd_inode(int pidfd) {
+    struct statfs system;
+    struct stat status;
+    if (fstatfs(pidfd, &system) < 0 || system.f_type != PID_FS_MAGIC || fstat(pidfd, &status) < 0) return 0;
+    return status.st_ino;
 }
 
 int mingle_peer_credentials(int fd, int *process, unsigned int *user) {

@@ -39,7 +39,8 @@ public enum BrokerError: Error, Equatable, Sendable, CustomStringConvertible {
         case .closed: "the frame broker closed the connection"
         case .busy(let path): "the frame broker at \(path) is too busy to answer: try again"
         case .foreignPeer(let user):
-            "the frame broker's socket belongs to user \(user): remove it, or choose another state directory"
+            "the frame broker's socket belongs to \(UserNumbers.current.words(user)): remove it, or choose another state "
+                + "directory"
         case .refused(let reason, let text): "the frame broker declined (\(reason)): \(text)"
         case .malformed(let what): "the frame broker broke the protocol: \(what)"
         case .overdue(let milliseconds): "the frame broker did not answer within \(milliseconds) ms"
@@ -62,4 +63,6 @@ public enum RefusalReason: UInt8, Sendable {
     case staging
     /// Too many connections that did not join: this one had to give way to another.
     case busy
+    /// Nothing proves who the client is: which process, or of which user.
+    case identity
 }

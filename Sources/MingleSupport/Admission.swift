@@ -7,11 +7,14 @@ public struct Admission: Sendable {
     /// What running guests may still ask for.
     struct Promise: Equatable, Sendable {
         var bytes: UInt64
-        var membership: ControlGroupMembership
+        /// nil: nobody knows, so it counts in every group.
+        var membership: ControlGroupMembership?
         /// The same without what it maps of frames: to copy all of them takes as much of its own groups.
         var bytesWithoutFrames: UInt64?
         /// Where frames are charged; nil when there are none, or it is not known.
         var frames: ControlGroupMembership?
+
+        func isWithin(_ group: String) -> Bool { membership?.isWithin(group) ?? true }
 
         /// What it may come to need of a bound.
         func bytes(of bound: MemoryBound) -> UInt64 {
@@ -89,20 +92,20 @@ public struct Admission: Sendable {
         let frames = broker.map { ControlGroupMembership(process: "\($0)", root: root) }
         let found = try registry.guests()
         let sizes =
-            found.running.map { ($0.name, $0.process, $0.memoryBytes) }
+            found.running.map { ($0.name, registry.localProcess(of: $0), $0.memoryBytes) }
             + found.unreadable.compactMap { record in
                 record.process.flatMap { process in
-                    memoryBytes(of: record).map { (record.name, process, $0) }
+                    memoryBytes(of: record).map { (record.name, Int32?.some(process), $0) }
                 }
             }
         return sizes.map { name, process, memoryBytes in
             let worst = Self.worstCase(memoryBytes: memoryBytes)
             // Proportional shares: of a frame that k guests map, each may need all but its kth part.
-            let memory = ProcessMemory(process: process)
+            let memory = process.flatMap { ProcessMemory(process: $0) }
             let held = memory?.residentBytes ?? 0
             var promise = Promise(
                 bytes: worst - min(worst, held),
-                membership: ControlGroupMembership(process: "\(process)", root: root))
+                membership: process.map { ControlGroupMembership(process: "\($0)", root: root) })
             promise.frames = frames
             if frames != nil, let home = statistics(of: name)?.homeBytes {
                 let own = min(held, home + (memory?.anonymousBytes ?? 0))
@@ -131,7 +134,7 @@ public struct Admission: Sendable {
     static func shortage(_ bounds: [MemoryBound], promises: [Promise], wanted: UInt64) -> Shortage? {
         var worst: Shortage?
         for bound in bounds {
-            let inside = promises.filter { $0.membership.isWithin(bound.group ?? "/") }
+            let inside = promises.filter { $0.isWithin(bound.group ?? "/") }
             let promised = inside.reduce(UInt64(0)) {
                 $0.addingReportingOverflow($1.bytes(of: bound)).partialValue
             }

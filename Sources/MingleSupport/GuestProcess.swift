@@ -1,56 +1,74 @@
 import CLinux
+internal import FrameBroker
+internal import GuestMemory
 
 /// A handle on the process of one guest that cannot come to mean another process.
 public final class GuestProcess {
     public let name: String
-    /// The VMM's number.
-    public let process: Int32
-    private let descriptor: OwnedDescriptor
+    private let peer: Peer
+    /// Its number in this PID namespace, if it has one.
+    public var number: Int32? { peer.number }
 
-    private init(name: String, process: Int32, descriptor: consuming OwnedDescriptor) {
+    private init(name: String, peer: consuming Peer) {
         self.name = name
-        self.process = process
-        self.descriptor = descriptor
+        self.peer = peer
     }
 
     /// Opens the guest called `name`; nil if none of that name runs. The record is read again after the handle was
     /// made: its lock is then still held by the process that we hold.
+    /// - Throws: also when nothing proves which process the guest is.
     public static func open(_ name: String, in registry: GuestRegistry) throws(SupportError) -> GuestProcess?
     {
-        guard let found = try holder(of: name, in: registry) else { return nil }
-        let handle = mingle_pidfd_open(found.process)
-        if handle == -ESRCH { return nil }
-        guard handle >= 0 else {
-            throw .systemCall(operation: "open process", subject: "\(found.process)", code: -handle)
+        let process: GuestProcess
+        let probe = try registry.probe(name)
+        switch probe {
+        case .absent: return nil
+        case .running(let record):
+            guard let peer = try registry.provedProcess(of: record) else { return nil }
+            process = GuestProcess(name: name, peer: peer)
+        case .unreadable(let record):
+            guard let peer = try holder(of: record) else { return nil }
+            process = GuestProcess(name: name, peer: peer)
         }
-        let process = GuestProcess(
-            name: name, process: found.process, descriptor: OwnedDescriptor(taking: handle))
-        guard let again = try holder(of: name, in: registry), again == found else { return nil }
-        return process
+        let again = try registry.probe(name)
+        return isSame(again, probe) ? process : nil
     }
 
-    /// The process of a guest and when it started; of a damaged record, the holder of its lock.
-    private static func holder(of name: String, in registry: GuestRegistry) throws(SupportError)
-        -> (process: Int32, started: UInt64)?
-    {
-        switch try registry.probe(name) {
-        case .absent: return nil
-        case .running(let record): return (record.process, record.startedUnixNanoseconds)
-        case .unreadable(let record):
-            // Whoever holds it must be a VMM: nothing else is ever signalled.
-            guard let process = record.process,
-                SystemCall.text(of: "/proc/\(process)/comm") == Companion.vmm.rawValue + "\n"
-            else { throw .requirement(problem: "the guest cannot be found", advice: "\(record)") }
-            return (process, 0)
+    /// Whether both say the same of who holds the record.
+    private static func isSame(_ one: GuestRegistry.Probe, _ other: GuestRegistry.Probe) -> Bool {
+        switch (one, other) {
+        case (.running(let one), .running(let other)):
+            one.process == other.process && one.startedUnixNanoseconds == other.startedUnixNanoseconds
+        case (.unreadable(let one), .unreadable(let other)): one.process == other.process
+        default: false
+        }
+    }
+
+    /// The holder of a damaged record's lock, as the kernel tells it in this PID namespace; nil when it has ended.
+    private static func holder(of record: DamagedRecord) throws(SupportError) -> Peer? {
+        // Whoever holds it must be a VMM: nothing else is ever signalled.
+        guard let process = record.process,
+            SystemCall.text(of: "/proc/\(process)/comm") == Companion.vmm.rawValue + "\n"
+        else { throw .requirement(problem: "the guest cannot be found", advice: "\(record)") }
+        do throws(Peer.Unknown) { return try Peer(number: process) } catch {
+            if error == .ended { return nil }
+            throw .guest(name: record.name, reason: "process \(process): \(error)")
         }
     }
 
     /// Sends a signal; false if the process has ended already.
     public func send(signal: Int32) throws(SupportError) -> Bool {
-        let result = mingle_pidfd_send_signal(descriptor.number, signal)
-        if result == -ESRCH { return false }
-        guard result >= 0 else {
-            throw .systemCall(operation: "signal process", subject: "\(self.process)", code: -result)
+        do throws(LinuxError) { try peer.handle.send(signal) } catch {
+            if error.code == ESRCH { return false }
+            // The kernel takes signals for processes of the sender's PID namespace and those below it.
+            if error.code == EINVAL {
+                throw .guest(
+                    name: name,
+                    reason:
+                        "it runs in a PID namespace that this command cannot reach: use the command where it was started"
+                )
+            }
+            throw .systemCall(operation: "signal", subject: "guest '\(name)'", code: error.code)
         }
         return true
     }
@@ -61,14 +79,8 @@ public final class GuestProcess {
         while true {
             let now = SystemCall.nanoseconds(of: .monotonic)
             let milliseconds = deadline > now ? (deadline - now + 999_999) / 1_000_000 : 0
-            var request = pollfd(fd: descriptor.number, events: Int16(POLLIN), revents: 0)
-            // SAFETY: one whole struct pollfd of ours, and a count of one.
-            let ready = unsafe poll(&request, 1, Int32(clamping: milliseconds))
-            if ready > 0 { return true }
-            if ready < 0, errno != EINTR {
-                throw .systemCall(operation: "wait for process", subject: "\(self.process)", code: errno)
-            }
-            if ready == 0, SystemCall.nanoseconds(of: .monotonic) >= deadline { return false }
+            if peer.handle.waitForEnd(milliseconds: Int32(clamping: milliseconds)) { return true }
+            if SystemCall.nanoseconds(of: .monotonic) >= deadline { return false }
         }
     }
 }

@@ -10,8 +10,10 @@ public struct GuestRecord: Equatable, Sendable {
     }
 
     public var name: String
-    /// The process of the VMM.
+    /// The process of the VMM, by its number in its own PID namespace.
     public var process: Int32
+    /// That PID namespace (the inode of its file in /proc); 0 when it is unknown.
+    public var processNamespace: UInt64
     /// The size of the guest's RAM in bytes.
     public var memoryBytes: UInt64
     public var cpuCount: Int
@@ -23,11 +25,13 @@ public struct GuestRecord: Equatable, Sendable {
     public var startedBootNanoseconds: UInt64?
     public var state: State
     public var guestIndex: UInt32
+    /// The socket of the broker that it shares memory through; nil when it does not.
+    public var broker: String?
 
     public init(
         name: String, process: Int32, memoryBytes: UInt64, cpuCount: Int, image: String,
         startedUnixNanoseconds: UInt64, startedBootNanoseconds: UInt64? = nil, state: State,
-        guestIndex: UInt32
+        guestIndex: UInt32, processNamespace: UInt64 = 0, broker: String? = nil
     ) {
         self.name = name
         self.process = process
@@ -38,6 +42,8 @@ public struct GuestRecord: Equatable, Sendable {
         self.startedBootNanoseconds = startedBootNanoseconds
         self.state = state
         self.guestIndex = guestIndex
+        self.processNamespace = processNamespace
+        self.broker = broker
     }
 
     /// Reads the text of a record file. `path` is only for the error.
@@ -64,7 +70,8 @@ public struct GuestRecord: Equatable, Sendable {
         self.init(
             name: name, process: process, memoryBytes: memory, cpuCount: cpus, image: values["image"] ?? "",
             startedUnixNanoseconds: started, startedBootNanoseconds: values.number("started_boot_ns"),
-            state: state, guestIndex: values.number("guest_index") ?? 0)
+            state: state, guestIndex: values.number("guest_index") ?? 0,
+            processNamespace: values.number("pid_namespace") ?? 0, broker: values["broker"])
     }
 
     /// How long it has run; nil when its record does not say.
@@ -77,10 +84,12 @@ public struct GuestRecord: Equatable, Sendable {
     /// The text of the record file.
     public var text: String {
         let boot = startedBootNanoseconds.map { [("started_boot_ns", "\($0)")] } ?? []
+        let optional = broker.map { [("broker", $0)] } ?? []
         return KeyValueText.text(
             [
-                ("pid", "\(process)"), ("name", name), ("memory_bytes", "\(memoryBytes)"),
+                ("pid", "\(process)"), ("pid_namespace", "\(processNamespace)"), ("name", name),
+                ("memory_bytes", "\(memoryBytes)"),
                 ("cpus", "\(cpuCount)"), ("image", image), ("started_unix_ns", "\(startedUnixNanoseconds)"),
-            ] + boot + [("state", state.rawValue), ("guest_index", "\(guestIndex)")])
+            ] + boot + [("state", state.rawValue), ("guest_index", "\(guestIndex)")] + optional)
     }
 }

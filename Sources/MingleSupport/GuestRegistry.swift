@@ -65,7 +65,10 @@ public struct GuestRegistry: Sendable {
                         throw .malformedRecord(
                             path: path, reason: "the record is of another name: \(record.name)")
                     }
-                    if Self.processExists(record.process) { return .running(record) }
+                    // The number says something in its own PID namespace only; the lock says the rest.
+                    if !record.hasLocalNumber || Self.processExists(record.process) {
+                        return .running(record)
+                    }
                     problem = .malformedRecord(
                         path: path, reason: "process \(record.process) is not there, yet the record is locked"
                     )

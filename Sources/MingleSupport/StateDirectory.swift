@@ -1,4 +1,5 @@
 import CLinux
+internal import FrameBroker
 
 /// The directory in which running guests of one user are registered.
 ///
@@ -74,6 +75,9 @@ public struct StateDirectory: Equatable, Sendable {
             throw refuse("it is a symbolic link: remove it, a real directory is needed")
         }
         if !status.isDirectory { throw refuse("it is not a directory: remove it") }
+        if let problem = UserNumbers.current.problem {
+            throw refuse("it cannot be told whose it is: \(problem)")
+        }
         if status.owner != geteuid() {
             throw refuse(
                 "it belongs to user \(status.owner), not to us (\(geteuid())): have it removed, "

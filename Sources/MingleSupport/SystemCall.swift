@@ -283,13 +283,6 @@ public enum SystemCall {
         return .success(names.sorted())
     }
 
-    /// Writes what waits in the buffers of standard output.
-    /// - Throws: when some of what was printed there went nowhere.
-    public static func flushOutput() throws(SupportError) {
-        let result = mingle_flush_output()
-        if result < 0 { throw .systemCall(operation: "write to", subject: "standard output", code: -result) }
-    }
-
     /// Sleeps; a signal may end it early.
     public static func sleep(milliseconds: UInt32) { usleep(milliseconds * 1000) }
 

@@ -8,7 +8,7 @@ struct Broker {
     static func main() {
         if let problem = ProgramStart.check() {
             HostProcess.say("\(problem)")
-            exit(problem.isUsage ? 64 : 1)
+            exit(1)
         }
         let status = BrokerProgram.run(Array(CommandLine.arguments.dropFirst()))
         if status == 64 {

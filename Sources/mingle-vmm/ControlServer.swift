@@ -105,8 +105,11 @@ final class ControlServer {
         var buffer = [UInt8](repeating: 0, count: Self.messageLimit)
         switch client.socket.receive(into: &buffer) {
         case .packet(let bytes, let passed):
-            if passed >= 0 { _ = OwnedDescriptor(adopting: passed) }
-            return perform(String(decoding: bytes, as: UTF8.self), client)
+            let descriptor = passed >= 0 ? OwnedDescriptor(adopting: passed) : nil
+            let command = String(decoding: bytes, as: UTF8.self)
+            // The only command that a descriptor comes with.
+            if command == BrokerOffer.command { return say(takeBroker(descriptor), client) }
+            return perform(command, client)
         case .nothing: return true
         case .closed, .odd: return false
         }
@@ -137,8 +140,14 @@ final class ControlServer {
         case "sharing", "share-cpu": return say(changeSharing(words[0], argument), client)
         default:
             return say(
-                "error: unknown command; use stats, pause, resume, type, digest, sharing, share-cpu", client)
+                "error: unknown command; use stats, pause, resume, type, digest, sharing, share-cpu, broker",
+                client)
         }
+    }
+
+    private func takeBroker(_ descriptor: consuming OwnedDescriptor?) -> String {
+        guard let sharing else { return "error: this guest was started with --sharing off" }
+        return sharing.take(descriptor)
     }
 
     private func changeSharing(_ command: String, _ argument: String) -> String {

@@ -1,4 +1,5 @@
 import CLinux
+import FrameBroker
 import Glibc
 import GuestMemory
 import Hypervisor
@@ -22,6 +23,7 @@ final class GuestRecord {
         let image = options.imageLabel.isEmpty ? configuration.kernelPath : options.imageLabel
         let text = """
             pid=\(getpid())
+            pid_namespace=\(ProcessNamespace.current)
             name=\(configuration.name)
             memory_bytes=\(configuration.memorySizeInBytes)
             cpus=\(configuration.processorCount)
@@ -30,7 +32,7 @@ final class GuestRecord {
             started_boot_ns=\(Self.nanoseconds(of: CLOCK_BOOTTIME))
             guest_index=\(configuration.payload.guestIndex)
 
-            """
+            """ + (options.sharing.isOn ? options.sharing.brokerPath.map { "broker=\($0)\n" } ?? "" : "")
         do throws(LinuxError) { try file.write(Self.whole(text, "booting")) } catch {
             throw NoRecord(directory: directory, error: error)
         }

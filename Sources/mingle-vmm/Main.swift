@@ -16,9 +16,7 @@ struct VMM {
     static func main() {
         mingle_fill_standard_streams()
         let started = monotonicNanoseconds()
-        if let problem = ProgramStart.check() {
-            fail("\(problem)", status: problem.isUsage ? usageStatus : failureStatus)
-        }
+        if let problem = ProgramStart.check() { fail("\(problem)", status: failureStatus) }
         HostIO.useOneArena()
         let words: [String]
         let options: Options

@@ -14,33 +14,9 @@ final class SharingSession: Sendable {
     let absorbsGaps: Bool
     let domain: String
     private let thread: SharingThread
-    private let broker: BrokerState
+    private let broker: BrokerSeeker
     /// Of `--trace-share`.
     let trace: ShareTrace?
-
-    /// What is known of the broker, for statistics.
-    private final class BrokerState: Sendable {
-        struct Known {
-            var epoch: UInt64?
-            var failure: String?
-            var connections = 0
-        }
-        let known = Mutex(Known())
-        let news: Mutex<SharingNews>
-        let logLevel: Logger.Level
-        /// As people know it.
-        let domain: String
-        init(_ news: SharingNews, _ options: Options) {
-            self.news = Mutex(news)
-            logLevel = options.logLevel
-            domain = options.sharing.domain ?? "(its own)"
-        }
-
-        func say(_ message: (level: Logger.Level, text: String)?) {
-            guard let message, message.level >= logLevel else { return }
-            HostIO.tell("mingle: \(message.level.rawValue): \(message.text)\n")
-        }
-    }
 
     /// - Throws: when the window asked for is not to be had, or the domain is taken by another user.
     /// - Parameter traceFile: of `--trace-share`; it is emptied.
@@ -58,10 +34,7 @@ final class SharingSession: Sendable {
         case .pause: window = .pause
         }
         absorbsGaps = ability != nil
-        let broker = BrokerState(
-            SharingNews(guest: options.configuration.name, window: window.rawValue), options)
-        self.broker = broker
-        domain = broker.domain
+        domain = sharing.domain ?? "(its own)"
         var policy = SharingPolicy()
         policy.window = window
         policy.isEnabled = !sharing.waits
@@ -83,6 +56,8 @@ final class SharingSession: Sendable {
                 policy.backoffLimit = 1
             }
         #endif
+        let broker = BrokerSeeker(options, window: window.rawValue)
+        self.broker = broker
         let startPolicy = policy
         let trace: ShareTrace? =
             if let traceFile { try ShareTrace(traceFile, guest: options.configuration.name) } else { nil }
@@ -107,35 +82,10 @@ final class SharingSession: Sendable {
                 return engine
             },
             connect: { engine in
-                guard let path = sharing.brokerPath, let mapping = mappingBox.mapping else { return }
-                Self.connect(engine, mapping, path, sharing.domain, broker)
+                guard let mapping = mappingBox.mapping else { return }
+                broker.connect(engine, mapping, mappingBox.history)
             },
             failed: { reason in machine.stop(.failed(reason)) })
-    }
-
-    private static func connect(
-        _ engine: SharingEngine, _ mapping: LinuxGuestMapping, _ path: String, _ domain: String?,
-        _ state: BrokerState
-    ) {
-        do throws(BrokerError) {
-            let store = try BrokerStore.connect(path: path, domain: domain, pageCount: mapping.pageCount)
-            guard let hasher = PageHasher(secret: store.secret) else { throw .malformed("its secret") }
-            mapping.connect(
-                StoreConnection(
-                    fileNumber: store.storeDescriptor.number, owner: store, hasher: hasher,
-                    staging: store.staging))
-            engine.connect(store)
-            state.known.withLock {
-                $0.epoch = store.epoch
-                $0.failure = nil
-                $0.connections += 1
-            }
-            state.say(state.news.withLock { $0.connected(domain: state.domain) })
-        } catch {
-            let text = "\(error)"
-            state.known.withLock { $0.failure = text }
-            state.say(state.news.withLock { $0.failed(error, now: monotonicNanoseconds()) })
-        }
     }
 
     private static func measurePrices(_ kvmPath: String) -> DisturbancePrices? {
@@ -147,6 +97,19 @@ final class SharingSession: Sendable {
     // MARK: control
 
     var snapshot: SharingThread.Snapshot { thread.snapshot }
+
+    /// Takes a connection to a broker that somebody hands on, for the case that this guest has none.
+    /// - Returns: what to answer.
+    func take(_ descriptor: consuming OwnedDescriptor?) -> String {
+        guard let descriptor else { return "error: a connection to a frame broker must come along" }
+        guard thread.snapshot.policy.isEnabled else { return "error: sharing is off" }
+        do throws(BrokerError) { broker.take(try BrokerConnection(descriptor)) } catch {
+            return "error: \(error)"
+        }
+        // Now, not at its next pass.
+        thread.setPolicy { _ in }
+        return "ok"
+    }
 
     func setEnabled(_ on: Bool) { thread.setPolicy { $0.isEnabled = on } }
     func setHold(_ on: Bool) { thread.setPolicy { $0.holdsMerges = on } }
@@ -166,7 +129,7 @@ final class SharingSession: Sendable {
     /// One JSON object in a line.
     func json() -> String {
         let snapshot = thread.snapshot
-        let known = broker.known.withLock { $0 }
+        let known = broker.known
         let now = snapshot.statistics
         let numbers: [(String, String)] = [
             ("enabled", "\(snapshot.policy.isEnabled)"),

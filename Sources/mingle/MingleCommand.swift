@@ -36,19 +36,13 @@ enum Main {
         checkStart()
         repairTerminal()
         clearLeftovers()
+        restoreBroker()
         do {
             var command = try ParsedLine(ProcessArguments.bytes()).command()
             try command.run()
         } catch {
-            sayIfLost()
             Failure.exit(error)
         }
-        sayIfLost()
-    }
-
-    /// Output that went nowhere is a failure, whatever else happened.
-    private static func sayIfLost() {
-        do throws(SupportError) { try SystemCall.flushOutput() } catch { Failure.exit(error) }
     }
 
     /// Before anything looks at the command line: without /proc there is none.
@@ -57,7 +51,7 @@ enum Main {
         guard let problem = ProgramStart.check(variables: variables) else { return }
         let failure = ProgramStart.argument(1) == "run" ? ExitStatus.failure : 1
         Console.write("mingle: error: \(problem)")
-        MingleCommand.exit(withError: problem.isUsage ? ExitCode.validationFailure : ExitCode(failure))
+        MingleCommand.exit(withError: ExitCode(failure))
     }
 
     private static func clearLeftovers() {
@@ -66,6 +60,17 @@ enum Main {
         } catch {
             if case .unusableStateDirectory = error { return }
             Console(level: .warning).log(.warning, error.description)
+        }
+    }
+
+    private static func restoreBroker() {
+        do throws(SupportError) {
+            for message in try LostBroker.restore(in: .current()) {
+                Console(level: .info).log(.info, message)
+            }
+        } catch {
+            if case .unusableStateDirectory = error { return }
+            Console(level: .warning).log(.warning, "the frame broker is lost: \(error)")
         }
     }
 

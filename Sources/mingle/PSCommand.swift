@@ -23,10 +23,11 @@ struct PSCommand: ParsableCommand {
 
     func run() throws {
         let directory = StateDirectory.current()
-        let found = try GuestRegistry(directory: directory).guests()
+        let registry = GuestRegistry(directory: directory)
+        let found = try registry.guests()
         for record in found.unreadable { log.console.log(.warning, record.description) }
         let now = SystemCall.nanoseconds(of: .boot)
-        let rows = found.running.map { Row(record: $0, now: now, directory: directory) }
+        let rows = found.running.map { Row(record: $0, now: now, registry: registry, directory: directory) }
         let damaged = found.unreadable
         try StandardOutput.print(
             json
@@ -37,17 +38,21 @@ struct PSCommand: ParsableCommand {
     /// One guest, measured.
     private struct Row {
         let record: GuestRecord
+        /// nil where it has no number in this PID namespace.
+        let process: Int32?
         let residentBytes: UInt64?
         /// nil of a guest that was started by an older version.
         let uptimeSeconds: UInt64?
-        let sharing: SharingFigures?
+        let statistics: GuestStatistics?
+        var sharing: SharingFigures? { statistics?.sharing }
 
-        init(record: GuestRecord, now: UInt64, directory: StateDirectory) {
+        init(record: GuestRecord, now: UInt64, registry: GuestRegistry, directory: StateDirectory) {
             let client = try? ControlClient(
                 guest: record.name, path: directory.controlPath + "/" + record.name, seconds: 0.5)
-            sharing = try? client?.statistics().sharing
+            statistics = try? client?.statistics()
             self.record = record
-            residentBytes = ProcessMemory(process: record.process)?.residentBytes
+            process = registry.localProcess(of: record)
+            residentBytes = process.flatMap { ProcessMemory(process: $0) }?.residentBytes
             uptimeSeconds = record.uptimeSeconds(boot: now)
         }
 
@@ -55,13 +60,14 @@ struct PSCommand: ParsableCommand {
 
         var json: JSONValue {
             .object([
-                ("name", .string(record.name)), ("pid", .integer(Int64(record.process))),
+                ("name", .string(record.name)), ("pid", process.map { .integer(Int64($0)) } ?? .null),
                 ("state", .string(record.state.rawValue)), ("image", .string(record.image)),
                 ("memory_bytes", .unsigned(record.memoryBytes)), ("resident_bytes", .optional(residentBytes)),
                 ("cpus", .integer(Int64(record.cpuCount))), ("uptime_seconds", .optional(uptimeSeconds)),
                 ("started_unix_ns", .unsigned(record.startedUnixNanoseconds)),
                 ("guest_index", .unsigned(UInt64(record.guestIndex))),
                 ("shared_bytes", .optional(sharedBytes)), ("domain", .optional(sharing?.domain)),
+                ("broker_lost", .boolean(statistics?.lacksBroker ?? false)),
                 ("window", .optional(sharing?.window)),
             ])
         }
@@ -89,9 +95,10 @@ struct PSCommand: ParsableCommand {
             rightAligned: ["PID", "MEMORY", "RESIDENT", "SHARED", "CPUS", "UPTIME"])
         for row in rows {
             table.add([
-                row.record.name, "\(row.record.process)", row.record.state.rawValue, row.record.image,
+                row.record.name, row.process.map { "\($0)" } ?? "-", row.record.state.rawValue,
+                row.record.image,
                 ByteSize.format(row.record.memoryBytes), row.residentBytes.map(ByteSize.format) ?? "-",
-                row.sharedBytes.map(ByteSize.format) ?? "-", row.sharing?.domain ?? "-",
+                row.sharedBytes.map(ByteSize.format) ?? "-", row.statistics?.domainText ?? "-",
                 row.sharing?.window ?? "-",
                 "\(row.record.cpuCount)", row.uptimeSeconds.map(Uptime.format(seconds:)) ?? "-",
             ])

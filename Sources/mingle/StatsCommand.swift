@@ -33,6 +33,7 @@ struct StatsCommand: ParsableCommand {
 
     func run() throws {
         let (overview, problems) = try SharingOverview.read(in: .current(), names: names)
+        for warning in overview.warnings { Console.write("mingle: warning: \(warning)") }
         for problem in problems { Console.write("mingle: error: \(problem)") }
         try StandardOutput.print(json ? overview.json.text() : overview.table)
         if !problems.isEmpty { throw ExitCode.failure }

@@ -77,7 +77,8 @@ struct StopCommand: ParsableCommand {
     private func signal(_ name: String, in registry: GuestRegistry) throws(SupportError) -> GuestProcess? {
         guard let process = try GuestProcess.open(name, in: registry) else { return nil }
         let sent = try process.send(signal: force ? StopSignal.kill : StopSignal.terminate)
-        log.console.log(.debug, "signalled process \(process.process) of guest '\(name)': \(sent)")
+        log.console.log(
+            .debug, "signalled process \(process.number.map(String.init) ?? "-") of guest '\(name)': \(sent)")
         return process
     }
 
@@ -98,7 +99,8 @@ struct StopCommand: ParsableCommand {
                 Console.write(
                     "mingle: error: guest '\(name)' did not stop within \(timeout.count) s: "
                         + (force
-                            ? "see process \(process.process)" : "use --force or a longer --timeout"))
+                            ? "see process \(process.number.map(String.init) ?? "of its record")"
+                            : "use --force or a longer --timeout"))
                 left += 1
             }
         }

@@ -59,12 +59,10 @@ struct Benchmark {
         print("publish: \(Int(megabytes / (Double(spent) / 1e9))) MB/s (\(Int(megabytes)) MB)")
     }
 
-    /// Anonymous memory of the process that serves: the supervisor's only child.
+    /// Anonymous memory of the process that serves.
     private func workerBytes() -> Int? {
         guard let figures = try? BrokerStore.statistics(path: path), figures.clients.count > 0,
-            let supervisor = try? BrokerStore.brokerProcess(path: path),
-            let child = text("/proc/\(supervisor)/task/\(supervisor)/children").split(separator: " ").first,
-            let line = text("/proc/\(child)/status").split(separator: "\n").first(where: {
+            let line = text("/proc/\(figures.worker)/status").split(separator: "\n").first(where: {
                 $0.hasPrefix("RssAnon")
             }),
             let kilobytes = line.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first

@@ -4,7 +4,10 @@ import GuestMemory
 import Sharing
 
 /// `client SOCKET DOMAIN PAGES`: joins, sights PAGES pages that hold their own numbers, publishes what it is asked to,
-/// says `ready REFERENCES`, then obeys the lines of standard input: `close`, `hold` (speak, and say the references).
+/// says `ready REFERENCES`, then obeys the lines of standard input: `close`, `hold` (speak, and say the references), `map`
+/// (maps its frames, without reading them), `read` (how many of them hold what they should), `move` (joins anew, and says
+/// that it moved over).
+/// `hand SOCKET TO`: connects to the broker, hands the connection to who listens at TO, and ends.
 /// `bench SOCKET`, `bench-hostile SOCKET CLIENTS PROCESSES`: measure; see docs/broker.md. `crowd`, `mute`, `hoard`: hostile, see there.
 @main
 struct BrokerTestClient {
@@ -23,6 +26,12 @@ struct BrokerTestClient {
         {
             return try HostileBenchmark(path: arguments[2], clients: clients, processes: processes).run()
         }
+        if arguments.count == 4, arguments[1] == "hand" {
+            let connection = try PacketSocket.connect(to: arguments[2])
+            let meeting = try PacketSocket.connect(to: arguments[3])
+            guard case .done = meeting.send([1], passing: connection.descriptor.number) else { exit(1) }
+            return
+        }
         if arguments.count == 4, let number = Int(arguments[3]) {
             switch arguments[1] {
             case "crowd": return try Crowd.run(path: arguments[2], clients: number)
@@ -38,7 +47,9 @@ struct BrokerTestClient {
         while let line = readLine() {
             if line == "close" { client.store.disconnect() }
             if line == "hold" { try client.listen() }
-            say("\(line) \(client.references)")
+            if line == "map" { client.map() }
+            if line == "move" { try client.move() }
+            say("\(line) \(line == "read" ? client.soundFrames() : client.references)")
         }
     }
 }
@@ -51,14 +62,19 @@ func say(_ line: String) {
 
 /// A guest whose pages hold their own numbers.
 final class PageClient {
-    let store: BrokerStore
+    private(set) var store: BrokerStore
     private let hasher: PageHasher
-    private var leased: Set<UInt32> = []
+    private let path: String
+    private let history = SessionHistory()
+    private let pages: Int
+    private var leased: [UInt32: FrameLocation] = [:]
+    private var mapped: [UInt32: UnsafeRawPointer] = [:]
     var references: Int { leased.count }
 
     init(path: String, domain: String, pages: Int) throws {
+        (self.path, self.pages) = (path, pages)
         store = try BrokerStore.connect(
-            path: path, domain: domain, pageCount: pages, deadlineMilliseconds: 60_000)
+            path: path, domain: domain, pageCount: pages, deadlineMilliseconds: 60_000, history: history)
         hasher = PageHasher(secret: store.secret)!
     }
 
@@ -81,7 +97,37 @@ final class PageClient {
         }
     }
 
-    func take(_ reply: StoreReply) { for promotion in reply.promotions { leased.insert(promotion.page) } }
+    /// Maps every frame, without touching it.
+    func map() {
+        for (page, frame) in leased {
+            let address = mmap(
+                nil, 4096, PROT_READ, MAP_PRIVATE, store.storeDescriptor.number, Int(frame.fileOffset))
+            mapped[page] = UnsafeRawPointer(address)
+        }
+    }
+
+    /// Of the mapped frames, those that hold what they should.
+    func soundFrames() -> Int {
+        mapped.count { page, address in
+            Self.content(Int(page)).withUnsafeBytes { memcmp($0.baseAddress!, address, 4096) == 0 }
+        }
+    }
+
+    /// As a guest whose connection was lost and that maps nothing any more.
+    func move() throws {
+        let domain = store.domain
+        store.disconnect()
+        leased = [:]
+        store = try BrokerStore.connect(
+            path: path, domain: domain, pageCount: pages, deadlineMilliseconds: 60_000, history: history)
+        var batch = StoreBatch()
+        batch.hasMovedOver = true
+        _ = try store.exchange(batch)
+    }
+
+    func take(_ reply: StoreReply) {
+        for promotion in reply.promotions { leased[promotion.page] = promotion.location }
+    }
 
     func share(_ pages: Range<Int>) throws {
         for start in stride(from: pages.lowerBound, to: pages.upperBound, by: 256) {
@@ -92,7 +138,7 @@ final class PageClient {
             take(reply)
             var publish = StoreBatch()
             for (page, answer) in zip(range, reply.sightings) {
-                if case .frame = answer { leased.insert(UInt32(page)) }
+                if case .frame(let location) = answer { leased[UInt32(page)] = location }
                 guard answer == .publish else { continue }
                 let slot = UInt32(publish.publications.count)
                 store.staging.write(Self.content(page), slot: slot)
@@ -101,7 +147,7 @@ final class PageClient {
             let published = try store.exchange(publish)
             take(published)
             for (publication, answer) in zip(publish.publications, published.publications) {
-                if case .frame = answer { leased.insert(publication.page) }
+                if case .frame(let location) = answer { leased[publication.page] = location }
             }
         }
     }

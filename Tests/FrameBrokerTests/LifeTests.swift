@@ -59,24 +59,34 @@ import TestSupport
     @Test func whoMovedOverHoldsNothingTwice() throws {
         let stand = try BrokerStand()
         let keeper = try stand.join("move", pages: 8)
-        let earlier = try stand.join("move", pages: 8)
+        let history = SessionHistory()
+        let earlier = try stand.join("move", pages: 8, history: history)
         let hasher = try #require(PageHasher(secret: earlier.secret))
         _ = try earlier.sight([(0, page(1)), (1, page(2))], hasher)
         _ = try keeper.publish([(0, page(1)), (1, page(2))])
         #expect(try stand.figures().total.references == 4)
         earlier.disconnect()
         try eventually("it is silent") { try stand.figures().clients.contains { $0.isSilent } }
-        let later = try stand.join("move", pages: 8)
-        // Another domain's connections of the same process say nothing about this one's.
-        let other = try stand.join("elsewhere", pages: 8)
+        // Other guests of the same process, in this domain or another, say nothing about this one's connections.
         var batch = StoreBatch()
         batch.hasMovedOver = true
-        _ = try other.exchange(batch)
+        var others: [BrokerStore] = []
+        for domain in ["move", "elsewhere"] {
+            others.append(try stand.join(domain, pages: 8))
+            _ = try others.last?.exchange(batch)
+        }
         #expect(try stand.figures().total.references == 4)
+        // Nor do those of a guest that did lose a connection.
+        let second = SessionHistory()
+        try stand.join("move", pages: 8, history: second).disconnect()
+        others.append(try stand.join("move", pages: 8, history: second))
+        _ = try others.last?.exchange(batch)
+        #expect(try stand.figures().total.references == 4)
+        let later = try stand.join("move", pages: 8, history: history)
         _ = try later.exchange(batch)
         try eventually("the earlier references are gone") { try stand.figures().total.references == 2 }
         // Those of connections that are open stay.
-        #expect(try stand.figures().clients.filter { !$0.isSilent }.count == 3)
+        #expect(try stand.figures().clients.filter { !$0.isSilent }.count == 5)
     }
 
     @Test func aKilledWorkerIsReplaced() throws {
@@ -93,11 +103,90 @@ import TestSupport
         let again = try stand.join("worker")
         #expect(again.epoch != client.epoch && again.secret != client.secret)
         #expect(try stand.worker() != worker)
-        // The supervisor dies, and the worker with it; the next start builds anew.
+        // Both die; the next start builds anew.
         let (supervisor, second) = (try stand.supervisor(), try stand.worker())
+        kill(supervisor, SIGSTOP)
+        kill(second, SIGKILL)
         kill(supervisor, SIGKILL)
-        eventually("the worker follows") { !isAlive(second) }
         #expect(try stand.join("worker").epoch != again.epoch)
+    }
+
+    /// Waits until a supervisor that is not `old` listens.
+    private func nextSupervisor(_ stand: BrokerStand, after old: Int32) throws -> Int32 {
+        var found: Int32 = 0
+        try eventually("another supervisor listens") {
+            found = try stand.figures().supervisor
+            return found > 0 && found != old && isAlive(found)
+        }
+        return found
+    }
+
+    @Test func aKilledSupervisorIsReplaced() throws {
+        let stand = try BrokerStand()
+        let first = try stand.join("guarded", pages: 8)
+        let second = try stand.join("guarded", pages: 8)
+        let hasher = try #require(PageHasher(secret: first.secret))
+        let worker = try stand.worker()
+        var supervisor = try stand.supervisor()
+        for round in 0..<3 {
+            kill(supervisor, SIGKILL)
+            // Meanwhile starters find the lock held, and the socket answering.
+            for _ in 0..<3 {
+                _ = try HostProcess.spawn(
+                    program("mingle-broker"), ["start", stand.directory.path] + stand.options)
+            }
+            let next = try nextSupervisor(stand, after: supervisor)
+            // Nothing was lost: clients go on, and the store is the same.
+            let bytes = page(round, 5)
+            #expect(try first.sight([(1, bytes)], hasher).sightings == [.recorded])
+            guard case .frame? = try second.publish([(1, bytes)]).publications.first else {
+                Issue.record("the clients cannot share")
+                return
+            }
+            _ = try first.forget([1])
+            _ = try second.forget([1])
+            #expect(try stand.worker() == worker && getsid(next) == next)
+            #expect(try stand.join("guarded").epoch == first.epoch)
+            supervisor = next
+        }
+        // The one that was adopted replaces the worker as any, and ends with it.
+        kill(worker, SIGKILL)
+        let again = try stand.join("guarded")
+        #expect(again.epoch != first.epoch)
+        #expect(try stand.supervisor() == supervisor)
+        let last = try stand.worker()
+        #expect(last != worker)
+        again.goodbye()
+        eventually("the broker ends") { !isAlive(supervisor) && !isAlive(last) }
+        #expect(try FileManager.default.contentsOfDirectory(atPath: stand.directory.path) == ["broker.log"])
+    }
+
+    @Test func anAdoptedWorkerEndsWhenItsSupervisorIsTold() throws {
+        let stand = try BrokerStand()
+        let client = try stand.join("told")
+        let (old, worker) = (try stand.supervisor(), try stand.worker())
+        kill(old, SIGKILL)
+        let next = try nextSupervisor(stand, after: old)
+        try BrokerStore.endBroker(path: stand.path)
+        eventually("both end") { !isAlive(next) && !isAlive(worker) }
+        #expect(!FileManager.default.fileExists(atPath: stand.path))
+        #expect(throws: FrameStoreError.self) { try client.exchange(StoreBatch()) }
+    }
+
+    /// A supervisor is lost just when nobody needs the broker any more: whoever is left puts the files away.
+    @Test func nothingIsLeftThoughTheSupervisorWasLost() throws {
+        let stand = try BrokerStand(["linger=0"])
+        for _ in 0..<5 {
+            let client = try stand.join("last")
+            let (supervisor, worker) = (try stand.supervisor(), try stand.worker())
+            kill(supervisor, SIGKILL)
+            client.goodbye()
+            eventually("the worker ends") { !isAlive(worker) }
+            eventually("nothing is left") {
+                !FileManager.default.fileExists(atPath: stand.path)
+                    && !FileManager.default.fileExists(atPath: stand.directory.path("broker.lock"))
+            }
+        }
     }
 
     @Test func domainsNeverShare() throws {

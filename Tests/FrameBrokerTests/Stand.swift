@@ -40,22 +40,41 @@ final class BrokerStand {
     let options: [String]
     var path: String { directory.path("broker.sock") }
 
+    /// A broker that a test started itself.
+    private var started: ChildProcess?
+
     init(_ options: [String] = []) throws {
         directory = try TemporaryDirectory()
         chmod(directory.path, 0o700)
         self.options = ["linger=300"] + options
     }
-    func join(_ domain: String?, pages: Int = 1024, deadline: Int = 30_000) throws -> BrokerStore {
+
+    /// With a broker that another program starts: the words before its own.
+    convenience init(startedBy words: [String], options: [String] = []) throws {
+        try self.init(options)
+        started = try start(by: words)
+        eventually("it listens") { FileManager.default.fileExists(atPath: path) }
+    }
+
+    /// Starts a broker below another program.
+    func start(by words: [String]) throws -> ChildProcess {
+        let all = words + [program("mingle-broker"), "supervise", directory.path] + options
+        return try ChildProcess(all[0], Array(all.dropFirst()), streams: [.nothing, .nothing, .nothing])
+    }
+    func join(
+        _ domain: String?, pages: Int = 1024, deadline: Int = 30_000,
+        history: SessionHistory = SessionHistory()
+    ) throws -> BrokerStore {
         try BrokerLauncher.connectOrStart(
             stateDirectory: directory.path, executable: program("mingle-broker"), options: options,
             domain: domain,
-            pageCount: pages, deadlineMilliseconds: deadline)
+            pageCount: pages, deadlineMilliseconds: deadline, history: history)
     }
     func figures() throws -> BrokerFigures {
         try BrokerStore.statistics(path: path, deadlineMilliseconds: 30_000)
     }
     func supervisor() throws -> Int32 { try BrokerStore.brokerProcess(path: path) }
-    func worker() throws -> Int32 { try #require(children(of: supervisor()).first) }
+    func worker() throws -> Int32 { try #require([figures().worker].first { $0 > 0 }) }
 
     deinit {
         if let process = try? supervisor() { kill(process, SIGTERM) }

@@ -137,18 +137,6 @@ import Testing
         #expect(result.errors.count == 1 && result.errors[0].contains("/proc is not mounted"))
     }
 
-    @Test(arguments: [
-        "run --kernel ./$(printf 'h\\377').elf", "run --kernel x --initrd $(printf '\\303(')",
-        "run --name $(printf 'n\\200')",
-        "stats $(printf '\\377')", "run -- $(printf 'a\\377')", "density --image $(printf '\\377')",
-    ])
-    func argumentsThatAreNoUTF8AreWrongUsage(_ words: String) throws {
-        let result = try shell("exec \"$0\" \(words)")
-        #expect(result.status == 64 && result.output == [])
-        #expect(result.errors.count == 1 && result.errors[0].contains("is not UTF-8"))
-        #expect(result.errors[0].contains("\\x"))
-    }
-
     @Test(arguments: ["XDG_RUNTIME_DIR", "MINGLE_SHARE", "MINGLE_VMM", "MINGLE_BROKER"])
     func variablesThatAreNoUTF8AreNamed(_ name: String) throws {
         for (words, status) in [("run --kernel payload:x", 125), ("ps", 1)] as [(String, Int32)] {

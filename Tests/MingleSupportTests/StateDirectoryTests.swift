@@ -83,6 +83,7 @@ import Testing
         #expect(
             record(process: 7).text == """
                 pid=7
+                pid_namespace=\(GuestRecord.localNamespace)
                 name=web
                 memory_bytes=134217728
                 cpus=2
@@ -265,6 +266,54 @@ import Testing
         try temporary.write("mingle/guests/web", record(process: child.process).text)
         #expect(try GuestProcess.open("web", in: registry) == nil)
         #expect(kill(child.process, 0) == 0)
+        #expect(waitpid(child.process, nil, WNOHANG) == 0)
+    }
+
+    /// The number is that of an innocent process here; the guest's own is in another PID namespace.
+    @Test func aNumberOfAnotherNamespaceIsNeverSignalled() throws {
+        let child = try Child("exec sleep 100")
+        for namespace: UInt64 in [0, 1] {
+            var foreign = record(process: child.process)
+            foreign.processNamespace = namespace
+            let lock = try HeldLock(try temporary.write("mingle/guests/web", foreign.text))
+            defer { lock.release() }
+            #expect(try registry.probe("web") == .running(foreign))
+            #expect(throws: SupportError.self) { try GuestProcess.open("web", in: registry) }
+        }
+        #expect(waitpid(child.process, nil, WNOHANG) == 0)
+    }
+
+    /// A number that no process has here is no reason to doubt a record that somebody holds.
+    @Test func aGuestOfAnotherNamespaceRuns() throws {
+        var child: Child? = try Child("exit 0")
+        var foreign = record(process: try #require(child?.process))
+        foreign.processNamespace = 1
+        child = nil
+        let lock = try HeldLock(try temporary.write("mingle/guests/web", foreign.text))
+        defer { lock.release() }
+        #expect(try registry.guests().running == [foreign])
+        #expect(registry.localProcess(of: foreign) == nil)
+        #expect(registry.localProcess(of: record()) == getpid())
+        // Nobody knows what it holds, nor where: it may need all of its memory in any group.
+        #expect(Admission.Promise(bytes: 1, membership: nil).isWithin("/some/group"))
+    }
+
+    /// The process that listens at the control socket is the guest, whatever its number here.
+    @Test func theControlSocketProvesTheProcess() throws {
+        var own = record()
+        own.processNamespace = 1
+        let lock = try HeldLock(try temporary.write("mingle/guests/web", own.text))
+        let socket = try ListeningSocket(registry.directory.controlPath + "/web")
+        defer { socket.close() }
+        #expect(try GuestProcess.open("web", in: registry)?.number == getpid())
+        #expect(registry.localProcess(of: own) == getpid())
+        // A record of this namespace that names another process is contradicted by it.
+        lock.release()
+        let child = try Child("exec sleep 100")
+        try temporary.write("mingle/guests/web", record(process: child.process).text)
+        let second = try HeldLock(registry.directory.guestsPath + "/web")
+        defer { second.release() }
+        #expect(throws: SupportError.self) { try GuestProcess.open("web", in: registry) }
         #expect(waitpid(child.process, nil, WNOHANG) == 0)
     }
 

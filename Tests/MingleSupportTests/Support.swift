@@ -89,5 +89,26 @@ func record(
 ) -> GuestRecord {
     GuestRecord(
         name: name, process: process, memoryBytes: 128 << 20, cpuCount: 2, image: "debian 6.1",
-        startedUnixNanoseconds: 1_700_000_000_000_000_000, state: state, guestIndex: 3)
+        startedUnixNanoseconds: 1_700_000_000_000_000_000, state: state, guestIndex: 3,
+        processNamespace: GuestRecord.localNamespace)
+}
+
+/// A packet socket at which this process listens.
+struct ListeningSocket {
+    private let number: Int32
+
+    init(_ path: String) throws {
+        number = socket(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue), 0)
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        try #require(path.utf8.count < MemoryLayout.size(ofValue: address.sun_path))
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+        let size = socklen_t(MemoryLayout<sockaddr_un>.size)
+        let bound = withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(number, $0, size) }
+        }
+        try #require(bound == 0 && listen(number, 4) == 0)
+    }
+
+    func close() { _ = Glibc.close(number) }
 }

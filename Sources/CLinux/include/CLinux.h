@@ -226,6 +226,25 @@ long mingle_packet_send(int fd, const void *bytes, size_t count, int passed);
 /// with it, or -1. -EMSGSIZE when the packet was longer or carried more than one descriptor: it is dropped, and no
 /// descriptor of it stays open.
 long mingle_packet_receive(int fd, void *bytes, size_t count, int *passed);
+/// Who sent a packet.
+struct mingle_sender {
+    /// Its number in our PID namespace; 0 when it has none there.
+    int process;
+    /// Its user in our user namespace; the overflow user (proc(5)) when it has no number there.
+    unsigned int user;
+    /// Its pidfd, close-on-exec; negative when the kernel gave none.
+    int pidfd;
+};
+/// As mingle_packet_receive, of a socket that tells senders. The pidfd belongs to the caller.
+long mingle_packet_receive_from(int fd, void *bytes, size_t count, int *passed, struct mingle_sender *sender);
+/// Whether the kernel tells who sent a packet; sockets accepted from a listening one begin as that.
+int mingle_packet_tell_sender(int fd, int on);
+/// Two connected packet sockets, close-on-exec and non-blocking.
+int mingle_packet_pair(int *first, int *second);
+/// Listens at a socket that listens already: those who connect from now on find this process at its other end.
+int mingle_packet_listen_again(int fd, int backlog);
+/// What all pidfds of a process, and of no other as long as the system runs, have in common; 0 before Linux 6.9.
+uint64_t mingle_pidfd_inode(int pidfd);
 /// Who made the connection.
 int mingle_peer_credentials(int fd, int *process, unsigned int *user);
 /// A pidfd of the process that made the connection, close-on-exec; -ENOPROTOOPT before Linux 6.5.
@@ -239,8 +258,6 @@ int mingle_prctl(int option, unsigned long argument);
 /// The words of the command line as the kernel gave them, bytes and all; NULL beyond the last. Swift's own are made to be
 /// UTF-8, and are read from /proc.
 const char *mingle_argument(int index);
-/// Writes what waits in stdout's buffer. Returns 0, or -errno when anything printed there was lost.
-int mingle_flush_output(void);
 /// Random bytes from the kernel, all of them.
 int mingle_random(void *bytes, size_t count);
 

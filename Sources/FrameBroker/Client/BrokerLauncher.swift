@@ -22,10 +22,12 @@ public enum BrokerLauncher {
             pageCount: pageCount, deadlineMilliseconds: deadlineMilliseconds)
     }
 
-    /// - Parameter options: changes of ``BrokerLimits``, `name=number`, for a broker that this call starts.
+    /// - Parameters:
+    ///   - options: changes of ``BrokerLimits``, `name=number`, for a broker that this call starts.
+    ///   - history: what the guest knows of its earlier connections.
     package static func connectOrStart(
         stateDirectory: String, executable: String, options: [String], domain: String?, pageCount: Int,
-        deadlineMilliseconds: Int = 10_000
+        deadlineMilliseconds: Int = 10_000, history: SessionHistory = SessionHistory()
     ) throws(BrokerError) -> BrokerStore {
         let files = BrokerFiles(directory: stateDirectory)
         try files.check()
@@ -37,7 +39,7 @@ public enum BrokerLauncher {
             do throws(BrokerError) {
                 return try BrokerStore.connect(
                     path: files.socket, domain: domain, pageCount: pageCount,
-                    deadlineMilliseconds: deadlineMilliseconds)
+                    deadlineMilliseconds: deadlineMilliseconds, history: history)
             } catch { failure = error }
             let now = monotonicNanoseconds()
             guard failure.mayPass, now < end else {
@@ -56,14 +58,16 @@ public enum BrokerLauncher {
 
     /// Sees to it that a broker answers, without joining a domain: for who starts guests, and is none.
     /// - Parameters: as of `connectOrStart`.
+    ///   - busyMilliseconds: how long one that does not answer may take to.
     ///   - staysInGroup: a broker that this call starts stays in this process's control group, and what it keeps is charged
     ///     there.
     public static func ensureRunning(
-        stateDirectory: String, executable: String, staysInGroup: Bool = false
+        stateDirectory: String, executable: String, busyMilliseconds: Int = 10_000, staysInGroup: Bool = false
     ) throws(BrokerError) {
         let files = BrokerFiles(directory: stateDirectory)
         try files.check()
-        let end = monotonicNanoseconds() + 10_000_000_000
+        let started = monotonicNanoseconds()
+        let end = started + 10_000_000_000
         var nextStart: UInt64 = 0
         var pause: UInt64 = 2_000_000
         while true {
@@ -73,10 +77,9 @@ public enum BrokerLauncher {
                 _ = try BrokerStore.statistics(path: files.socket)
                 return
             } catch { failure = error }
-            // It runs; whether a guest finds a place, the guest says.
-            if case .busy = failure { return }
-            guard case .noBroker = failure else { throw failure }
             let now = monotonicNanoseconds()
+            if case .busy = failure, now - started < UInt64(max(0, busyMilliseconds)) * 1_000_000 { continue }
+            guard case .noBroker = failure else { throw failure }
             guard now < end else { throw .notStarted("after 10 s, \(failure)") }
             if now >= nextStart {
                 try start(executable, stateDirectory, staysInGroup ? ["stays=1"] : [])

@@ -14,6 +14,8 @@ public final class BrokerStore: FrameStore {
     private var buffer = [UInt8](repeating: 0, count: BrokerStore.replyLimit)
     private var number: UInt32 = 0
     private let milliseconds: Int
+    private let token: SessionToken
+    private let history: SessionHistory
     /// A notice came that no answer has settled yet.
     private var isNoticed = false
 
@@ -35,21 +37,42 @@ public final class BrokerStore: FrameStore {
     ///   - domain: nil for one of this guest alone.
     ///   - pageCount: pages of the guest.
     ///   - deadlineMilliseconds: how long any answer may take.
+    ///   - greetingMilliseconds: how long the first one may take; nil: as any.
+    ///   - history: what the guest knows of its earlier connections.
     public static func connect(
-        path: String, domain: String?, pageCount: Int, deadlineMilliseconds: Int = 10_000
+        path: String, domain: String?, pageCount: Int, deadlineMilliseconds: Int = 10_000,
+        greetingMilliseconds: Int? = nil, history: SessionHistory = SessionHistory()
     ) throws(BrokerError) -> BrokerStore {
+        let hello = try Self.hello(domain, pageCount)
+        let link = try BrokerLink(path, greetingMilliseconds ?? deadlineMilliseconds)
+        return try BrokerStore(link, hello, deadlineMilliseconds, history)
+    }
+
+    /// Joins a domain over a connection that somebody handed on. The broker takes the process that calls this for the client.
+    /// Parameters as of ``connect(path:domain:pageCount:deadlineMilliseconds:greetingMilliseconds:history:)``.
+    public static func connect(
+        over connection: consuming BrokerConnection, domain: String?, pageCount: Int,
+        deadlineMilliseconds: Int = 10_000, greetingMilliseconds: Int? = nil,
+        history: SessionHistory = SessionHistory()
+    ) throws(BrokerError) -> BrokerStore {
+        let hello = try Self.hello(domain, pageCount)
+        let link = BrokerLink(connection.socket, greetingMilliseconds ?? deadlineMilliseconds)
+        return try BrokerStore(link, hello, deadlineMilliseconds, history)
+    }
+
+    private static func hello(_ domain: String?, _ pageCount: Int) throws(BrokerError) -> Hello {
         guard pageCount > 0, pageCount <= Int(FrameLocation.segmentSpan) else {
             throw .refused(.pages, "a guest has between 1 page and 256 GiB")
         }
         if let domain, !BrokerProtocol.isName(domain) {
             throw .refused(.name, "a domain's name has 1 to 64 letters, digits or ._-: in it")
         }
-        return try BrokerStore(
-            path, Hello(domain: domain ?? "", pageCount: UInt32(pageCount)), deadlineMilliseconds)
+        return Hello(domain: domain ?? "", pageCount: UInt32(pageCount))
     }
 
-    private init(_ path: String, _ hello: Hello, _ milliseconds: Int) throws(BrokerError) {
-        let link = try BrokerLink(path, milliseconds)
+    private init(
+        _ link: consuming BrokerLink, _ hello: Hello, _ milliseconds: Int, _ history: SessionHistory
+    ) throws(BrokerError) {
         let staging: StagingArea
         do throws(LinuxError) { staging = try StagingArea() } catch { throw .system(error) }
         try link.send(hello.encoded(), passing: staging.descriptor.number)
@@ -61,6 +84,9 @@ public final class BrokerStore: FrameStore {
             guard let welcome = Welcome(&reader), let store else { throw .malformed("its welcome") }
             self.milliseconds = milliseconds
             self.staging = staging
+            self.history = history
+            token = welcome.token
+            history.begin(welcome.token)
             secret = welcome.secret
             epoch = welcome.epoch
             domain = welcome.domain
@@ -86,13 +112,15 @@ public final class BrokerStore: FrameStore {
             preconditionFailure("a batch keeps to batchLimit and stagingSlots")
         }
         number &+= 1
-        let message = try call(BatchCoding.encode(batch, number: number))
+        let earlier = batch.hasMovedOver ? history.earlier(than: token) : []
+        let message = try call(BatchCoding.encode(batch, number: number, movedFrom: earlier))
         var reader = WireReader(message)
         guard reader.take(UInt8.self) == MessageKind.reply.rawValue,
             let (number, reply) = ReplyCoding.decode(&reader),
             number == self.number, reply.sightings.count == batch.sightings.count,
             reply.uniform.count == batch.uniform.count, reply.publications.count == batch.publications.count
         else { throw lose("\(BrokerError.malformed("its reply"))") }
+        history.end(earlier)
         // What came before the answer is settled by it.
         if batch.isEmpty { isNoticed = false }
         return reply
@@ -151,7 +179,19 @@ public final class BrokerStore: FrameStore {
         return .lost(reason)
     }
 
-    /// The process that listens at the socket: the supervisor, whose only child serves.
+    /// Tells the broker to end; its clients keep what they map.
+    public static func endBroker(path: String) throws(BrokerError) {
+        do throws(LinuxError) {
+            let socket = try PacketSocket.connect(to: path)
+            let peer: Peer
+            do throws(Peer.Unknown) { peer = try socket.peerIdentity() } catch {
+                throw LinuxError(operation: "SO_PEERPIDFD", code: ESRCH, subject: "\(error)")
+            }
+            try peer.handle.send(SIGTERM)
+        } catch { throw .system(error) }
+    }
+
+    /// The process that listens at the socket, the supervisor; 0 when it has no number in this PID namespace.
     public static func brokerProcess(path: String) throws(BrokerError) -> Int32 {
         try BrokerLink(path, 2000).peer()
     }
@@ -180,15 +220,17 @@ public final class BrokerStore: FrameStore {
 
     private static func figures(_ path: String, _ milliseconds: Int) throws(BrokerError) -> BrokerFigures {
         let link = try BrokerLink(path, milliseconds)
+        try link.tellSenders()
         try link.send(WireWriter(.observe).bytes)
         var buffer = [UInt8](repeating: 0, count: BrokerProtocol.messageLimit)
         var figures = BrokerFigures()
+        figures.supervisor = link.listener()
         while true {
             let request = FiguresPart.request(
                 firstDomain: UInt32(figures.domains.count), firstClient: UInt32(figures.clients.count))
             try link.send(request)
-            let (message, passed) = try link.receive(into: &buffer)
-            if passed >= 0 { _ = OwnedDescriptor(adopting: passed) }
+            let (message, sender) = try link.receiveFrom(into: &buffer)
+            figures.worker = sender
             var reader = WireReader(message)
             let kind = reader.take(UInt8.self).flatMap { MessageKind(rawValue: $0) }
             if kind == .refusal { throw Self.refusal(&reader) }
@@ -196,6 +238,7 @@ public final class BrokerStore: FrameStore {
                 throw .malformed("its statistics")
             }
             figures.hasOwnCgroup = part.figures.hasOwnCgroup
+            figures.processNamespace = part.figures.processNamespace
             figures.domains += part.figures.domains
             figures.clients += part.figures.clients
             let isComplete =
@@ -239,7 +282,7 @@ struct BrokerLink: ~Copyable {
         do throws(LinuxError) {
             let socket = try PacketSocket.connect(to: path)
             user = try socket.peer().user
-            if user == geteuid() { return socket }
+            if UserNumbers.current.isOurs(user) { return socket }
         } catch {
             if error.code == EAGAIN { return nil }
             if [ENOENT, ECONNREFUSED].contains(error.code) { throw .noBroker(path) }
@@ -273,6 +316,35 @@ struct BrokerLink: ~Copyable {
 
     func peer() throws(BrokerError) -> Int32 {
         do throws(LinuxError) { return try socket.peer().process } catch { throw .system(error) }
+    }
+
+    /// The kernel tells who sends what arrives.
+    func tellSenders() throws(BrokerError) {
+        do throws(LinuxError) { try socket.tellSenders(true) } catch { throw .system(error) }
+    }
+
+    /// The number of the process that listens, if it lives and has one here, else 0.
+    func listener() -> Int32 {
+        do throws(Peer.Unknown) {
+            let peer = try socket.peerIdentity()
+            return peer.handle.hasEnded ? 0 : peer.number ?? 0
+        } catch { return 0 }
+    }
+
+    /// As ``receive(into:)``, with the number of the process that sent it, or 0; no descriptor is expected.
+    func receiveFrom(into buffer: inout [UInt8]) throws(BrokerError) -> (message: [UInt8], sender: Int32) {
+        while true {
+            let (received, sender) = socket.receiveFrom(into: &buffer)
+            switch received {
+            case .packet(let bytes, let passed):
+                if passed >= 0 { _ = OwnedDescriptor(adopting: passed) }
+                return (bytes, sender.process)
+            case .closed: throw .closed
+            case .odd: throw .malformed("a message is too long")
+            case .nothing:
+                guard socket.waitForInput(until: deadline) else { throw .overdue(milliseconds: milliseconds) }
+            }
+        }
     }
 
     consuming func release() -> PacketSocket { socket }

@@ -13,6 +13,7 @@ struct BrokerFiles {
 
     /// Whether the directory is ours and nobody else can enter it.
     func check() throws(BrokerError) {
+        if let problem = UserNumbers.current.problem { throw .notStarted(problem) }
         guard directory.hasPrefix("/") else { throw .notStarted("\(directory) must be an absolute path") }
         var status = stat()
         // SAFETY: a live local; the path is a NUL-terminated copy.
@@ -46,6 +47,22 @@ struct BrokerFiles {
             }
         }
         throw LinuxError(operation: "flock", code: EBUSY, subject: lock)
+    }
+
+    /// The paths of guests' control sockets.
+    func controlSockets() -> [String] {
+        var paths: [String] = []
+        // SAFETY: the path is a NUL-terminated copy; the stream is closed below and used by this thread alone, and an entry is
+        // read before the next call replaces it.
+        guard let stream = unsafe opendir(directory + "/control") else { return [] }
+        defer { unsafe closedir(stream) }
+        while let entry = unsafe readdir(stream) {
+            let name = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+                unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            if !name.hasPrefix(".") { paths.append(directory + "/control/" + name) }
+        }
+        return paths
     }
 
     func remove(_ path: String) {

@@ -12,11 +12,11 @@ package enum HostProcess {
     ///   - name: what the program finds as its own name.
     ///   - errors: a file that takes the place of its standard error.
     ///   - errorDescriptor: a descriptor that does.
-    ///   - inherited: becomes the child's descriptor 3; everything else is close-on-exec.
+    ///   - inherited: become the child's descriptors from 3 on; everything else is close-on-exec.
     ///   - newSession: whether the child leads a session of its own.
     package static func spawn(
         _ path: String, _ arguments: [String], name: String = "mingle-broker", errors: String? = nil,
-        errorDescriptor: Int32 = 0, inherited: Int32 = -1, newSession: Bool = false
+        errorDescriptor: Int32 = 0, inherited: [Int32] = [], newSession: Bool = false
     ) throws(LinuxError) -> Int32 {
         var actions = unsafe posix_spawn_file_actions_t()
         var attributes = posix_spawnattr_t()
@@ -32,7 +32,14 @@ package enum HostProcess {
         } else {
             unsafe posix_spawn_file_actions_adddup2(&actions, errorDescriptor, 2)
         }
-        if inherited >= 0 { unsafe posix_spawn_file_actions_adddup2(&actions, inherited, 3) }
+        // Copies above all of the child's: none is overwritten before it has its place.
+        var copies: [Int32] = []
+        defer { copies.forEach { _ = close($0) } }
+        for (index, number) in inherited.enumerated() {
+            let copy = try checked(mingle_fcntl(number, F_DUPFD_CLOEXEC, 16), "dup", "\(number)")
+            copies.append(copy)
+            unsafe posix_spawn_file_actions_adddup2(&actions, copy, Int32(3 + index))
+        }
         unsafe posix_spawnattr_init(&attributes)
         defer { unsafe posix_spawnattr_destroy(&attributes) }
         unsafe sigfillset(&all)
@@ -73,7 +80,11 @@ package enum HostProcess {
         }
     }
 
-    package static func send(_ signal: Int32, to process: Int32) { _ = kill(process, signal) }
+    /// To a child that was not collected yet, whose number is therefore its own.
+    package static func send(_ signal: Int32, to process: Int32) {
+        // 0 and negative numbers mean groups of processes.
+        if process > 0 { _ = kill(process, signal) }
+    }
 
     /// Blocks signals, so that ``nextSignal(_:milliseconds:)`` gets them.
     package static func block(_ signals: [Int32]) {
@@ -112,11 +123,22 @@ package enum HostProcess {
         _ = unsafe chdir("/")
     }
 
-    /// The kernel kills this process when its parent dies; ends it now when that has happened.
-    /// - Returns: false when the parent is another one already.
-    package static func dieWithParent(_ parent: Int32) -> Bool {
-        _ = mingle_prctl(PR_SET_PDEATHSIG, UInt(SIGKILL))
-        return getppid() == parent
+    /// Takes a descriptor that whoever started this process handed down.
+    static func inherited(_ number: Int32) -> OwnedDescriptor {
+        _ = mingle_fcntl(number, F_SETFD, FD_CLOEXEC)
+        return OwnedDescriptor(adopting: number)
+    }
+
+    /// Children that end are collected by the kernel, and nothing is told of them.
+    static func forgetChildren() { signal(SIGCHLD, SIG_IGN) }
+
+    /// Becomes readable when one of these signals, which are blocked, is pending.
+    static func signalDescriptor(_ signals: [Int32]) throws(LinuxError) -> OwnedDescriptor {
+        var set = set(of: signals)
+        // SAFETY: a live local.
+        let number = unsafe signalfd(-1, &set, Int32(SFD_CLOEXEC) | Int32(SFD_NONBLOCK))
+        guard number >= 0 else { throw .current("signalfd") }
+        return OwnedDescriptor(adopting: number)
     }
 
     /// Raises the limit of descriptors as far as allowed.

@@ -50,6 +50,19 @@ struct OwnCgroup {
         return nil
     }
 
+    /// That of a worker whose supervisor was lost, and who started this process: it was born there, and removes it at the end.
+    static func adopted() -> OwnCgroup? {
+        guard isOurs, let hierarchy = ControlGroupHierarchy.ofMemory(), let group = hierarchy.group(),
+            let folder = hierarchy.folder(of: group)
+        else { return nil }
+        return OwnCgroup(path: folder, homes: hierarchy.upwards(group).dropFirst().map(\.folder))
+    }
+
+    private init(path: String, homes: [String]) {
+        self.path = path
+        self.homes = homes
+    }
+
     /// Those first that have the fewest limits at and above them; of equals, the nearest.
     private static func ranked(
         _ places: [(group: String, folder: String)], _ hierarchy: ControlGroupHierarchy, _ host: HostSize

@@ -30,6 +30,21 @@ package struct PacketSocket: ~Copyable {
         return PacketSocket(descriptor: descriptor)
     }
 
+    /// Two ends of one connection.
+    package static func pair() throws(LinuxError) -> PacketPair {
+        var (first, second): (Int32, Int32) = (-1, -1)
+        // SAFETY: live locals.
+        try checked(unsafe mingle_packet_pair(&first, &second), "socketpair")
+        return PacketPair(
+            first: PacketSocket(descriptor: OwnedDescriptor(adopting: first)),
+            second: PacketSocket(descriptor: OwnedDescriptor(adopting: second)))
+    }
+
+    /// Becomes the process that listens at this socket, which another one made.
+    package func listenAgain(backlog: Int32) throws(LinuxError) {
+        try checked(mingle_packet_listen_again(descriptor.number, backlog), "listen")
+    }
+
     /// The next waiting connection; EAGAIN when there is none.
     package func accept() throws(LinuxError) -> PacketSocket {
         let number = try checked(mingle_packet_accept(descriptor.number), "accept")
@@ -50,6 +65,13 @@ package struct PacketSocket: ~Copyable {
 
     /// - Parameter buffer: where messages arrive; its size is the longest that is taken.
     package func receive(into buffer: inout [UInt8]) -> Received {
+        // SAFETY: the pointers are alive for the call, as receive(into:by:) says.
+        unsafe receive(into: &buffer) { unsafe mingle_packet_receive($0, $1, $2, $3) }
+    }
+
+    typealias Call = (Int32, UnsafeMutableRawPointer?, Int, UnsafeMutablePointer<Int32>) -> Int
+
+    func receive(into buffer: inout [UInt8], by call: Call) -> Received {
         var passed: Int32 = -1
         var result = 0
         var wasReset = false
@@ -58,7 +80,7 @@ package struct PacketSocket: ~Copyable {
             wasReset = wasReset || result == Int(-ECONNRESET)
             // SAFETY: the array is alive for the call and as long as said; `passed` is a live local.
             result = unsafe buffer.withUnsafeMutableBytes { bytes in
-                unsafe mingle_packet_receive(descriptor.number, bytes.baseAddress, bytes.count, &passed)
+                unsafe call(descriptor.number, bytes.baseAddress, bytes.count, &passed)
             }
         } while result == Int(-EINTR) || (result == Int(-ECONNRESET) && !wasReset)
         switch result {
@@ -72,28 +94,12 @@ package struct PacketSocket: ~Copyable {
     }
 
     /// The process and user that made the connection.
-    func peer() throws(LinuxError) -> (process: Int32, user: UInt32) {
+    package func peer() throws(LinuxError) -> (process: Int32, user: UInt32) {
         var process: Int32 = 0
         var user: UInt32 = 0
         // SAFETY: live locals.
         try checked(unsafe mingle_peer_credentials(descriptor.number, &process, &user), "SO_PEERCRED")
         return (process, user)
-    }
-
-    /// Refers to the process that made the connection, and to no later one of its number.
-    func peerProcess(_ process: Int32) throws(LinuxError) -> OwnedDescriptor {
-        let direct = mingle_peer_pidfd(descriptor.number)
-        if direct >= 0 { return OwnedDescriptor(adopting: direct) }
-        guard direct == -ENOPROTOOPT else {
-            throw LinuxError(operation: "SO_PEERPIDFD", code: -direct, subject: "process \(process)")
-        }
-        let opened = OwnedDescriptor(adopting: try checked(mingle_pidfd_open(process), "pidfd_open"))
-        // Before Linux 6.5: as long as the connection stands, the number was not given to another process.
-        let state = poll([(descriptor.number, 0)], milliseconds: 0)
-        guard state[0] & Int16(POLLHUP | POLLERR) == 0 else {
-            throw LinuxError(operation: "pidfd_open", code: ESRCH, subject: "process \(process)")
-        }
-        return opened
     }
 
     /// Waits until a message can be read, or the time is over.
@@ -111,6 +117,15 @@ package struct PacketSocket: ~Copyable {
             if left == 0 { return false }
         }
     }
+}
+
+/// The two ends of a connection.
+package struct PacketPair: ~Copyable {
+    package let first: PacketSocket
+    package let second: PacketSocket
+
+    /// Closes the second.
+    consuming func onlyFirst() -> PacketSocket { first }
 }
 
 /// poll(2): the returned events of each descriptor; all 0 when the wait was interrupted or the time is over.

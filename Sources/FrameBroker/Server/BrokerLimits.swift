@@ -30,6 +30,9 @@ public struct BrokerLimits: Sendable {
     /// The broker's memory is charged to the control group of its starter, limits of which it keeps.
     public var staysInGroup = false
 
+    /// What the kernel can prove of clients.
+    package var ability = Peer.Ability.all
+
     public init() {}
 
     /// Keeps the number of clients within the number of descriptors that the process may have: each takes up to six, with the

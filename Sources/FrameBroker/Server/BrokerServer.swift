@@ -1,15 +1,15 @@
-package import GuestMemory
-
 internal import CLinux
+internal import GuestMemory
 internal import Sharing
 
 /// The broker: one thread, one loop, never blocks on a client.
 ///
 /// Each turn takes at most one message from every client, as many as fit into its time, in ``TurnOrder``; and a slice of the
 /// work that clients left behind. So who asks for little waits for one message of the others, and not for one of each.
-package final class BrokerServer {
+final class BrokerServer {
     private let listener: PacketSocket
     private(set) var limits: BrokerLimits
+    private let guardian: Guardian?
     private let hasOwnCgroup: () -> Bool
     private(set) var sessions: [Session] = []
     var accounts: [Session.Owner: ProcessAccount] = [:]
@@ -28,20 +28,23 @@ package final class BrokerServer {
     private var hasNotices = false
     private var nextNotices: UInt64 = 0
 
-    /// - Parameter listener: a listening packet socket.
-    package init(
+    /// - Parameters:
+    ///   - listener: a listening packet socket.
+    ///   - guardian: looks after the supervisor.
+    init(
         listener: consuming OwnedDescriptor, limits: BrokerLimits, descriptorLimit: Int,
-        hasOwnCgroup: @escaping () -> Bool
+        guardian: Guardian? = nil, hasOwnCgroup: @escaping () -> Bool
     ) {
         self.listener = PacketSocket(descriptor: listener)
         self.limits = limits
         self.limits.fit(descriptors: descriptorLimit)
+        self.guardian = guardian
         self.hasOwnCgroup = hasOwnCgroup
         lastClient = monotonicNanoseconds()
     }
 
     /// Serves until no client is left.
-    package func run() {
+    func run() {
         while !isOver() { turn() }
     }
 
@@ -65,12 +68,14 @@ package final class BrokerServer {
         wanted.append((acceptAgain > now ? -1 : listener.descriptor.number, Int16(POLLIN)))
         for session in sessions {
             wanted.append(session.interest ?? (-1, 0))
-            wanted.append((session.processDescriptor.number, Int16(POLLIN)))
+            wanted.append((session.processEnd, Int16(POLLIN)))
         }
+        wanted.append((guardian?.descriptor ?? -1, Int16(POLLIN)))
         let ready = poll(wanted, milliseconds: hasWork ? 0 : patience(now))
         listen(ready)
         // After its messages: what it still said counts for nothing, but order keeps this simple to follow.
         for (index, session) in sessions.enumerated() where ready[2 + index * 2] != 0 { session.end() }
+        if ready[wanted.count - 1] != 0 || guardian?.isAlone == true { guardian?.look() }
         if ready[0] != 0 { acceptConnections() }
         if monotonicNanoseconds() >= nextCheck { checkPatience() }
         sweep()
@@ -84,7 +89,7 @@ package final class BrokerServer {
     /// How long to wait for somebody to speak, milliseconds: for ever would do when all who are there joined, and nothing
     /// waits for any of them.
     private func patience(_ now: UInt64) -> Int32 {
-        if sessions.isEmpty || acceptAgain > now || hasNotices { return 100 }
+        if guardian?.isAlone == true || sessions.isEmpty || acceptAgain > now || hasNotices { return 100 }
         let isCalm = sessions.allSatisfy {
             ($0.state == .joined || $0.state == .silent) && !$0.hasUnsent
         }
@@ -112,7 +117,7 @@ package final class BrokerServer {
         for _ in 0..<limits.acceptsPerTurn {
             do throws(LinuxError) {
                 let socket = try listener.accept()
-                let session = try Session(number: nextSession, socket: socket)
+                let session = try Session(number: nextSession, socket: socket, limits.ability)
                 makePlace(for: session)
                 remember(session)
                 sessions.append(session)
@@ -158,9 +163,8 @@ package final class BrokerServer {
             return true
         case (.batch, .joined):
             let began = threadCPUNanoseconds()
-            guard let (number, batch) = BatchCoding.decode(&reader), let domain = session.domain else {
-                return false
-            }
+            guard let (number, batch, movedFrom) = BatchCoding.decode(&reader), let domain = session.domain
+            else { return false }
             if !batch.isEmpty {
                 memory.look(monotonicNanoseconds())
                 accounts[session.owner]?.giveRoom(
@@ -175,7 +179,7 @@ package final class BrokerServer {
             reply.microseconds = UInt32(clamping: (threadCPUNanoseconds() - began) / 1000)
             session.hear()
             if domain.core.wantsToHear(session.name) { hasNotices = true }
-            if batch.hasMovedOver { endEarlierConnections(of: session) }
+            if !movedFrom.isEmpty { endEarlierConnections(of: session, movedFrom) }
             return session.answer(ReplyCoding.encode(reply, number: number))
         case (.statistics, .joined), (.statistics, .observing):
             guard let domain = reader.take(UInt32.self), let client = reader.take(UInt32.self),
@@ -189,14 +193,13 @@ package final class BrokerServer {
         }
     }
 
-    /// The process maps nothing any more of what it learned over connections that are closed. Should that be a lie, its own
-    /// guest sees other content of its domain, which the process can read in any case.
-    private func endEarlierConnections(of session: Session) {
+    /// The process maps nothing any more of what it learned over these connections, which are closed. Should that be a lie, its
+    /// own guest sees other content of its domain, which the process can read in any case. Nobody can lie about another's
+    /// connection: its token was given to that one, and the process is another.
+    private func endEarlierConnections(of session: Session, _ tokens: [SessionToken]) {
         for earlier in sessions
-        where earlier.state == .silent && earlier.process == session.process
-            && earlier.domain === session.domain
-        {
-            earlier.end()
+        where earlier.state == .silent && earlier.identity == session.identity {
+            if let token = earlier.token, tokens.contains(token) { earlier.end() }
         }
     }
 
@@ -220,23 +223,31 @@ package final class BrokerServer {
         if !hello.domain.isEmpty, !BrokerProtocol.isName(hello.domain) {
             return refuse(session, .name, "a domain's name has 1 to 64 letters, digits or ._-: in it")
         }
+        let peer: Peer
+        do throws(Peer.Unknown) { peer = try session.identify(limits.ability) } catch {
+            return refuse(session, .identity, "the broker cannot tell which process a guest is: \(error)")
+        }
         var places = ClientPlaces<Session.Owner>(
             places: limits.clients, placesOfProcess: limits.clientsOfProcess)
         for member in sessions where member.state == .joined || member.state == .silent {
             places.count(member.owner, isOpen: member.state == .joined)
         }
-        if let reason = places.refusal(of: session.owner) { return refuse(session, .full, reason) }
+        if let reason = places.refusal(of: peer.identity) { return refuse(session, .full, reason) }
         do throws(LinuxError) {
             let domain = try domain(named: hello.domain)
             guard domain.core.join(session.name, pageCount: Int(hello.pageCount)) else {
                 return refuse(session, .pages, "a guest has between 1 page and 256 GiB")
             }
-            session.join(domain, pageCount: hello.pageCount, staging: staging)
+            let token = try SessionToken.random()
+            // Its process is known from here on, and need not be the one that connected.
+            forget(session)
+            session.join(domain, pageCount: hello.pageCount, staging: staging, peer, token)
+            remember(session)
             hadClient = true
             let store = try domain.backing.readOnlyDescriptor()
             let welcome = Welcome(
-                epoch: domain.epoch, secret: domain.secret, batchLimit: UInt32(FrameStoreCore.batchLimit),
-                domain: domain.name)
+                epoch: domain.epoch, token: token, secret: domain.secret,
+                batchLimit: UInt32(FrameStoreCore.batchLimit), domain: domain.name)
             // The kernel holds the file from here on; ours closes with this function.
             let isSent = session.answer(welcome.encoded(), passing: store.number)
             withExtendedLifetime(store) {}
@@ -319,6 +330,7 @@ package final class BrokerServer {
         part.domainCount = UInt32(sorted.count)
         part.clientCount = UInt32(members.count)
         part.figures.hasOwnCgroup = hasOwnCgroup()
+        part.figures.processNamespace = ProcessNamespace.current
         part.figures.domains = sorted.dropFirst(Int(fromDomain)).prefix(FiguresPart.limit).map { domain in
             var figures = BrokerFigures.Domain()
             figures.name = domain.name

@@ -11,9 +11,16 @@ final class Session {
     enum State { case greeting, observing, joined, silent, gone }
 
     let number: UInt32
-    let process: Int32
     private(set) var socket: PacketSocket?
-    let processDescriptor: OwnedDescriptor
+    /// Who sent its first message, until it joined: who connected may have handed the socket on.
+    private var sender: PacketSocket.Sender?
+    /// Which process joined; its number for people, 0 when it has none here; what tells that it ended; what only it knows.
+    private(set) var identity: PeerIdentity?
+    private(set) var process: Int32 = 0
+    private var processHandle: ProcessHandle?
+    /// Which process connected; nil: nothing proves it.
+    private let connector: PeerIdentity?
+    private(set) var token: SessionToken?
     private var staging: OwnedDescriptor?
     /// A staged page; the same memory for all of a batch, as nobody keeps them.
     private var page: [UInt8] = []
@@ -29,22 +36,32 @@ final class Session {
     /// When the connection began, or the answer started to wait, or the client last sent anything.
     private(set) var since: UInt64
 
-    init(number: UInt32, socket: consuming PacketSocket) throws(LinuxError) {
+    init(number: UInt32, socket: consuming PacketSocket, _ ability: Peer.Ability) throws(LinuxError) {
         let peer = try socket.peer()
-        guard peer.user == geteuid() else {
-            throw LinuxError(operation: "SO_PEERCRED", code: EPERM, subject: "user \(peer.user)")
+        guard UserNumbers.current.isOurs(peer.user) else {
+            throw LinuxError(
+                operation: "SO_PEERCRED", code: EPERM, subject: UserNumbers.current.words(peer.user))
+        }
+        try socket.tellSenders(true)
+        do throws(Peer.Unknown) { connector = try socket.peerIdentity(ability).identity } catch {
+            connector = nil
         }
         self.number = number
-        process = peer.process
-        processDescriptor = try socket.peerProcess(peer.process)
         self.socket = consume socket
         since = monotonicNanoseconds()
     }
 
+    /// Becomes readable when the process ends; -1 before it joined.
+    var processEnd: Int32 {
+        guard let number = processHandle?.descriptor.number else { return -1 }
+        return number
+    }
     var name: StoreClient { StoreClient(number) }
     /// The process to which its places, its time and its memory are counted.
-    typealias Owner = Int32
-    var owner: Owner { process }
+    ///
+    /// Of a stranger it is the process that connected; nil: all whom nothing proves, together.
+    typealias Owner = PeerIdentity?
+    var owner: Owner { identity ?? connector }
     /// The most that the process held at a time, bytes; nil when that is not to be known.
     func peakBytes() -> UInt64? { ProcessPeak.bytes(of: process) }
     var isStranger: Bool { state == .greeting || state == .observing }
@@ -57,9 +74,30 @@ final class Session {
     }
 
     func receive(into buffer: inout [UInt8]) -> PacketSocket.Received {
+        if state == .greeting, sender == nil { return receiveFirst(into: &buffer) }
         guard let received = socket?.receive(into: &buffer) else { return .closed }
         since = monotonicNanoseconds()
         return received
+    }
+
+    private func receiveFirst(into buffer: inout [UInt8]) -> PacketSocket.Received {
+        guard let (received, from) = socket?.receiveFrom(into: &buffer) else { return .closed }
+        guard case .packet = received else { return received }
+        since = monotonicNanoseconds()
+        sender = from
+        do throws(LinuxError) { try socket?.tellSenders(false) } catch { return .closed }
+        return received
+    }
+
+    /// The process that sent the greeting: it will map the frames.
+    func identify(_ ability: Peer.Ability) throws(Peer.Unknown) -> Peer {
+        guard let sender, UserNumbers.current.isOurs(sender.user) else {
+            throw .system(
+                LinuxError(
+                    operation: "SCM_CREDENTIALS", code: EPERM,
+                    subject: UserNumbers.current.words(sender?.user ?? .max)))
+        }
+        return try sender.peer(ability) { socket?.stands() ?? false }
     }
 
     /// Sends an answer, or keeps it until the client reads.
@@ -106,8 +144,16 @@ final class Session {
 
     func observe() { state = .observing }
 
-    func join(_ domain: BrokerDomain, pageCount: UInt32, staging: consuming OwnedDescriptor) {
+    func join(
+        _ domain: BrokerDomain, pageCount: UInt32, staging: consuming OwnedDescriptor, _ peer: consuming Peer,
+        _ token: SessionToken
+    ) {
         state = .joined
+        sender = nil
+        identity = peer.identity
+        process = peer.number ?? 0
+        processHandle = peer.onlyHandle()
+        self.token = token
         spoke = monotonicNanoseconds()
         self.domain = domain
         self.pageCount = pageCount
@@ -134,6 +180,8 @@ final class Session {
         if state == .joined {
             state = .silent
             domain?.core.silence(name)
+            // It cannot map a frame of which it has no reference.
+            if domain?.core.leases(of: name) ?? 0 == 0 { end() }
         } else if state != .silent {
             state = .gone
         }

@@ -1,13 +1,15 @@
 internal import CLinux
 internal import GuestMemory
 
-/// The program `mingle-broker`, in three roles:
+/// The program `mingle-broker`, in four roles:
 ///
 ///   start      -> starts `supervise` in a session of its own and ends, so that no guest is its parent
 ///   supervise  -> holds the lock and the listening socket, starts `work`, and starts it again when it fails
-///   work       -> the broker itself; the kernel kills it when its supervisor dies
+///   work       -> the broker itself; when its supervisor fails, it starts `adopt`
+///   adopt      -> a supervisor that takes over lock, listening socket and worker from that worker
 ///
-/// A worker that failed took all it knew with it: its successor begins anew, and guests find it at the same socket.
+/// A worker that failed took all it knew with it: its successor begins anew, and guests find it at the same socket. A
+/// supervisor that failed knew nothing.
 public enum BrokerProgram {
     /// Exit status for mistakes in the arguments; as sysexits(3).
     static let usageStatus: Int32 = 64
@@ -18,26 +20,27 @@ public enum BrokerProgram {
         guard arguments.count >= 2, let limits = BrokerLimits(options: arguments.dropFirst(2)) else {
             return usageStatus
         }
-        let isWorker = arguments[0] == "work"
-        // A worker's descriptor 3 is the listening socket.
-        HostProcess.closeInherited(from: isWorker ? 4 : 3)
-        if !isWorker {
+        // What a worker, or a supervisor that takes one over, is handed down.
+        let handed: Int32 = ["work": 3, "adopt": 4][arguments[0]] ?? 0
+        HostProcess.closeInherited(from: 3 + handed)
+        let isFresh = handed == 0
+        if isFresh {
             OwnSurroundings.take()
             if !limits.staysInGroup { OwnCgroup.leaveLimits() }
         }
         HostProcess.harden()
-        if !isWorker, let refusal = OwnSurroundings.refusal() {
+        if isFresh, let refusal = OwnSurroundings.refusal() {
             HostProcess.say(refusal)
             return 1
         }
+        let files = BrokerFiles(directory: arguments[1])
+        let options = Array(arguments.dropFirst(2))
+        let supervisor = Supervisor(files, options, staysInGroup: limits.staysInGroup)
         switch arguments[0] {
         case "start": return start(arguments)
-        case "supervise":
-            return Supervisor(
-                BrokerFiles(directory: arguments[1]), Array(arguments.dropFirst(2)),
-                staysInGroup: limits.staysInGroup
-            ).run()
-        case "work": return work(arguments[1], limits)
+        case "supervise": return supervisor.run()
+        case "adopt": return supervisor.adopt()
+        case "work": return work(files, options, limits)
         default: return usageStatus
         }
     }
@@ -65,12 +68,17 @@ public enum BrokerProgram {
         }
     }
 
-    private static func work(_ supervisor: String, _ limits: BrokerLimits) -> Int32 {
-        guard let parent = Int32(supervisor), HostProcess.dieWithParent(parent) else { return 1 }
+    private static func work(_ files: BrokerFiles, _ options: [String], _ limits: BrokerLimits) -> Int32 {
+        HostProcess.forgetChildren()
+        let listener = HostProcess.inherited(3)
+        let guardian = Guardian(
+            files, options, listener: listener.number, lock: HostProcess.inherited(4),
+            channel: PacketSocket(descriptor: HostProcess.inherited(5)))
         let server = BrokerServer(
-            listener: OwnedDescriptor(adopting: 3), limits: limits,
-            descriptorLimit: HostProcess.raiseDescriptorLimit(), hasOwnCgroup: { OwnCgroup.isOurs })
+            listener: listener, limits: limits, descriptorLimit: HostProcess.raiseDescriptorLimit(),
+            guardian: guardian, hasOwnCgroup: { OwnCgroup.isOurs })
         server.run()
+        guardian.end()
         return 0
     }
 }
@@ -82,6 +90,27 @@ struct Supervisor {
     private let staysInGroup: Bool
     /// Milliseconds between a failure and the next start: doubled by each failure, forgotten after a minute of life.
     private static let pauses = 100...5000
+    /// Connections that may wait to be accepted.
+    private static let backlog: Int32 = 512
+    /// Milliseconds in which a process that has closed everything, or was killed, is gone.
+    private static let dying: Int32 = 10_000
+
+    /// The broker itself.
+    private struct Worker: ~Copyable {
+        let channel: PacketSocket
+        let process: ProcessHandle
+        /// Its number, if it is our child.
+        let child: Int32?
+    }
+
+    /// How a worker ended.
+    private enum Ending: Equatable {
+        /// Nobody needs it.
+        case over
+        /// This process was told to end, and ended it.
+        case told
+        case failed(String)
+    }
 
     init(_ files: BrokerFiles, _ options: [String], staysInGroup: Bool) {
         self.files = files
@@ -92,21 +121,16 @@ struct Supervisor {
     func run() -> Int32 {
         do {
             try files.check()
-            // Another supervisor holds the lock: it serves whoever started us.
+            // Another supervisor holds the lock, or its worker: it serves whoever started us.
             guard let lock = try files.claim() else { return 0 }
             HostProcess.block(BrokerProgram.signals)
             files.remove(files.socket)
             // Before the worker, which is born in it.
             let cgroup = makeGroup()
-            let listener = try PacketSocket.listen(at: files.socket, backlog: 512)
+            let listener = try PacketSocket.listen(at: files.socket, backlog: Self.backlog)
+            try listener.tellSenders(true)
             HostProcess.detachErrors()
-            superviseWorkers(listener.descriptor.number)
-            // In this order, all under the lock: whoever comes now finds no socket, or no lock, and starts another.
-            files.remove(files.socket)
-            cgroup?.remove()
-            files.remove(files.group)
-            files.remove(files.lock)
-            _ = consume lock
+            superviseWorkers(listener, lock, cgroup, nil)
             return 0
         } catch {
             files.note("mingle-broker: \(error)")
@@ -122,36 +146,112 @@ struct Supervisor {
         return group
     }
 
-    private func superviseWorkers(_ listener: Int32) {
+    /// Takes over what a worker that lost its supervisor hands down. The lock stays held all the time, so that no other
+    /// supervisor begins.
+    func adopt() -> Int32 {
+        HostProcess.block(BrokerProgram.signals)
+        let listener = PacketSocket(descriptor: HostProcess.inherited(3))
+        let lock = HostProcess.inherited(4)
+        let worker = Worker(
+            channel: PacketSocket(descriptor: HostProcess.inherited(5)),
+            process: ProcessHandle(descriptor: HostProcess.inherited(6)), child: nil)
+        do throws(LinuxError) {
+            // Whoever connects finds this process at the other end from now on.
+            try listener.listenAgain(backlog: Self.backlog)
+        } catch {
+            files.note("mingle-broker: \(error)")
+            return 1
+        }
+        superviseWorkers(listener, lock, OwnCgroup.adopted(), worker)
+        return 0
+    }
+
+    private func superviseWorkers(
+        _ listener: consuming PacketSocket, _ lock: consuming OwnedDescriptor, _ cgroup: OwnCgroup?,
+        _ first: consuming Worker?
+    ) {
         var pause = Self.pauses.lowerBound
+        var worker = consume first
+        var isFirst = worker == nil
         while true {
             let started = monotonicNanoseconds()
-            var ending: HostProcess.Ending? = .exited(1)
+            var ending = Ending.failed("not started")
             do throws(LinuxError) {
-                let worker = try HostProcess.spawn(
-                    HostProcess.ownExecutable, ["work", String(HostProcess.number)] + options,
-                    inherited: listener)
-                ending = wait(for: worker)
-            } catch { files.note("mingle-broker: \(error)") }
-            guard let ending, ending != .exited(0) else { return }
-            files.note("mingle-broker: the worker failed (\(ending)); starting another in \(pause) ms")
+                let current: Worker
+                if let adopted = worker.take() {
+                    current = adopted
+                } else {
+                    current = try start(listener.descriptor.number, lock.number)
+                    // Its predecessor's clients find it by the socket, and are told.
+                    if !isFirst { BrokerOffer.offerToAll(files) }
+                }
+                isFirst = false
+                ending = try wait(for: current)
+            } catch { ending = .failed("\(error)") }
+            guard case .failed(let how) = ending else { break }
+            files.note("mingle-broker: the worker failed (\(how)); starting another in \(pause) ms")
             if monotonicNanoseconds() - started > 60_000_000_000 { pause = Self.pauses.lowerBound }
-            if isTold(toEndWithin: pause) { return }
+            if isTold(toEndWithin: pause) { break }
             pause = min(pause * 2, Self.pauses.upperBound)
+        }
+        // In this order, all under the lock: whoever comes now finds no socket, or no lock, and starts another.
+        files.remove(files.socket)
+        cgroup?.remove()
+        files.remove(files.group)
+        files.remove(files.lock)
+        _ = consume lock
+        _ = consume listener
+    }
+
+    private func start(_ listener: Int32, _ lock: Int32) throws(LinuxError) -> Worker {
+        let pair = try PacketSocket.pair()
+        let child = try HostProcess.spawn(
+            HostProcess.ownExecutable, ["work", files.directory] + options,
+            inherited: [listener, lock, pair.second.descriptor.number])
+        // The number is its own until it is collected.
+        let process: ProcessHandle
+        do throws(Peer.Unknown) { process = try ProcessHandle(child: child) } catch {
+            HostProcess.send(SIGKILL, to: child)
+            _ = HostProcess.collect(child, wait: true)
+            throw LinuxError(operation: "pidfd_open", code: ESRCH, subject: "\(error)")
+        }
+        return Worker(channel: pair.onlyFirst(), process: process, child: child)
+    }
+
+    /// Waits until the worker has ended, or this process is told to end, and then the worker is ended, too.
+    private func wait(for worker: borrowing Worker) throws(LinuxError) -> Ending {
+        let signals = try HostProcess.signalDescriptor(BrokerProgram.signals)
+        var buffer = [UInt8](repeating: 0, count: 16)
+        var isOver = false
+        while true {
+            _ = poll(
+                [(signals.number, Int16(POLLIN)), (worker.channel.descriptor.number, Int16(POLLIN))],
+                milliseconds: -1)
+            while let signal = HostProcess.nextSignal(BrokerProgram.signals, milliseconds: 0) {
+                if signal == SIGCHLD { continue }
+                try? worker.process.send(SIGKILL)
+                _ = collect(worker)
+                return .told
+            }
+            switch worker.channel.receive(into: &buffer) {
+            case .packet(let bytes, let passed):
+                if passed >= 0 { _ = OwnedDescriptor(adopting: passed) }
+                guard bytes == Guardian.over else { continue }
+                isOver = true
+                _ = worker.channel.send(Guardian.heard)
+            case .nothing: break
+            case .closed, .odd:
+                let ending = collect(worker)
+                if isOver || ending == .exited(0) { return .over }
+                return .failed(ending.map { "\($0)" } ?? "lost")
+            }
         }
     }
 
-    /// - Returns: nil when this process was told to end; the worker has ended then, too.
-    private func wait(for worker: Int32) -> HostProcess.Ending? {
-        while true {
-            if let ending = HostProcess.collect(worker, wait: false) { return ending }
-            let signal = HostProcess.nextSignal(BrokerProgram.signals, milliseconds: 60_000)
-            if let signal, signal != SIGCHLD {
-                HostProcess.send(SIGKILL, to: worker)
-                _ = HostProcess.collect(worker, wait: true)
-                return nil
-            }
-        }
+    /// Waits for the end of a worker that is ending: then nothing of its memory, nor of its descriptors, is left.
+    private func collect(_ worker: borrowing Worker) -> HostProcess.Ending? {
+        if !worker.process.waitForEnd(milliseconds: Self.dying) { try? worker.process.send(SIGKILL) }
+        return worker.child.flatMap { HostProcess.collect($0, wait: true) }
     }
 
     private func isTold(toEndWithin milliseconds: Int) -> Bool {
@@ -182,6 +282,8 @@ extension BrokerLimits {
             case "unread": unread = number
             case "quiet": quiet = number
             case "notice": notice = number
+            case "passesDescriptors": ability.passesDescriptors = number != 0
+            case "hasInodes": ability.hasInodes = number != 0
             case "firstClient": firstClient = number
             case "linger": linger = number
             case "stays": staysInGroup = number > 0

@@ -12,6 +12,7 @@ public struct BrokerFigures: Equatable, Sendable {
         public var allocatedBytes: UInt64 = 0
     }
     public struct Client: Equatable, Sendable {
+        /// Its number in the broker's PID namespace; 0 when it has none there.
         public var process: Int32 = 0
         public var domain = ""
         /// Pages of its guest.
@@ -23,6 +24,12 @@ public struct BrokerFigures: Equatable, Sendable {
     }
     /// Whether the broker has a cgroup of its own, to which frames are charged.
     public var hasOwnCgroup = false
+    /// The PID namespace in which the numbers of clients mean something (the inode of its file in /proc); 0: unknown.
+    public var processNamespace: UInt64 = 0
+    /// The numbers of the supervisor and of the broker proper in the PID namespace of whoever asks; 0 where they have none, or
+    /// the supervisor was lost. Not part of the message.
+    public var supervisor: Int32 = 0
+    public var worker: Int32 = 0
     public var domains: [Domain] = []
     public var clients: [Client] = []
 
@@ -58,6 +65,7 @@ struct FiguresPart: Equatable {
     func encoded() -> [UInt8] {
         var writer = WireWriter(.figures, capacity: 4096)
         writer.put(UInt8(figures.hasOwnCgroup ? 1 : 0))
+        writer.put(figures.processNamespace)
         writer.put(domainCount)
         writer.put(clientCount)
         writer.put(UInt32(figures.domains.count))
@@ -84,7 +92,8 @@ struct FiguresPart: Equatable {
     init() {}
     /// After the kind.
     init?(_ reader: inout WireReader) {
-        guard let cgroup = reader.take(UInt8.self), let domainCount = reader.take(UInt32.self),
+        guard let cgroup = reader.take(UInt8.self), let namespace = reader.take(UInt64.self),
+            let domainCount = reader.take(UInt32.self),
             let clientCount = reader.take(UInt32.self), let domains = reader.take(UInt32.self),
             let domainList = reader.list(count: domains, elementSize: 65, { Self.domain(&$0) }),
             let clients = reader.take(UInt32.self),
@@ -92,6 +101,7 @@ struct FiguresPart: Equatable {
             reader.left == 0
         else { return nil }
         figures.hasOwnCgroup = cgroup == 1
+        figures.processNamespace = namespace
         figures.domains = domainList
         figures.clients = clientList
         self.domainCount = domainCount

@@ -39,48 +39,55 @@ struct Welcome: Equatable {
     var batchLimit: UInt32
     /// The domain's name, also when the broker chose it.
     var domain: String
+    /// Names this session, should its client come back without it.
+    var token: SessionToken
 
     func encoded() -> [UInt8] {
         var writer = WireWriter(.welcome, capacity: 512)
         writer.put(BrokerProtocol.version)
         writer.put(epoch)
+        writer.put(token)
         writer.put(batchLimit)
         writer.put(secret)
         writer.put(domain)
         return writer.bytes
     }
-    init(epoch: UInt64, secret: [UInt8], batchLimit: UInt32, domain: String) {
+    init(epoch: UInt64, token: SessionToken, secret: [UInt8], batchLimit: UInt32, domain: String) {
         self.epoch = epoch
+        self.token = token
         self.secret = secret
         self.batchLimit = batchLimit
         self.domain = domain
     }
     init?(_ reader: inout WireReader) {
         guard reader.take(UInt16.self) == BrokerProtocol.version, let epoch = reader.take(UInt64.self),
-            let batchLimit = reader.take(UInt32.self), let secret = reader.take(count: PageHasher.secretSize),
+            let token = reader.token(), let batchLimit = reader.take(UInt32.self),
+            let secret = reader.take(count: PageHasher.secretSize),
             let domain = reader.text(), reader.left == 0
         else { return nil }
-        self.init(epoch: epoch, secret: secret, batchLimit: batchLimit, domain: domain)
+        self.init(epoch: epoch, token: token, secret: secret, batchLimit: batchLimit, domain: domain)
     }
 }
 
 enum BatchCoding {
-    private static let movedOver: UInt32 = 1
-    private static let newsOnly: UInt32 = 2
+    private static let newsOnly: UInt32 = 1
 
-    static func encode(_ batch: StoreBatch, number: UInt32) -> [UInt8] {
+    /// - Parameter movedFrom: earlier sessions of this client of which it maps no frame any more.
+    static func encode(_ batch: StoreBatch, number: UInt32, movedFrom: [SessionToken] = []) -> [UInt8] {
         var writer = WireWriter(
             .batch,
             capacity: 32 + batch.forgotten.count * 4 + batch.sightings.count * 20 + batch.uniform.count * 12
-                + batch.publications.count * 8)
+                + batch.publications.count * 8 + movedFrom.count * SessionToken.size)
         writer.put(number)
-        writer.put((batch.hasMovedOver ? movedOver : 0) | (batch.isForNewsOnly ? newsOnly : 0))
+        writer.put(batch.isForNewsOnly ? newsOnly : 0)
         writer.put(batch.waiting)
         for count in [
-            batch.forgotten.count, batch.sightings.count, batch.uniform.count, batch.publications.count,
+            movedFrom.count, batch.forgotten.count, batch.sightings.count, batch.uniform.count,
+            batch.publications.count,
         ] {
             writer.put(UInt32(count))
         }
+        for token in movedFrom { writer.put(token) }
         for page in batch.forgotten { writer.put(page) }
         for sighting in batch.sightings {
             writer.put(sighting.page)
@@ -99,15 +106,19 @@ enum BatchCoding {
     }
 
     /// After the kind.
-    static func decode(_ reader: inout WireReader) -> (number: UInt32, batch: StoreBatch)? {
+    static func decode(_ reader: inout WireReader)
+        -> (number: UInt32, batch: StoreBatch, movedFrom: [SessionToken])?
+    {
         guard let number = reader.take(UInt32.self), let flags = reader.take(UInt32.self),
-            flags & ~(movedOver | newsOnly) == 0, let waiting = reader.take(UInt16.self),
+            flags & ~newsOnly == 0, let waiting = reader.take(UInt16.self),
+            let tokens = reader.take(UInt32.self), tokens <= SessionToken.limit,
             let forgotten = reader.take(UInt32.self),
             let sightings = reader.take(UInt32.self), let uniform = reader.take(UInt32.self),
             let publications = reader.take(UInt32.self)
         else { return nil }
         var batch = StoreBatch()
-        guard let pages = reader.list(count: forgotten, elementSize: 4, { $0.take(UInt32.self) }),
+        guard let movedFrom = reader.list(count: tokens, elementSize: SessionToken.size, { $0.token() }),
+            let pages = reader.list(count: forgotten, elementSize: 4, { $0.take(UInt32.self) }),
             let seen = reader.list(count: sightings, elementSize: 20, { sighting(&$0) }),
             let patterns = reader.list(
                 count: uniform, elementSize: 12,
@@ -123,14 +134,14 @@ enum BatchCoding {
                 }),
             reader.left == 0
         else { return nil }
-        batch.hasMovedOver = flags & movedOver != 0
+        batch.hasMovedOver = !movedFrom.isEmpty
         batch.isForNewsOnly = flags & newsOnly != 0
         batch.waiting = waiting
         batch.forgotten = pages
         batch.sightings = seen
         batch.uniform = patterns
         batch.publications = published
-        return (number, batch)
+        return (number, batch, movedFrom)
     }
 
     private static func pair<Number: FixedWidthInteger>(

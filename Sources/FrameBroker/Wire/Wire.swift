@@ -85,7 +85,7 @@ public enum BrokerProtocol {
     /// Bytes of a domain's name.
     public static let nameLimit = 64
     /// Names the program that speaks, for people.
-    static let build = "mingle broker protocol 3"
+    static let build = "mingle broker protocol 4"
 
     /// Whether a user may choose this name for a domain: 1 to 64 letters, digits, and `. _ - :` within, not starting
     /// with `private.`, which the broker uses for domains of one guest.

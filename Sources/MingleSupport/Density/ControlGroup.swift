@@ -68,14 +68,24 @@ struct ControlGroup {
                 continue
             }
             guard let found else { continue }
-            let path = found.parent + "/" + name
-            if case .failure(let error) = SystemCall.makeDirectory(path), error.code != EEXIST {
-                reason = "\(path) cannot be made: \(SystemCall.message(error.code))"
-                continue
+            switch makeUnused(found.parent + "/" + name) {
+            case .success(let path):
+                return .success(ControlGroup(path: path, parent: found.move, version: found.2))
+            case .failure(let problem): reason = problem.description
             }
-            return .success(ControlGroup(path: path, parent: found.move, version: found.2))
         }
         return .failure(Reason(reason))
+    }
+
+    /// Makes a group of this name, or of one like it when somebody else (of another PID namespace) uses that.
+    private static func makeUnused(_ path: String) -> Result<String, Reason> {
+        for attempt in 0..<100 {
+            let unused = attempt == 0 ? path : "\(path)-\(attempt)"
+            guard case .failure(let error) = SystemCall.makeDirectory(unused) else { return .success(unused) }
+            if error.code == EEXIST { continue }
+            return .failure(Reason("\(unused) cannot be made: \(SystemCall.message(error.code))"))
+        }
+        return .failure(Reason("\(path) is in use"))
     }
 
     /// The nearest group, from our own upwards, whose children have memory counted.

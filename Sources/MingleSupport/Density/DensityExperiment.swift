@@ -97,7 +97,7 @@ public final class DensityExperiment {
     private func makeGroup(_ mode: DensityPlan.Mode, _ workspace: Workspace, _ figures: inout RunFigures)
         -> ControlGroup?
     {
-        switch ControlGroup.make("mingle-density-\(Console.process)-\(mode.rawValue)") {
+        switch ControlGroup.make("mingle-\(workspace.name)-\(mode.rawValue)") {
         case .success(let group):
             try? workspace.note(group: group.path)
             return group
@@ -131,7 +131,7 @@ public final class DensityExperiment {
         }
         for index in 0..<plan.guests {
             var invocation = plan.template
-            invocation.name = "density-\(Console.process)-\(index)"
+            invocation.name = "\(workspace.name)-\(index)"
             invocation.guestIndex = UInt32(index)
             invocation.image = plan.image
             invocation.sharing = SharingChoice()

@@ -8,20 +8,26 @@ final class Workspace {
     private static let groups = "cgroups"
 
     let path: String
+    /// What guests and groups of the experiment are called after.
+    let name: String
     private let lock: OwnedDescriptor
 
     init(in directory: StateDirectory) throws(SupportError) {
-        path = directory.path + "/" + Self.prefix + "\(Console.process)"
-        for _ in 0..<100 {
+        // A process of another PID namespace may have the same number.
+        for attempt in 0..<100 {
+            let name = Self.prefix + "\(Console.process)" + (attempt == 0 ? "" : "-\(attempt)")
+            let path = directory.path + "/" + name
             if case .failure(let error) = SystemCall.makeDirectory(path), error.code != EEXIST {
                 throw .systemCall(operation: "create", subject: path, code: error.code)
             }
             if let lock = Self.locked(path) {
+                (self.name, self.path) = (name, path)
                 self.lock = lock
                 return
             }
         }
-        throw .requirement(problem: "\(path) is in use", advice: "try again")
+        throw .requirement(
+            problem: "\(directory.path)/\(Self.prefix)\(Console.process) is in use", advice: "try again")
     }
 
     func file(_ name: String) -> String { path + "/" + name }

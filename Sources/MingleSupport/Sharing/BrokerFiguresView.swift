@@ -25,7 +25,8 @@ public struct BrokerReport: Equatable, Sendable {
         public var pagesSharing: UInt64 { references - min(references, frames) }
     }
     public struct Client: Equatable, Sendable {
-        public var process: Int32 = 0
+        /// nil when it has no number in this PID namespace.
+        public var process: Int32?
         public var domain = ""
         public var pages: UInt64 = 0
         public var references: UInt64 = 0
@@ -34,7 +35,7 @@ public struct BrokerReport: Equatable, Sendable {
     }
 
     public var socket = ""
-    /// The supervisor and the broker proper.
+    /// The supervisor and the broker proper, where they have a number in this PID namespace.
     public var processes: [Int32] = []
     public var anonymousBytes: UInt64 = 0
     public var hasOwnCgroup = false
@@ -52,10 +53,10 @@ public struct BrokerReport: Equatable, Sendable {
     public static func read(socket: String) throws(SupportError) -> BrokerReport? {
         guard SystemCall.exists(socket) else { return nil }
         do throws(BrokerError) {
-            var report = BrokerReport(try BrokerStore.statistics(path: socket))
+            let figures = try BrokerStore.statistics(path: socket)
+            var report = BrokerReport(figures)
             report.socket = socket
-            let supervisor = try BrokerStore.brokerProcess(path: socket)
-            report.processes = [supervisor] + ProcessTable.children(of: supervisor)
+            report.processes = [figures.supervisor, figures.worker].filter { $0 > 0 }
             // The worker first: it is the one that holds everything.
             for process in report.processes.reversed() {
                 let found = ProcessConstraint.all(of: "\(process)")
@@ -97,7 +98,8 @@ public struct BrokerReport: Equatable, Sendable {
         }
         clients = figures.clients.map { figure in
             var client = Client()
-            client.process = figure.process
+            let isLocal = figures.processNamespace == ProcessNamespace.current
+            client.process = isLocal && figure.process > 0 ? figure.process : nil
             client.domain = figure.domain
             client.pages = UInt64(figure.pageCount)
             client.references = UInt64(figure.references)
@@ -134,7 +136,8 @@ extension BrokerReport.Domain {
 extension BrokerReport.Client {
     var json: JSONValue {
         .object([
-            ("pid", .integer(Int64(process))), ("domain", .string(domain)), ("pages", .unsigned(pages)),
+            ("pid", process.map { .integer(Int64($0)) } ?? .null), ("domain", .string(domain)),
+            ("pages", .unsigned(pages)),
             ("references", .unsigned(references)), ("silent", .boolean(isSilent)),
         ])
     }

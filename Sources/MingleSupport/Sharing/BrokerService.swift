@@ -8,15 +8,19 @@ public enum BrokerService {
     }
 
     /// Sees to it that it runs, and gives its socket.
-    /// - Parameter staysInGroup: one that this call starts stays in this process's control group.
-    public static func ensureRunning(in directory: StateDirectory, staysInGroup: Bool = false)
-        throws(SupportError) -> String
-    {
+    /// - Parameters:
+    ///   - busyMilliseconds: how long one that runs may take to answer.
+    ///   - staysInGroup: one that this call starts stays in this process's control group.
+    @discardableResult
+    public static func ensureRunning(
+        in directory: StateDirectory, busyMilliseconds: Int = 10_000, staysInGroup: Bool = false
+    ) throws(SupportError) -> String {
         let socket = try SocketPath.checked(socket(directory))
         let program = try Companion.broker.path()
         do throws(BrokerError) {
             try BrokerLauncher.ensureRunning(
-                stateDirectory: directory.path, executable: program, staysInGroup: staysInGroup)
+                stateDirectory: directory.path, executable: program, busyMilliseconds: busyMilliseconds,
+                staysInGroup: staysInGroup)
         } catch {
             throw .requirement(
                 problem: "\(error)", advice: "see \(directory.path)/broker.log, or use --sharing off")
@@ -38,15 +42,17 @@ public enum BrokerService {
 
     /// The broker's processes, the one last that keeps the frames; none when none runs.
     static func processes(of directory: StateDirectory) -> [Int32] {
-        guard let process = try? BrokerStore.brokerProcess(path: socket(directory)) else { return [] }
-        return [process] + ProcessTable.children(of: process)
+        guard let figures = try? BrokerStore.statistics(path: socket(directory)) else { return [] }
+        return [figures.supervisor, figures.worker].filter { $0 > 0 }
     }
 
     /// Ends the broker of a directory that goes, and waits until it has; guests of it keep what they map.
     static func end(in directory: String) {
         let socket = BrokerLauncher.socketPath(stateDirectory: directory)
-        guard let process = try? BrokerStore.brokerProcess(path: socket) else { return }
-        HostProcess.send(15, to: process)
-        for _ in 0..<500 where SystemCall.exists(socket) { SystemCall.sleep(milliseconds: 10) }
+        // A supervisor that was lost is replaced in a moment.
+        for attempt in 0..<500 where SystemCall.exists(socket) {
+            if attempt % 50 == 0 { try? BrokerStore.endBroker(path: socket) }
+            SystemCall.sleep(milliseconds: 10)
+        }
     }
 }

@@ -35,9 +35,26 @@ public final class ControlClient {
         let sent = socket.send(Array(command.utf8))
         // A guest that does not serve us has said why, and closed the connection, before it was asked.
         let answer = String(decoding: try receive(), as: UTF8.self)
-        if answer.hasPrefix("error: ") { throw .guest(name: guest, reason: String(answer.dropFirst(7))) }
+        try check(answer)
         guard case .done = sent else { throw .guest(name: guest, reason: "the connection was lost") }
         return answer
+    }
+
+    /// Hands the guest a connection to a broker.
+    /// - Parameter broker: the socket of one that runs.
+    public func offer(broker: String) throws(SupportError) {
+        do throws(LinuxError) {
+            let connection = try PacketSocket.connect(to: broker)
+            let sent = socket.send(Array(BrokerOffer.command.utf8), passing: connection.descriptor.number)
+            guard case .done = sent else {
+                throw LinuxError(operation: "send", code: 32, subject: "a connection")
+            }
+        } catch { throw .guest(name: guest, reason: "no broker could be offered: \(error)") }
+        try check(String(decoding: try receive(), as: UTF8.self))
+    }
+
+    private func check(_ answer: String) throws(SupportError) {
+        if answer.hasPrefix("error: ") { throw .guest(name: guest, reason: String(answer.dropFirst(7))) }
     }
 
     public func statistics() throws(SupportError) -> GuestStatistics {

@@ -19,6 +19,16 @@ public struct GuestStatistics: Equatable, Sendable {
 
     public init() {}
 
+    /// It would share with others, and has no broker now.
+    public var lacksBroker: Bool {
+        guard let sharing, broker != nil else { return false }
+        return sharing.isEnabled && !sharing.hasBroker && sharing.failure == nil
+    }
+    /// Its domain, and whether its broker is missing; nil with sharing off.
+    public var domainText: String? {
+        sharing.map { $0.domain + (lacksBroker ? ", no broker" : "") }
+    }
+
     /// Reads the answer to `stats`; nil if it is none.
     public init?(json text: String) {
         guard let json = JSONValue(parsing: text), let name = json["name"]?.string,

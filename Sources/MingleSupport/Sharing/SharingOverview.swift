@@ -16,6 +16,8 @@ public struct SharingOverview: Equatable, Sendable {
     }
 
     public var guests: [GuestStatistics]
+    /// Why some guests share with nobody now, for people.
+    public var warnings: [String] = []
     public var domains: [Domain]
 
     /// Puts guests and stores together.
@@ -73,7 +75,17 @@ public struct SharingOverview: Equatable, Sendable {
                 problems.append(error)
             }
         }
-        return (SharingOverview(guests: guests, stores: stores), problems)
+        var overview = SharingOverview(guests: guests, stores: stores)
+        overview.warnings = guests.filter(\.lacksBroker).map { guest in
+            let broker = guest.broker ?? ""
+            let what =
+                LostBroker.isLost(broker)
+                ? "its frame broker is lost: nobody listens at \(broker)"
+                : "it has not joined its frame broker yet"
+            return "guest '\(guest.name)' shares with nobody now: \(what)"
+                + (guest.sharing?.brokerError.map { " (\($0))" } ?? "")
+        }
+        return (overview, problems)
     }
 
     // MARK: output
@@ -99,7 +111,7 @@ public struct SharingOverview: Equatable, Sendable {
             }
             first.add(
                 [
-                    guest.name, sharing.domain, sharing.isEnabled ? sharing.window : "off",
+                    guest.name, guest.domainText ?? "-", sharing.isEnabled ? sharing.window : "off",
                     guest.pressureText, sharing.hold ?? "-",
                 ]
                     + [sharing.pagesMapped, sharing.pagesZero, sharing.pagesUnshared, sharing.pagesVolatile]
@@ -152,7 +164,8 @@ extension GuestStatistics {
             ("name", .string(name)), ("state", .string(state)), ("memory_bytes", .unsigned(memoryBytes)),
             ("home_bytes", .unsigned(homeBytes)), ("boot_seconds", .optional(bootSeconds)),
             ("paused_for", .optional(pausedFor)), ("pressure", .optional(pressure)),
-            ("broker", .optional(broker)), ("sharing", sharing?.json ?? .null),
+            ("broker", .optional(broker)), ("broker_lost", .boolean(lacksBroker)),
+            ("sharing", sharing?.json ?? .null),
         ])
     }
 }
@@ -203,7 +216,8 @@ extension BrokerReport {
             rightAligned: ["CLIENT", "PAGES", "REFERENCES"])
         for client in clients {
             second.add([
-                "\(client.process)", client.domain, "\(client.pages)", "\(client.references)",
+                client.process.map { "\($0)" } ?? "-", client.domain, "\(client.pages)",
+                "\(client.references)",
                 client.isSilent ? "closed" : "open",
             ])
         }

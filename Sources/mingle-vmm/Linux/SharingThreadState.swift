@@ -7,4 +7,5 @@ import Sharing
 /// Unchecked: the closures of `SharingThread` that touch it all run on that thread.
 final class SharingThreadState: @unchecked Sendable {
     var mapping: LinuxGuestMapping?
+    let history = SessionHistory()
 }

@@ -41,7 +41,8 @@ struct GuestPreparation {
         if !isDebian { try checkHost(isPayload: kernel.isPayload) }
         let state = StateDirectory.current()
         try state.prepare()
-        let name = guest.name ?? GuestName.standard(process: Console.process)
+        let name: String
+        if let given = guest.name { name = given } else { name = try unusedName(in: state) }
         try checkUnused(name, in: state)
 
         var result = VMMInvocation(
@@ -93,21 +94,19 @@ struct GuestPreparation {
         result.sharing.window = options.tuning.window
         result.sharing.traceFile = options.traceShare
         do throws(SupportError) {
-            let socket = try BrokerService.ensureRunning(in: state)
+            // Whether or not it answers now: the guest joins when it does.
+            let socket = try SocketPath.checked(BrokerService.socket(state))
             result.sharing.broker = socket
+            try BrokerService.ensureRunning(in: state, busyMilliseconds: 2_000)
             if let report = try BrokerReport.read(socket: socket),
                 let warning = BrokerService.warning(of: report)
             {
                 console.log(.warning, warning)
             }
         } catch {
-            // Another guest may be able to start one: this one joins it then.
-            if result.sharing.broker == nil {
-                result.sharing.broker = try? SocketPath.checked(BrokerService.socket(state))
-            }
+            let later = result.sharing.broker == nil ? "" : " until there is one"
             console.log(
-                .warning,
-                "no frame broker, so that only pages of zeros are shared until there is one: \(error)")
+                .warning, "no frame broker, so that only pages of zeros are shared\(later): \(error)")
         }
     }
 
@@ -132,15 +131,28 @@ struct GuestPreparation {
         }
     }
 
+    /// A name of our process's number, which a process of another PID namespace may have taken.
+    private func unusedName(in state: StateDirectory) throws(SupportError) -> String {
+        let standard = GuestName.standard(process: Console.process)
+        let registry = GuestRegistry(directory: state)
+        for number in 2...100 {
+            let name = number == 2 ? standard : "\(standard)-\(number - 1)"
+            if try registry.probe(name) == .absent { return name }
+        }
+        return standard
+    }
+
     private func checkUnused(_ name: String, in state: StateDirectory) throws(SupportError) {
-        switch try GuestRegistry(directory: state).probe(name) {
+        let registry = GuestRegistry(directory: state)
+        switch try registry.probe(name) {
         case .absent: return
         case .unreadable(let record):
             throw .requirement(
                 problem: "the name '\(name)' is taken: \(record)", advice: "or choose another --name")
         case .running(let record):
             throw .requirement(
-                problem: "a guest called '\(name)' runs already (process \(record.process))",
+                problem:
+                    "a guest called '\(name)' runs already (process \(registry.localProcess(of: record).map(String.init) ?? "elsewhere"))",
                 advice: "choose another --name, or end it with 'mingle stop \(name)'")
         }
     }
