@@ -25,6 +25,7 @@ final class ControlServer {
     private let sharing: SharingSession?
     private let watch: MemoryWatch?
     private let timeline: Timeline
+    private let digest: ContentDigest
 
     init?(
         _ options: Options, _ machine: VirtualMachine, _ sharing: SharingSession?, _ watch: MemoryWatch?,
@@ -32,6 +33,7 @@ final class ControlServer {
     ) throws {
         guard let path = options.controlPath else { return nil }
         self.path = path
+        digest = try ContentDigest()
         HostIO.remove(path)
         socket = try PacketSocket.listen(at: path, backlog: 8)
         self.options = options
@@ -139,7 +141,7 @@ final class ControlServer {
         let digests: [UInt8]
         do throws(LinuxError) {
             func compute() throws(LinuxError) -> [UInt8] {
-                try ContentDigest.pages(of: machine.memory, everyPage: everyPage)
+                try digest.pages(of: machine.memory, everyPage: everyPage)
             }
             // The engine would not know that somebody reads, and a pause is nothing to this thread.
             if let sharing {

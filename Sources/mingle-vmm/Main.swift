@@ -46,6 +46,7 @@ struct VMM {
         let machine = try VirtualMachine(options.configuration, observer: observer)
         timeline.observe(machine.serial)
         let built = monotonicNanoseconds()
+        HeapReserve.prepare()
         let sharing = try SharingSession(options, machine)
         if let sharing, options.logLevel <= .info {
             let broker = options.sharing.brokerPath == nil ? "; without a broker, so zero pages only" : ""

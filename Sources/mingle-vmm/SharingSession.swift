@@ -67,7 +67,13 @@ final class SharingSession: Sendable {
         thread = try SharingThread(
             policy: startPolicy,
             make: {
-                let mapping = try LinuxGuestMapping(memory: machine.memory, userFault: UserFault.open())
+                #if DEBUG
+                    let calls = sharing.injection?.calls ?? .kernel
+                #else
+                    let calls = MappingCalls.kernel
+                #endif
+                let mapping = try LinuxGuestMapping(
+                    memory: machine.memory, userFault: UserFault.open(), calls: calls)
                 mappingBox.mapping = mapping
                 let engine = try SharingEngine(
                     mapping: mapping, log: machine, vmmWrites: machine.memory.dirtyBitmap,
@@ -90,6 +96,9 @@ final class SharingSession: Sendable {
         _ engine: SharingEngine, _ mapping: LinuxGuestMapping, _ path: String, _ domain: String?,
         _ state: BrokerState
     ) {
+        guard HeapReserve.has(SharingWork.talk.heapBytes) else {
+            return state.known.withLock { $0.failure = "no memory is left to look for the broker" }
+        }
         do throws(BrokerError) {
             let store = try BrokerStore.connect(path: path, domain: domain, pageCount: mapping.pageCount)
             guard let hasher = PageHasher(secret: store.secret) else { throw .malformed("its secret") }
@@ -147,6 +156,7 @@ final class SharingSession: Sendable {
             ("pages_unshared", "\(now.pagesUnshared)"), ("pages_volatile", "\(now.pagesVolatile)"),
             ("pages_rehomed", "\(now.pagesRehomed)"), ("mismatches", "\(now.mismatches)"),
             ("mappings", "\(now.mappings)"), ("arrangements", "\(now.arrangements)"),
+            ("put_off_no_memory", "\(now.putOffNoMemory)"), ("put_off_no_mapping", "\(now.putOffNoMapping)"),
             ("metadata_bytes", "\(now.metadataBytes)"),
             ("cpu_seconds", "\(Double(now.cpuNanoseconds) / 1e9)"),
             ("windows", "\(now.windows.count)"),

@@ -92,6 +92,9 @@ public struct MemoryMapping: ~Copyable, @unchecked Sendable {
         _ = unsafe madvise(base + start, offset + count - start, 23)
     }
 
+    /// Leaves the range as it is: something else may be there by now.
+    package consuming func abandon() { discard self }
+
     deinit {
         // SAFETY: the range is owned by this value, which is going; nobody may hold a pointer into it any more.
         _ = unsafe munmap(base, sizeInBytes)

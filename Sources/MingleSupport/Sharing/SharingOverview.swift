@@ -164,7 +164,8 @@ extension SharingFigures {
             ("pages_zero", .unsigned(pagesZero)), ("pages_unshared", .unsigned(pagesUnshared)),
             ("pages_unshared_total", .unsigned(pagesUnsharedTotal)),
             ("pages_volatile", .unsigned(pagesVolatile)),
-            ("mappings", .unsigned(mappings)), ("metadata_bytes", .unsigned(metadataBytes)),
+            ("mappings", .unsigned(mappings)), ("put_off_no_memory", .unsigned(putOffNoMemory)),
+            ("put_off_no_mapping", .unsigned(putOffNoMapping)), ("metadata_bytes", .unsigned(metadataBytes)),
             ("cpu_seconds", .decimal(cpuSeconds)),
             (
                 "window_microseconds",

@@ -307,12 +307,4 @@ extension SharingEngine {
         count { $0.windows.record(length) }
         return true
     }
-
-    func note(_ failure: MappingFailure) {
-        switch failure {
-        case .unchanged: break
-        case .wentHome(let pages, _): noteFallenHome(pages)
-        case .destroyed: fatal = failure
-        }
-    }
 }

@@ -25,6 +25,8 @@ public final class SharingThread: Sendable {
     private struct State {
         var snapshot: Snapshot
         var mustStop = false
+        /// The engine was made, or could not be: what it opens and maps is there.
+        var isMade = false
         /// Counts requests, so that the thread notices each.
         var requests = 0
         /// Who wants mappings to stay as they are, and whether a pass is under way.
@@ -58,9 +60,17 @@ public final class SharingThread: Sendable {
         thread = try HostThread(name: "scanner") {
             do {
                 let engine = try make()
+                state.update { $0.isMade = true }
                 Self.run(engine, state, connect, failed)
-            } catch { state.update { $0.snapshot.failure = "\(error)" } }
+            } catch {
+                state.update {
+                    $0.isMade = true
+                    $0.snapshot.failure = "\(error)"
+                }
+            }
         }
+        // The guest does not run before: nothing of that has to be had beside it.
+        _ = state.wait { $0.isMade ? true : nil }
     }
 
     /// What is known now.
@@ -172,7 +182,10 @@ public final class SharingThread: Sendable {
             let now = monotonicNanoseconds()
             let rest = pace.rest(after: activity, wall: now, cpu: threadCPUNanoseconds(), policy: policy)
             let isHome = !policy.isEnabled && activity == 0
-            if isHome { pace.hurry() }
+            if isHome {
+                pace.hurry()
+                engine.rest()
+            }
             state.update { $0.isInPass = false }
             wait(
                 state, until: isHome ? nil : now + rest, for: requests, engine,

@@ -81,18 +81,6 @@ enum HostIO {
         return count == MemoryLayout<signalfd_siginfo>.size ? Int32(info.ssi_signo) : nil
     }
 
-    /// The lines of a file of /proc.
-    static func lines(_ path: String) throws(LinuxError) -> [Substring] {
-        let file = try OwnedDescriptor.open(path, flags: O_RDONLY)
-        var bytes: [UInt8] = []
-        while true {
-            let part = try file.read(count: 65536, at: UInt64(bytes.count))
-            if part.isEmpty { break }
-            bytes += part
-        }
-        return String(decoding: bytes, as: UTF8.self).split(separator: "\n")
-    }
-
     /// Removes a name from a directory, if it is there.
     static func remove(_ path: String) { _ = unsafe unlink(path) }
 
@@ -101,7 +89,8 @@ enum HostIO {
         _ = mingle_die_with_parent(SIGTERM)
     }
 
-    /// Keeps the C library from making an arena for each thread: they cost more than this program's heap.
+    /// Keeps the C library from making an arena for each thread: they cost more than this program's heap. What loading the
+    /// guest takes goes back to the host at once; see ``HeapReserve`` for the time after that.
     static func useOneArena() {
         // M_ARENA_MAX, M_TRIM_THRESHOLD (malloc.h)
         _ = mallopt(-8, 1)
