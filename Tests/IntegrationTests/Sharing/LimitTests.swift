@@ -62,6 +62,8 @@ extension HostKVM {
             // What others ask of it meanwhile is answered.
             for guest in pair.guests {
                 for _ in 0..<100 { try guest.ask("stats") }
+                // These take some hundred KiB, of what the heap had in reserve.
+                #expect(try guest.digests().count == guest.pages)
                 #expect(try !guest.flag("home"))
             }
             try expectNothingLost(pair, "no address space, \(window), \(spare >> 10) KiB left", tool)
