@@ -58,3 +58,51 @@ int mingle_mremap_onto(void *from, size_t size, void *to) {
     void *result = mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to);
     return result == MAP_FAILED ? -errno : 0;
 }
+
+void mingle_heap_keep(size_t reserve) {
+    // One arena: one for each thread would cost more than this program's heap. No mappings: those of a heap that grows by brk
+    // are one, whatever else the process has mapped. What is free beyond the reserve goes back to the host.
+    mallopt(M_ARENA_MAX, 1);
+    mallopt(M_MMAP_MAX, 0);
+    mallopt(M_TOP_PAD, (int)reserve);
+    mallopt(M_TRIM_THRESHOLD, (int)(reserve + reserve / 4));
+    (void)mingle_heap_has(reserve);
+}
+
+int mingle_heap_has(size_t count) {
+    // All of it is free for whoever comes: the end of the heap.
+    if (mallinfo2().keepcost > count + 64) return 1;
+    void *volatile piece = malloc(count);
+    int has = piece != NULL;
+    free(piece);
+    return has;
+}
+
+void mingle_heap_give_back(size_t reserve, size_t kept) {
+    const size_t page = 4096;
+    malloc_trim(reserve);
+    size_t end = mallinfo2().keepcost;
+    if (end < kept + 2 * page) return;
+    // Taken for a moment, so that nobody else gets it while its memory goes; others find `kept` bytes meanwhile.
+    size_t count = end - kept;
+    char *volatile piece = malloc(count);
+    if (!piece) return;
+    uintptr_t first = ((uintptr_t)piece + page - 1) & ~(page - 1), last = ((uintptr_t)piece + count) & ~(page - 1);
+    if (first < last) madvise((void *)first, last - first, MADV_DONTNEED);
+    free(piece);
+}
+
+static uint64_t mingle_limit(int resource) {
+    struct rlimit limit;
+    if (getrlimit(resource, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY) return UINT64_MAX;
+    return limit.rlim_cur;
+}
+uint64_t mingle_limit_of_address_space(void) { return mingle_limit(RLIMIT_AS); }
+uint64_t mingle_limit_of_data(void) { return mingle_limit(RLIMIT_DATA); }
+
+int mingle_read_own(const void *from, void *to, size_t count) {
+    struct iovec local = {to, count}, remote = {(void *)from, count};
+    ssize_t done = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+    if (done < 0) return -errno;
+    return (size_t)done == count ? 0 : -EFAULT;
+}

@@ -25,54 +25,51 @@ public struct MemoryBound: Equatable, Sendable {
     /// All that bound this process: the host first, then the groups with limits, from its own upwards.
     /// - Parameter root: a folder in front of /proc and /sys, for tests.
     /// - Returns: nothing when the host does not say how much memory it has.
-    public static func all(root: String = "") -> [MemoryBound] {
-        guard let text = SmallFile.text(of: root + "/proc/meminfo") else { return [] }
-        let kibibytes = SmallFile.table(text)
-        guard let total = kibibytes["MemTotal"], let available = kibibytes["MemAvailable"] else { return [] }
-        let host = MemoryBound(
-            totalBytes: total << 10, availableBytes: available << 10,
-            swapFreeBytes: (kibibytes["SwapFree"] ?? 0) << 10)
-        let membership = ControlGroupMembership(root: root)
-        let isFirst = membership.memory != nil
-        return [host]
-            + membership.chargedFolders(root: root).compactMap { group, folder in
-                isFirst ? versionOne(group, folder, host: host) : versionTwo(group, folder, host: host)
-            }
-    }
+    public static func all(root: String = "") -> [MemoryBound] { MemoryBoundReader(root: root).all() }
 
-    private static func versionTwo(_ group: String, _ folder: String, host: MemoryBound) -> MemoryBound? {
-        let limits = ["memory.max", "memory.high"].compactMap { SmallFile.number(in: "\(folder)/\($0)") }
-        guard let limit = limits.min(), limit < host.totalBytes,
-            let current = SmallFile.number(in: folder + "/memory.current")
-        else { return nil }
-        let counted = SmallFile.table(SmallFile.text(of: folder + "/memory.stat") ?? "")
-        let files = (counted["active_file"] ?? 0) + (counted["inactive_file"] ?? 0)
+    static func versionTwo(
+        _ group: String, _ folder: String, host: MemoryBound, _ files: SmallFiles
+    ) -> MemoryBound? {
+        let most = files.number(in: folder + "/memory.max") ?? .max
+        let limit = min(most, files.number(in: folder + "/memory.high") ?? .max)
+        guard limit < host.totalBytes, let current = files.number(in: folder + "/memory.current") else {
+            return nil
+        }
+        var cached: UInt64 = 0
+        if files.load(folder + "/memory.stat") {
+            cached = (files.value("active_file") ?? 0) + (files.value("inactive_file") ?? 0)
+        }
         var swap = host.swapFreeBytes
-        if let most = SmallFile.number(in: folder + "/memory.swap.max") {
-            let used = SmallFile.number(in: folder + "/memory.swap.current") ?? 0
+        if let most = files.number(in: folder + "/memory.swap.max") {
+            let used = files.number(in: folder + "/memory.swap.current") ?? 0
             swap = min(swap, most - min(most, used))
         }
-        let events = SmallFile.table(SmallFile.text(of: folder + "/memory.events") ?? "")
-        return bound(
-            group, limit: limit, current: current, files: files, swap: swap,
-            hits: (events["high"] ?? 0) + (events["max"] ?? 0))
+        var hits: UInt64 = 0
+        if files.load(folder + "/memory.events") {
+            hits = (files.value("high") ?? 0) + (files.value("max") ?? 0)
+        }
+        return bound(group, limit: limit, current: current, files: cached, swap: swap, hits: hits)
     }
 
-    private static func versionOne(_ group: String, _ folder: String, host: MemoryBound) -> MemoryBound? {
-        guard let limit = SmallFile.number(in: folder + "/memory.limit_in_bytes"), limit < host.totalBytes,
-            let current = SmallFile.number(in: folder + "/memory.usage_in_bytes")
+    static func versionOne(
+        _ group: String, _ folder: String, host: MemoryBound, _ files: SmallFiles
+    ) -> MemoryBound? {
+        guard let limit = files.number(in: folder + "/memory.limit_in_bytes"), limit < host.totalBytes,
+            let current = files.number(in: folder + "/memory.usage_in_bytes")
         else { return nil }
-        let counted = SmallFile.table(SmallFile.text(of: folder + "/memory.stat") ?? "")
-        let files = (counted["total_active_file"] ?? 0) + (counted["total_inactive_file"] ?? 0)
+        var cached: UInt64 = 0
+        if files.load(folder + "/memory.stat") {
+            cached = (files.value("total_active_file") ?? 0) + (files.value("total_inactive_file") ?? 0)
+        }
         var swap = host.swapFreeBytes
-        if let most = SmallFile.number(in: folder + "/memory.memsw.limit_in_bytes") {
+        if let most = files.number(in: folder + "/memory.memsw.limit_in_bytes") {
             // Memory and swap together; what memory may still grow is not swap's.
-            let used = SmallFile.number(in: folder + "/memory.memsw.usage_in_bytes") ?? current
+            let used = files.number(in: folder + "/memory.memsw.usage_in_bytes") ?? current
             swap = min(swap, most - min(most, used + limit - min(limit, current)))
         }
         return bound(
-            group, limit: limit, current: current, files: files, swap: swap,
-            hits: SmallFile.number(in: folder + "/memory.failcnt") ?? 0)
+            group, limit: limit, current: current, files: cached, swap: swap,
+            hits: files.number(in: folder + "/memory.failcnt") ?? 0)
     }
 
     private static func bound(

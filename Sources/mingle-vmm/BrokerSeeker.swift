@@ -42,6 +42,9 @@ final class BrokerSeeker: Sendable {
 
     /// Gives the engine a store, if there is a broker. On the sharing thread.
     func connect(_ engine: SharingEngine, _ mapping: LinuxGuestMapping, _ history: SessionHistory) {
+        guard HeapReserve.has(SharingWork.talk.heapBytes) else {
+            return state.withLock { $0.failure = "no memory is left to look for the broker" }
+        }
         do throws(BrokerError) {
             guard let store = try open(mapping.pageCount, history) else { return }
             guard let hasher = PageHasher(secret: store.secret) else { throw .malformed("its secret") }

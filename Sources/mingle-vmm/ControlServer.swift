@@ -29,6 +29,7 @@ final class ControlServer {
     private let sharing: SharingSession?
     private let watch: MemoryWatch?
     private let timeline: Timeline
+    private let digest: ContentDigest
 
     init?(
         _ options: Options, _ machine: VirtualMachine, _ sharing: SharingSession?, _ watch: MemoryWatch?,
@@ -36,6 +37,7 @@ final class ControlServer {
     ) throws {
         guard let path = options.controlPath else { return nil }
         self.path = path
+        digest = try ContentDigest()
         HostIO.removeSocket(path)
         socket = try PacketSocket.listen(at: path, backlog: 8)
         self.options = options
@@ -186,7 +188,7 @@ final class ControlServer {
         let digests: [UInt8]
         do throws(LinuxError) {
             func compute() throws(LinuxError) -> [UInt8] {
-                try ContentDigest.pages(of: machine.memory, everyPage: everyPage)
+                try digest.pages(of: machine.memory, everyPage: everyPage)
             }
             // The engine would not know that somebody reads, and a pause is nothing to this thread.
             if let sharing {

@@ -12,7 +12,10 @@ final class MemoryWatch {
     private let options: Options
     private let machine: VirtualMachine
     private let sharing: SharingSession?
+    // Opened here, before the guest runs; every look only reads them.
     private let file = PressureFile()
+    private let bounds = MemoryBoundReader()
+    private let limits = ProcessLimits()
     private var pressure = MemoryPressure()
     private var pause = MemoryPause()
     private(set) var isPaused = false
@@ -29,6 +32,7 @@ final class MemoryWatch {
         self.machine = machine
         self.sharing = sharing
         mayPause = options.overcommits
+        _ = bounds.all()
     }
 
     /// none, some or full.
@@ -40,13 +44,13 @@ final class MemoryWatch {
     func look(isReady: Bool) -> Change? {
         let now = monotonicNanoseconds()
         guard isReady || now >= nextLook else { return nil }
-        pressure.take(MemoryPressure.Reading(time: now, stalls: file.stalls(), bounds: MemoryBound.all()))
+        pressure.take(MemoryPressure.Reading(time: now, stalls: file.stalls(), bounds: bounds.all()))
         nextLook = now + pressure.interval(overcommits: mayPause)
         hold()
         guard mayPause else { return nil }
         // Frames that it maps are not its own; private copies of them are.
         pause.update(
-            pressure, heldBytes: OwnMemory.anonymousBytes() + machine.memory.allocatedBytes)
+            pressure, heldBytes: limits.anonymousBytes() + machine.memory.allocatedBytes)
         return follow()
     }
 

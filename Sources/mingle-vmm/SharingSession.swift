@@ -69,7 +69,13 @@ final class SharingSession: Sendable {
                 times: { machine.processorTimes() }, isReady: { timeline.isReady },
                 measurePrices: { Self.measurePrices(machine.configuration.kvmPath) }),
             make: {
-                let mapping = try LinuxGuestMapping(memory: machine.memory, userFault: UserFault.open())
+                #if DEBUG
+                    let calls = sharing.injection?.calls ?? .kernel
+                #else
+                    let calls = MappingCalls.kernel
+                #endif
+                let mapping = try LinuxGuestMapping(
+                    memory: machine.memory, userFault: UserFault.open(), calls: calls)
                 mappingBox.mapping = mapping
                 let engine = try SharingEngine(
                     mapping: mapping, log: machine, vmmWrites: machine.memory.dirtyBitmap,
@@ -89,6 +95,8 @@ final class SharingSession: Sendable {
     }
 
     private static func measurePrices(_ kvmPath: String) -> DisturbancePrices? {
+        // Without, the guest counts as one of a host where disturbing it costs much.
+        guard HeapReserve.has(SharingWork.talk.heapBytes) else { return nil }
         do throws(HypervisorError) { return try DisturbanceProbe.measure(kvmPath: kvmPath) } catch {
             return nil
         }
@@ -145,6 +153,7 @@ final class SharingSession: Sendable {
             ("pages_unshared", "\(now.pagesUnshared)"), ("pages_volatile", "\(now.pagesVolatile)"),
             ("pages_rehomed", "\(now.pagesRehomed)"), ("mismatches", "\(now.mismatches)"),
             ("mappings", "\(now.mappings)"), ("arrangements", "\(now.arrangements)"),
+            ("put_off_no_memory", "\(now.putOffNoMemory)"), ("put_off_no_mapping", "\(now.putOffNoMapping)"),
             ("metadata_bytes", "\(now.metadataBytes)"),
             ("cpu_seconds", "\(Double(now.cpuNanoseconds) / 1e9)"),
             ("hold", snapshot.hold.map { "\"\($0.rawValue)\"" } ?? "null"),

@@ -57,10 +57,10 @@ import TestSupport
 
     @Test("what this process holds is what it touched")
     func own() {
-        let before = OwnMemory.anonymousBytes()
+        let before = ProcessLimits().anonymousBytes()
         #expect(before > 64 << 10)
         let bytes = [UInt8](repeating: 7, count: 64 << 20)
-        #expect(OwnMemory.anonymousBytes() > before + (48 << 20))
+        #expect(ProcessLimits().anonymousBytes() > before + (48 << 20))
         #expect(bytes.last == 7)
     }
 

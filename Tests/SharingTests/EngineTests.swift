@@ -32,7 +32,7 @@ import Testing
         for guest in 0...1 {
             let member = try #require(run.member(guest))
             #expect(member.mappedFrames == Array(0..<8))
-            #expect(member.guest.countMappings() == 2)
+            #expect(member.guest.countBackings() == 2)
         }
         #expect(run.world.domains[0].core.statistics.frames == 8)
         #expect(run.world.violations.isEmpty)
@@ -47,7 +47,7 @@ import Testing
         try passes(run)
         let guest = try #require(run.member(0)).guest
         #expect(try #require(run.member(0)).mappedFrames == [0, 1, 2, 4, 5, 6])
-        #expect(guest.countMappings() == 2)
+        #expect(guest.countBackings() == 2)
         #expect(guest.copies[3] != nil && guest.home[3] == nil)
     }
 
@@ -68,7 +68,7 @@ import Testing
         for guest in 0...1 {
             let member = try #require(run.member(guest))
             #expect(member.mappedFrames == Array(4..<10))
-            #expect(member.guest.countMappings() == 3)
+            #expect(member.guest.countBackings() == 3)
         }
         #expect(run.world.domains[0].core.statistics.frames == 6)
     }
@@ -86,12 +86,12 @@ import Testing
         }
         for member in members {
             #expect(member.mappedFrames == Array(4..<10))
-            #expect(member.guest.countMappings() == 3)
+            #expect(member.guest.countBackings() == 3)
         }
         // What only looks like one is content like any other, and holes stay holes.
         try run.perform(.fill(0, page: 12, count: 2, first: 9, second: 9))
         try passes(run)
-        #expect(members[0].guest.home[14] == nil && members[0].guest.countMappings() <= 6)
+        #expect(members[0].guest.home[14] == nil && members[0].guest.countBackings() <= 6)
         #expect(try run.run([]) == nil)
     }
 
@@ -202,7 +202,7 @@ import Testing
         }
         for _ in 0..<10 {
             try passes(run, 1)
-            for guest in 0...1 { #expect(try #require(run.member(guest)).guest.countMappings() <= limit) }
+            for guest in 0...1 { #expect(try #require(run.member(guest)).guest.countBackings() <= limit) }
         }
     }
 

@@ -36,7 +36,7 @@ import Testing
         for _ in 0..<6 { for guest in 0...1 { try passes(guest, 1) } }
         for guest in 0...1 {
             let member = try #require(run.member(guest))
-            #expect(member.guest.countMappings() == 1)
+            #expect(member.guest.countBackings() == 1)
             #expect(member.engine.statistics.pagesMerged == 0 && member.engine.statistics.pagesZero == 0)
         }
         try hold(false)

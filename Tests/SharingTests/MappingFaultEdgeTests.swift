@@ -24,6 +24,8 @@ final class MappingFaults: Sendable {
         var moves = 0
         /// Mappings that nobody can access fail as well.
         var refusesBlocks = false
+        /// What a stranger has mapped holds something already.
+        var strangerWrites = false
         var failed = 0
     }
     let plan = Mutex(Plan())
@@ -61,6 +63,7 @@ final class MappingFaults: Sendable {
         if replaces, way == .withAStranger {
             let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
             #expect(mmap(place, size, PROT_READ | PROT_WRITE, flags, -1, 0) == place)
+            if let place, plan.withLock({ $0.strangerWrites }) { memset(place, 0x5A, size) }
         }
         return ENOMEM
     }
@@ -79,8 +82,8 @@ final class MappingFaults: Sendable {
         let guest: EdgeGuest
         let expected: [[UInt8]]
 
-        init(_ replacement: Replacement) throws {
-            let guest = try EdgeGuest(pages: 16, calls: faults.calls)
+        init(_ replacement: Replacement, protects: Bool = true) throws {
+            let guest = try EdgeGuest(pages: 16, protects: protects, calls: faults.calls)
             self.guest = guest
             for page in 0..<16 {
                 guest.store.write(UInt8(page + 1), page)
@@ -127,7 +130,9 @@ final class MappingFaults: Sendable {
                 ? UInt(bitPattern: guest.mapping.scratch.base)
                 : UInt(bitPattern: guest.memory.mapping.base) + 8 * 4096
             faults.plan.withLock {
+                let writes = $0.strangerWrites
                 $0 = MappingFaults.Plan(way: way, range: base..<base + 4 * 4096, maps: maps, moves: moves)
+                $0.strangerWrites = writes
             }
         }
 
@@ -159,19 +164,22 @@ final class MappingFaults: Sendable {
         }
     }
 
-    @Test(arguments: [Replacement.frames, .zeros, .home, .arranged])
-    func whatIsGoneIsThereAgain(replacement: Replacement) throws {
-        var stand = try Stand(replacement)
+    /// Guest memory is told from a stranger's by its registration, or without userfaultfd by what it holds.
+    @Test(arguments: [Replacement.frames, .zeros, .home, .arranged], [true, false])
+    func whatIsGoneIsThereAgain(replacement: Replacement, protects: Bool) throws {
+        // Without userfaultfd, no page is kept over frames.
+        if replacement == .arranged, !protects { return }
+        var stand = try Stand(replacement, protects: protects)
         stand.fail(.cleanly, maps: 2)
         #expect(stand.perform(replacement) == .unchanged)
         try stand.expectRight("\(replacement), failed cleanly")
 
-        stand = try Stand(replacement)
+        stand = try Stand(replacement, protects: protects)
         stand.fail(.unmapping, maps: 1)
         #expect(stand.perform(replacement) == .done)
         try stand.expectRight("\(replacement), unmapped")
 
-        stand = try Stand(replacement)
+        stand = try Stand(replacement, protects: protects)
         stand.fail(.unmapping, maps: 2)
         if replacement == .home {
             #expect(stand.perform(replacement) == .destroyed)
@@ -196,7 +204,7 @@ final class MappingFaults: Sendable {
                 error
                     == .wentHome(
                         10..<11,
-                        LinuxError(operation: "mmap", code: ENOMEM, subject: "1 pages of guest memory")))
+                        LinuxError(operation: "mmap", code: ENOMEM, subject: "guest memory")))
         }
         for page in 0..<16 { #expect(try stand.guest.bytes(page) == stand.expected[page]) }
     }
@@ -216,11 +224,59 @@ final class MappingFaults: Sendable {
     }
 
     /// Something is mapped where the guest's page was: not the guest's.
-    @Test(arguments: [Replacement.frames, .zeros, .home, .arranged])
-    func aStrangersMappingIsNotTakenForTheGuests(replacement: Replacement) throws {
-        let stand = try Stand(replacement)
+    @Test(arguments: [Replacement.frames, .zeros, .home, .arranged], [true, false])
+    func aStrangersMappingIsNotTakenForTheGuests(replacement: Replacement, protects: Bool) throws {
+        if replacement == .arranged, !protects { return }
+        let stand = try Stand(replacement, protects: protects)
         stand.fail(.withAStranger, maps: 2)
         #expect(stand.perform(replacement) == .destroyed)
+        // One that has been written by then, too.
+        let written = try Stand(replacement, protects: protects)
+        written.faults.plan.withLock { $0.strangerWrites = true }
+        written.fail(.withAStranger, maps: 2)
+        #expect(written.perform(replacement) == .destroyed)
+    }
+
+    /// What is mapped to zeros already, and never read by anybody, is still the guest's after a failure.
+    @Test(arguments: [true, false]) func untouchedZerosAreTheGuests(protects: Bool) throws {
+        let stand = try Stand(.zeros, protects: protects)
+        try stand.guest.mapping.mapZero(Self.pages)
+        stand.guest.mapping.punchHome(Self.pages)
+        stand.fail(.cleanly, maps: 2)
+        #expect(stand.perform(.zeros) == .unchanged)
+        try stand.expectRight("zeros that nobody read")
+    }
+
+    /// However many mappings the process has, a failure is looked at in a few steps: reads are counted by the kernel.
+    @Test(
+        .needs(.userfaultfd), arguments: [Replacement.frames, .zeros, .home, .arranged, .keeping],
+        [true, false])
+    func failuresAreBounded(replacement: Replacement, protects: Bool) throws {
+        if !protects, replacement == .arranged || replacement == .keeping { return }
+        let stand = try Stand(replacement, protects: protects)
+        let pages = 8000
+        let base = try #require(mmap(nil, pages * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))
+        defer { munmap(base, pages * 4096) }
+        for page in stride(from: 1, to: pages, by: 2) { mprotect(base + page * 4096, 4096, PROT_READ) }
+        if replacement == .keeping {
+            stand.fail(.cleanly, moves: 1)
+        } else {
+            stand.fail(.cleanly, maps: 2)
+        }
+        let before = try Self.readCalls()
+        let outcome = stand.perform(replacement)
+        let calls = try Self.readCalls() - before
+        #expect(outcome == (replacement == .keeping ? .notPossible : .unchanged))
+        // All lines of these mappings are some hundred reads. Two for each of four pages, and one for all.
+        #expect(calls <= 3 * Self.pages.count + 4, "\(calls) reads")
+        try stand.expectRight("\(replacement)")
+    }
+
+    /// Of this thread, the reads of this file included.
+    private static func readCalls() throws -> Int {
+        let text = try String(contentsOfFile: "/proc/thread-self/io", encoding: .utf8)
+        let line = try #require(text.split(separator: "\n").first { $0.hasPrefix("syscr:") })
+        return try #require(Int(line.dropFirst(7)))
     }
 
     @Test(.needs(.userfaultfd))

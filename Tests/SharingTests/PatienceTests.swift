@@ -308,7 +308,7 @@ import Testing
         try pass(run, 0)
         let told = try #require(member.stores.last).exchanges
         for _ in 0..<30 { try pass(run, 0) }
-        #expect(member.mappedFrames.count == 6 && engine.lonelyRounds.isEmpty)
+        #expect(member.mappedFrames.count == 6 && engine.records.lonelyCount == 0)
         #expect(member.stores.last?.exchanges == told)
         change(false)
         for _ in 0..<engine.policy.lonelyRounds + 1 { try pass(run, 0) }

@@ -188,6 +188,21 @@ int mingle_install_kick_handler(int signal);
 int mingle_thread_create(pthread_t *thread, const char *name, size_t stackSize, int kickSignal,
                          void *(*body)(void *), void *context);
 
+// ---- the C library's heap: a compiler may drop an allocation that is only made to see whether it succeeds ----
+/// Sets the heap up so that `reserve` bytes of address space are always left at its end, if they can be had, and nothing of it is
+/// mapped piece by piece. Takes no memory.
+void mingle_heap_keep(size_t reserve);
+/// Whether `count` bytes can be allocated in a piece; the heap grows for that, but takes no memory.
+int mingle_heap_has(size_t count);
+/// Gives the host the memory of what is free in the heap, but for `kept` bytes at its end; address space up to `reserve` stays.
+void mingle_heap_give_back(size_t reserve, size_t kept);
+/// A limit of this process (getrlimit(2)): the soft one; UINT64_MAX when there is none.
+uint64_t mingle_limit_of_address_space(void);
+uint64_t mingle_limit_of_data(void);
+/// Reads bytes of this process as another process's would be read: an error, no signal, where nothing can be read.
+/// Returns 0, or -errno.
+int mingle_read_own(const void *from, void *to, size_t count);
+
 /// prctl is variadic: PR_SET_PDEATHSIG. Returns 0, or -errno.
 static inline int mingle_die_with_parent(int signal) {
     return prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0) < 0 ? -errno : 0;

@@ -100,6 +100,9 @@ public struct MemoryMapping: ~Copyable, @unchecked Sendable {
         _ = unsafe mmap(base, sizeInBytes, /* prot: */ PROT_READ | PROT_WRITE, /* flags: */ flags, -1, 0)
     }
 
+    /// Leaves the range as it is: something else may be there by now.
+    package consuming func abandon() { discard self }
+
     deinit {
         // SAFETY: the range is owned by this value, which is going; nobody may hold a pointer into it any more.
         _ = unsafe munmap(base, sizeInBytes)

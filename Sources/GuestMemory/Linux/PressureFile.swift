@@ -31,6 +31,8 @@ public final class PressureFile: Sendable {
     public let path: String
     /// Becomes ready (POLLPRI) when tasks have waited for a while; nil where the kernel does not allow it to this user.
     private let trigger: OwnedDescriptor?
+    /// To be read; nil where the kernel does not count.
+    private let file: OwnedDescriptor?
     /// 150 ms in 2 s, the shortest window that users without privileges may ask for.
     private static let condition = "some 150000 2000000"
 
@@ -38,6 +40,7 @@ public final class PressureFile: Sendable {
     public init(root: String = "") {
         path = Self.find(root: root)
         trigger = Self.makeTrigger(path)
+        file = try? .open(path, flags: O_RDONLY)
     }
 
     private static func find(root: String) -> String {
@@ -66,17 +69,13 @@ public final class PressureFile: Sendable {
     }
 
     /// nil where the kernel does not count.
-    public func stalls() -> MemoryStalls? { SmallFile.text(of: path).flatMap(MemoryStalls.init(text:)) }
-}
-
-/// What this process holds of memory.
-public enum OwnMemory {
-    /// Anonymous memory in bytes: private copies of guest pages, and what the process needs for itself; 0 when unknown. The
-    /// kernel's quick count, which may lag behind by some pages for each CPU.
-    public static func anonymousBytes() -> UInt64 {
-        let words = (SmallFile.text(of: "/proc/self/statm") ?? "").split(separator: " ").compactMap {
-            UInt64($0)
+    public func stalls() -> MemoryStalls? {
+        switch file {
+        case .some(let file):
+            (try? file.read(count: 256, at: 0)).flatMap {
+                MemoryStalls(text: String(decoding: $0, as: UTF8.self))
+            }
+        case .none: nil
         }
-        return words.count > 2 ? (words[1] - min(words[1], words[2])) * Page.size : 0
     }
 }

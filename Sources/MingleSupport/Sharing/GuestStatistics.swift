@@ -70,6 +70,9 @@ public struct SharingFigures: Equatable, Sendable {
     public var pagesUnshared: UInt64 = 0
     public var pagesVolatile: UInt64 = 0
     public var mappings: UInt64 = 0
+    /// Times that sharing put work off: for want of heap, and of mappings.
+    public var putOffNoMemory: UInt64 = 0
+    public var putOffNoMapping: UInt64 = 0
     public var metadataBytes: UInt64 = 0
     public var cpuSeconds = 0.0
     /// Why it is left alone for now: booting, guest or cpu; nil while it is merged.
@@ -120,6 +123,8 @@ public struct SharingFigures: Equatable, Sendable {
         pagesUnshared = count("pages_unshared")
         pagesVolatile = count("pages_volatile")
         mappings = count("mappings")
+        putOffNoMemory = json["put_off_no_memory"]?.count ?? 0
+        putOffNoMapping = json["put_off_no_mapping"]?.count ?? 0
         metadataBytes = count("metadata_bytes")
         cpuSeconds = number("cpu_seconds")
         hold = json["hold"]?.string
@@ -153,6 +158,8 @@ extension SharingFigures {
             sum.pagesUnshared += one.pagesUnshared
             sum.pagesVolatile += one.pagesVolatile
             sum.mappings += one.mappings
+            sum.putOffNoMemory += one.putOffNoMemory
+            sum.putOffNoMapping += one.putOffNoMapping
             sum.metadataBytes += one.metadataBytes
             sum.cpuSeconds += one.cpuSeconds
             sum.lostSeconds += one.lostSeconds

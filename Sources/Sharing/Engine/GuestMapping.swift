@@ -65,15 +65,20 @@ public protocol GuestMapping: AnyObject {
     func punchHome(_ pages: Range<Int>)
     /// Whether each page of a mapping that is not home's has a private copy (invariant 7).
     func arePrivate(_ pages: Range<Int>) -> [Bool]
-    /// The first page of each of the kernel's mappings of guest memory, in order: where the backing is not continued, and
-    /// where it is but the kernel has not joined two mappings.
-    func mappingStarts() -> [Int]
+    /// Those of a range's pages that are the first of one of the kernel's mappings, in order: where the backing is not continued,
+    /// and where it is but the kernel has not joined two mappings.
+    func mappingStarts(in pages: Range<Int>) -> [Int]
+    /// How many mappings there really are; nil when that cannot be told now. Not in a window.
+    func countMappings() -> MappingCount?
+    /// Whether there is heap for what is about to begin. Not in a window.
+    func hasMemory(for work: SharingWork) -> Bool
     /// Gives the memory of buffers back to the host; what they held is lost. Between passes only.
     func releaseBuffers()
 }
 
 extension GuestMapping {
     public func releaseBuffers() {}
+    public func hasMemory(for work: SharingWork) -> Bool { true }
 }
 
 /// What a page's part of a guest's mapping is backed by, whoever has a private copy over it.

@@ -26,6 +26,13 @@ extension SharingEngine {
         #endif
     }
 
+    /// A pass is over. Nothing, unless a debug build was asked for faults.
+    func passed() {
+        #if DEBUG
+            injection?.passed(statistics.pagesMerged)
+        #endif
+    }
+
     /// Whether windows of the kind `pause` stop the guest. They always do, unless a debug build was asked for faults.
     var pausesInWindows: Bool {
         #if DEBUG

@@ -32,6 +32,9 @@ final class PageRecords {
     /// Pages by kind that are known.
     private var known = [Int](repeating: 0, count: 8)
 
+    /// Pages whose frames were found to have no other mapper.
+    private(set) var lonelyCount = 0
+
     private enum Flag {
         static let kind: UInt8 = 0x07
         static let known: UInt8 = 0x08
@@ -97,13 +100,28 @@ final class PageRecords {
 
     /// The page was written while it was watched: look less often.
     func backOff(_ page: Int, limit: UInt8) {
-        let exponent = min(Int(backoffs[page]) + 1, Int(limit), 8)
-        backoffs[page] = UInt8(exponent)
+        let exponent = min(Int(backoffs[page] & Self.exponent) + 1, Int(limit), 8)
+        backoffs[page] = backoffs[page] & ~Self.exponent | UInt8(exponent)
         waits[page] = UInt8((1 << exponent) - 1)
     }
     /// The page stayed clean: trust it a little more.
     func settle(_ page: Int) {
-        if backoffs[page] > 0 { backoffs[page] -= 1 }
+        if backoffs[page] & Self.exponent > 0 { backoffs[page] -= 1 }
+    }
+    /// The lower bits of a back-off; above them is how often a page was found lonely.
+    private static let exponent: UInt8 = 0x0f
+
+    // MARK: company
+
+    static let mostLonelyRounds = 15
+    /// How often the page's frame was found to have no other mapper.
+    func lonelyRounds(_ page: Int) -> Int { Int(backoffs[page] >> 4) }
+    func setLonelyRounds(_ page: Int, _ rounds: Int) {
+        let old = lonelyRounds(page)
+        if rounds == old { return }
+        if old == 0 { lonelyCount += 1 }
+        if rounds == 0 { lonelyCount -= 1 }
+        backoffs[page] = backoffs[page] & Self.exponent | UInt8(rounds) << 4
     }
 
     // MARK: backing

@@ -21,6 +21,7 @@ extension SharingEngine {
         guard fatal == nil, policy.arrangementGain > 0, !hasOrphans,
             schedule.isDue(situation(activity), policy), var round = schedule.round
         else { return false }
+        guard hasMemory(for: .arrangement) else { return false }
         let first = round.slice * Self.sliceLength
         let slice = first..<min(first + Self.sliceLength, records.count)
         let isDone: Bool
@@ -94,9 +95,8 @@ extension SharingEngine {
 
     /// Where the kernel's mappings begin in what is left of a slice.
     private func mappingStarts(_ slice: Range<Int>, _ round: ArrangementSchedule.Round) -> [Int] {
-        mapping.mappingStarts().filter {
-            $0 < slice.upperBound && $0 >= max(slice.lowerBound + 1, round.cursor)
-        }
+        let first = max(slice.lowerBound + 1, round.cursor)
+        return first < slice.upperBound ? mapping.mappingStarts(in: first..<slice.upperBound) : []
     }
 
     /// What has to be mapped anew to join a stretch that the kernel has in pieces: it leaves neighbours apart that have

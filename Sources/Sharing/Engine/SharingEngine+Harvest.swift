@@ -4,6 +4,8 @@ internal import GuestMemory
 extension SharingEngine {
     /// Pages in a row that are looked up in the page map though nothing is asked about them.
     private static let gapInLook = 32
+    /// Pages that are looked up at a time.
+    private static let lookLimit = 8192
 
     /// Whether the guest writes so many pages that were not known to be written that it is left alone, for a while.
     private func noteBusy(_ now: UInt64, fresh: Int) {
@@ -88,10 +90,8 @@ extension SharingEngine {
     /// watched.
     func account() -> Int {
         var activity = 0
-        let again = rechecks
-        rechecks.removeAll()
-        for page in again where isMerged(page) {
-            if mapping.arePrivate(page..<page + 1)[0] {
+        while let page = rechecks.popFirst() {
+            if isMerged(page), mapping.arePrivate(page..<page + 1)[0] {
                 noteUnshared(page)
                 watch(page)
             }
@@ -109,7 +109,7 @@ extension SharingEngine {
                     if unmerged & bit != 0 {
                         noteUnshared(page)
                     } else {
-                        rechecks.append(page)
+                        rechecks.insert(page)
                     }
                 case .home, .unshared: forget(page)
                 case .untouched: break
@@ -190,7 +190,7 @@ extension SharingEngine {
             // Up to the last one before a wider gap: a look costs more than some pages in vain.
             var stop = page + 1
             var next = stop
-            while next < end, next - stop <= Self.gapInLook {
+            while next < end, next - stop <= Self.gapInLook, next - page < Self.lookLimit {
                 if isMerged(next) { stop = next + 1 }
                 next += 1
             }
@@ -226,7 +226,7 @@ extension SharingEngine {
         var batch = StoreBatch()
         batch.hasMovedOver = true
         guard let reply = ask(batch) else { return }
-        news += reply.promotions
+        keep(reply.promotions)
     }
 
     /// Pages that still map a lost store: most move to the new one as they are found there. What is left after a while

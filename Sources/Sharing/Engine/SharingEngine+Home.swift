@@ -75,6 +75,10 @@ extension SharingEngine {
     /// none is left, the store forgets this guest.
     /// - Returns: whether any are left.
     public func goHome(limit: Int) -> Bool {
+        guard hasMemory(for: .pass) else {
+            keepInTouch()
+            return true
+        }
         var pages: [Int] = []
         for page in 0..<records.count where records.backing(page) != .home {
             if pages.count == limit { break }

@@ -315,12 +315,4 @@ extension SharingEngine {
         disturbances.calls += stretches.count * (isStop ? 1 : 2)
         return true
     }
-
-    func note(_ failure: MappingFailure) {
-        switch failure {
-        case .unchanged: break
-        case .wentHome(let pages, _): noteFallenHome(pages)
-        case .destroyed: fatal = failure
-        }
-    }
 }

@@ -2,6 +2,9 @@ internal import GuestMemory
 
 // Steps 3, 4 and 6 of a pass: looking at pages and asking the store.
 extension SharingEngine {
+    /// Promotions that are kept between passes.
+    private static let newsLimit = 1 << 14
+
     /// Looks at clean pages and merges what can be merged.
     func share(_ pages: [Int]) {
         var zero: [Int] = []
@@ -83,14 +86,15 @@ extension SharingEngine {
         var due: [Int] = []
         for page in lonely.map(Int.init) where page < records.count {
             guard records.kind(page) == .mapped, records.isKnown(page), due.count < policy.pauseLimit else {
-                lonelyRounds[page] = nil
+                records.setLonelyRounds(page, 0)
                 continue
             }
-            lonelyRounds[page, default: 0] += 1
-            if lonelyRounds[page, default: 0] >= policy.lonelyRounds { due.append(page) }
+            let rounds = min(records.lonelyRounds(page) + 1, PageRecords.mostLonelyRounds)
+            records.setLonelyRounds(page, rounds)
+            if rounds >= min(policy.lonelyRounds, PageRecords.mostLonelyRounds) { due.append(page) }
         }
         if due.isEmpty { return }
-        due.forEach { lonelyRounds[$0] = nil }
+        due.forEach { records.setLonelyRounds($0, 0) }
         rehome(due)
         due.forEach(watch)
     }
@@ -109,7 +113,9 @@ extension SharingEngine {
     /// Between passes: merges what others published meanwhile. While guests that hold the same begin to share, there is such
     /// news all the time, long before the store would say so. This is no pass: nothing is harvested, looked at or arranged.
     public func hearNews() {
-        guard policy.isEnabled, !policy.holdsMerges, fatal == nil else { return keepInTouch() }
+        guard policy.isEnabled, !policy.holdsMerges, fatal == nil, hasMemory(for: .pass) else {
+            return keepInTouch()
+        }
         let started = clock()
         takeOldNews()
         while let reply = ask(.forNewsOnly) {
@@ -126,14 +132,22 @@ extension SharingEngine {
     /// Speaks to the store between passes if it asks for it, so that it does not take this client for lost, nor waits for it to
     /// free frames.
     public func keepInTouch() {
-        if mustSpeak(monotonicClock()) { speak() }
+        if mustSpeak(monotonicClock()), hasMemory(for: .talk) { speak() }
     }
 
     /// Speaks to the store, whether or not it asks for it. What it says is merged later.
     func speak() {
         guard let reply = ask(.forNewsOnly) else { return }
-        news += reply.promotions
+        keep(reply.promotions)
         if !policy.isEnabled { takeOldNews() }
+    }
+
+    /// Keeps news for the next pass; leases beyond what is kept are given back.
+    func keep(_ promotions: [StoreReply.Promotion]) {
+        let room = max(0, Self.newsLimit - news.count)
+        news += promotions.prefix(room)
+        for promotion in promotions.dropFirst(room)
+        where Int(promotion.page) < records.count { giveBack(Int(promotion.page)) }
     }
 
     /// Merges what came between passes; before anything else, while the references are certain.
@@ -152,8 +166,10 @@ extension SharingEngine {
         }
         while !forgotten.isEmpty {
             var batch = StoreBatch()
-            batch.forgotten = Array(forgotten.prefix(store.batchLimit))
-            forgotten.removeFirst(batch.forgotten.count)
+            batch.forgotten.reserveCapacity(min(forgotten.count, store.batchLimit))
+            while batch.forgotten.count < store.batchLimit, let page = forgotten.popFirst() {
+                batch.forgotten.append(ClientPage(page))
+            }
             reached(.forgetting)
             guard let reply = ask(batch) else { return }
             reached(.forgot)
@@ -204,9 +220,7 @@ extension SharingEngine {
         return end - start >= policy.uniformRun
     }
 
-    private func dropQueuedForget(_ page: ClientPage) {
-        if let index = forgotten.lastIndex(of: page) { forgotten.remove(at: index) }
-    }
+    private func dropQueuedForget(_ page: ClientPage) { forgotten.remove(Int(page)) }
 
     private func take(
         _ page: ClientPage, _ answer: StoreAnswer, _ hits: inout [(page: Int, location: FrameLocation)],

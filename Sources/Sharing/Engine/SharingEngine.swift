@@ -61,9 +61,7 @@ public final class SharingEngine {
     let records: PageRecords
     /// Pages that were cleared in the log and not seen written since: to be looked at when still clean at a harvest.
     let watched: LazyArray<UInt64>
-    var forgotten: [ClientPage] = []
-    /// How often a page's frame was found to have no other mapper.
-    var lonelyRounds: [Int: Int] = [:]
+    let forgotten: PageSet
     /// Promotions that came between two passes.
     var news: [StoreReply.Promotion] = []
     /// The last answer did not hold all the news; and when the store last heard from us.
@@ -72,8 +70,11 @@ public final class SharingEngine {
     private var hearsOnlyNews = false
     private var lastSpoke: UInt64 = 0
     /// Mappings that the kernel has beyond those that the records count: neighbours that it cannot join.
-    private(set) var surplus = 0
-    private var countedAt = 0
+    var surplus = 0
+    var countedAt = 0
+    /// Mappings that guest memory may have beside what else the process has; and when they are counted again at the latest.
+    var mappingsAllowed = Int.max
+    var nextCount: UInt64 = 0
     var lastHarvest: UInt64 = 0
     var plan: WatchPlan
     /// Since when the guest has been left alone; and whether that was long enough for now.
@@ -91,7 +92,7 @@ public final class SharingEngine {
     /// Half of what a store allows between two batches, and how often to look for a notice between passes; nanoseconds.
     static let silenceLimit: UInt64 = 15_000_000_000
     static let noticeInterval: UInt64 = 5_000_000_000
-    var rechecks: [Int] = []
+    let rechecks: PageSet
     var orphanPasses = 0
     var hasOrphans = false
     /// An earlier connection's references may still be counted.
@@ -123,12 +124,15 @@ public final class SharingEngine {
         self.monotonicClock = monotonicClock
         records = try PageRecords(count: mapping.pageCount)
         let words = (mapping.pageCount + 63) / 64
+        forgotten = try PageSet(pageCount: mapping.pageCount)
+        rechecks = try PageSet(pageCount: mapping.pageCount)
         watched = try LazyArray(count: words)
         deferred = try LazyArray(count: words)
         postponed = try LazyArray(count: words)
         plan = WatchPlan(blocks: words)
         dirty = [UInt64](repeating: 0, count: words)
         toClear = dirty
+        recountMappings()
     }
 
     /// Takes a new policy. Turned on again after it was off, everything is looked at anew.
@@ -168,12 +172,12 @@ public final class SharingEngine {
         store = nil
         market = StoreMarket()
         statistics.hasStore = false
-        forgotten = []
+        forgotten.removeAll()
         countsEarlier = true
-        lonelyRounds = [:]
         news = []
         for page in 0..<records.count {
             records.setKnown(page, false)
+            records.setLonelyRounds(page, 0)
             if case .frame = records.backing(page) {
                 records.setOrphan(page, true)
                 hasOrphans = true
@@ -217,6 +221,7 @@ public final class SharingEngine {
 
     /// One pass, for at most `budget` nanoseconds of CPU time.
     public func pass(budget: UInt64 = 50_000_000) throws(LinuxError) -> PassResult {
+        guard hasMemory(for: .pass) else { return putPassOff() }
         let started = clock()
         var result = PassResult()
         takeOldNews()
@@ -249,6 +254,7 @@ public final class SharingEngine {
         countMappings()
         flushTrace()
         statistics.fullScans += 1
+        passed()
         updateStatistics(cpu: clock() - started)
         return result
     }
@@ -317,25 +323,8 @@ public final class SharingEngine {
             + watched.count * (40 + WatchPlan.bytesPerBlock)
     }
 
-    // MARK: mappings
-
     /// Much changed just now.
     func stir() { schedule.stir(statistics.fullScans) }
-
-    /// Whether so many mappings more may be made.
-    func hasRoom(for growth: Int) -> Bool { records.seams + surplus + growth < policy.mappingLimit }
-
-    /// Asks the kernel how many mappings there really are, when many were made since the last time.
-    private func countMappings() {
-        let difference = abs(records.seams - countedAt)
-        guard difference >= 256 || difference * 8 > records.seams else { return }
-        recountMappings()
-    }
-
-    func recountMappings() {
-        countedAt = records.seams
-        surplus = max(0, mapping.mappingStarts().count - 1 - records.seams)
-    }
 
     // MARK: small steps
 
@@ -372,7 +361,7 @@ public final class SharingEngine {
         guard records.isKnown(page) else { return }
         note(.released, page)
         records.setKnown(page, false)
-        forgotten.append(ClientPage(page))
+        forgotten.insert(page)
     }
 
     /// Gives a lease back that is not used now; the page is looked at again when merges are no longer held.

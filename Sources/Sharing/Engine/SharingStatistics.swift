@@ -23,6 +23,10 @@ public struct SharingStatistics: Equatable, Sendable {
     public var mappings = 0
     /// Pauses in which mappings were arranged anew, since the start.
     public var arrangements = 0
+    /// Times that work was put off because the heap had no room in reserve.
+    public var putOffNoMemory = 0
+    /// Stretches that were not mapped anew, for now: no mapping was left for them, or the kernel refused it.
+    public var putOffNoMapping = 0
     /// Bytes of bookkeeping in this process.
     public var metadataBytes = 0
     /// CPU time of the sharing thread, nanoseconds.

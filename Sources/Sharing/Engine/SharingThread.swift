@@ -27,6 +27,8 @@ public final class SharingThread: Sendable {
     struct State {
         var snapshot: Snapshot
         var mustStop = false
+        /// The engine was made, or could not be: what it opens and maps is there.
+        var isMade = false
         /// Counts requests, so that the thread notices each.
         var requests = 0
         /// Who wants mappings to stay as they are, and whether a pass is under way.
@@ -54,9 +56,18 @@ public final class SharingThread: Sendable {
         self.state = state
         thread = try HostThread(name: "scanner") {
             do {
-                try SharingLoop(make(), state, signals, connect, failed).run()
-            } catch { state.update { $0.snapshot.failure = "\(error)" } }
+                let engine = try make()
+                state.update { $0.isMade = true }
+                SharingLoop(engine, state, signals, connect, failed).run()
+            } catch {
+                state.update {
+                    $0.isMade = true
+                    $0.snapshot.failure = "\(error)"
+                }
+            }
         }
+        // The guest does not run before: nothing of that has to be had beside it.
+        _ = state.wait { $0.isMade ? true : nil }
     }
 
     /// What is known now.

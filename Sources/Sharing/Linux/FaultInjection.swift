@@ -1,5 +1,7 @@
 #if DEBUG
+    internal import GuestMemory
     internal import Glibc
+    internal import Synchronization
 
     /// What is to go wrong, so that tests can show that they would notice. There is no trace of it in release builds.
     ///
@@ -9,12 +11,18 @@
     /// - `widen=N`: N microseconds pass between the comparison and the new mapping.
     /// - `arrange`: no fault, but mappings are arranged all the time, however busy the guest is.
     /// - `eager`: no fault either, but pages are looked at whatever that costs the guest.
+    /// - `fail-mappings=N`: every Nth call that replaces a mapping fails and changes nothing; `lose-mappings=N`: what was mapped is
+    ///   gone then, as on kernels before 6.12.
+    /// - `crowd-after=N`: once N pages were merged, the process makes mappings until it has as many as it may, and goes on with that.
     /// - `stop-at=STEP:N`: the process kills itself when it reaches a step (``MergeStep``) for the Nth time.
     public struct FaultInjection: Equatable, Sendable {
         public private(set) var leavesUnprotected = false
         public private(set) var arrangesAlways = false
         public private(set) var looksAlways = false
         private var microseconds: UInt32 = 0
+        private var mappingsToFail = 0
+        private var losesMappings = false
+        private var pagesToCrowd = 0
         private var lastStep: MergeStep?
         private var left = 0
 
@@ -30,6 +38,12 @@
                 case ("widen", let value?):
                     guard let number = UInt32(value), number < 1_000_000 else { return nil }
                     microseconds = number
+                case ("fail-mappings", let value?), ("lose-mappings", let value?):
+                    guard let number = Int(value), number > 1 else { return nil }
+                    (mappingsToFail, losesMappings) = (number, parts[0] == "lose-mappings")
+                case ("crowd-after", let value?):
+                    guard let number = Int(value), number > 0 else { return nil }
+                    pagesToCrowd = number
                 case ("stop-at", let value?):
                     let place = value.split(separator: ":").map(String.init)
                     guard place.count == 2, let step = MergeStep(rawValue: place[0]),
@@ -42,12 +56,81 @@
             }
         }
 
+        /// The kernel's calls, but for those that are to fail.
+        package var calls: MappingCalls {
+            if mappingsToFail == 0 { return .kernel }
+            return .kernel.failing(every: mappingsToFail, after: losesMappings)
+        }
+
+        /// After each pass, on the sharing thread.
+        mutating func passed(_ merged: Int) {
+            guard pagesToCrowd > 0, merged >= pagesToCrowd else { return }
+            pagesToCrowd = 0
+            MappingCrowd.start()
+        }
+
         /// On the sharing thread, also in windows.
         mutating func reached(_ step: MergeStep) {
             if step == .compared, microseconds > 0 { usleep(microseconds) }
             guard step == lastStep else { return }
             left -= 1
             if left == 0 { kill(getpid(), SIGKILL) }
+        }
+    }
+
+    extension MappingCalls {
+        /// - Parameter unmapping: what is mapped where a call fails is taken away before.
+        func failing(every count: Int, after unmapping: Bool) -> MappingCalls {
+            let calls = CallCount()
+            @Sendable func fails(_ place: UInt, _ size: Int, _ replaces: Bool) -> Bool {
+                guard calls.next() % count == 0 else { return false }
+                // SAFETY: the caller owns the range, and gave it up for what it wants mapped there.
+                if replaces, unmapping { _ = unsafe munmap(UnsafeMutableRawPointer(bitPattern: place), size) }
+                return true
+            }
+            var failing = self
+            let (map, move) = (map, move)
+            failing.map = { start, size, isAccessible, flags, descriptor, offset in
+                fails(start, size, flags & MAP_FIXED == MAP_FIXED)
+                    ? ENOMEM : map(start, size, isAccessible, flags, descriptor, offset)
+            }
+            failing.move = { from, size, target in
+                fails(target, size, true) ? ENOMEM : move(from, size, target)
+            }
+            failing.mayLeaveHoles = mayLeaveHoles || unmapping
+            return failing
+        }
+    }
+
+    private final class CallCount: Sendable {
+        private let count = Atomic(0)
+        func next() -> Int { count.add(1, ordering: .relaxed).newValue }
+    }
+
+    /// Takes all mappings that the process may have.
+    private enum MappingCrowd {
+        /// Until the process ends.
+        private static let thread = Mutex<HostThread?>(nil)
+
+        static func start() {
+            let new = try? HostThread(name: "crowd") {
+                let (page, flags) = (4096, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
+                let pages = 1 << 17
+                // SAFETY: no fixed address; what is changed below is of this mapping alone, which nobody else knows.
+                guard let base = unsafe mmap(nil, pages * page, PROT_NONE, flags, -1, 0),
+                    unsafe base != MAP_FAILED
+                else { return }
+                var index = 1
+                while index < pages {
+                    // Each one takes two mappings more.
+                    if unsafe mprotect(base + index * page, page, PROT_READ) == 0 {
+                        index += 2
+                    } else {
+                        usleep(10_000)
+                    }
+                }
+            }
+            thread.withLock { $0 = new }
         }
     }
 #endif

@@ -5,11 +5,13 @@
 // while writers still wait:
 //  1. The same mapping is tried again, where nothing is (MAP_FIXED_NOREPLACE).
 //  2. Something is there: what was there before. Unless another thread's mmap was given the address meanwhile: where
-//     that can be, every part must bear the marks that only guest memory has.
+//     that can be, the range must bear marks that only guest memory has (`LinuxGuestMapping+Intact`).
 //  3. Nothing is there: the bytes, which are known, are written home, and home takes the place.
 //  4. That fails too: the guest is lost. A mapping that nobody can access keeps the place from others until it is stopped.
 // Where a failure may leave nothing behind, each mapping is tried elsewhere first as soon as one has failed, or from the start
 // if the kernel limits what may be committed (vm.overcommit_memory=2): a failure there takes nothing away.
+// All of it is a few system calls for the range and two for each of its pages, whatever else the process has mapped, and allocates
+// nothing.
 // A reader that comes between the failure and the repair finds nothing mapped, and ends the guest: see docs/sharing.md.
 
 internal import CLinux
@@ -20,7 +22,7 @@ internal import Glibc
 // into the scratch are of pages of a range that was checked to be no longer than it.
 extension LinuxGuestMapping {
     /// Where the bytes of a range are found that lost its mapping.
-    private enum Source {
+    enum Source {
         case frames(FrameLocation)
         case zeros
         case scratch
@@ -64,7 +66,9 @@ extension LinuxGuestMapping {
     package func mapFrames(
         _ pages: Range<Int>, _ location: FrameLocation, keeping kept: [Int]
     ) throws(MappingFailure) -> Bool {
-        guard let userFault, let connection, pages.count <= bufferedFrames, hasScratch else { return false }
+        guard let userFault, let connection, pages.count <= bufferedFrames, hasScratch, hasSpaceToMove else {
+            return false
+        }
         let size = pages.count * Self.pageSize
         let base = unsafe UInt(bitPattern: scratch.base)
         // The stretch itself, and what the move leaves behind.
@@ -80,18 +84,18 @@ extension LinuxGuestMapping {
             }
         } catch { return false }
         userFault.unregister(base, size)
+        let wasRegistered = isRegistered
+        if !wasRegistered { touch(pages) }
         // The whole stretch takes its place at once: no reader sees a page of the store where a kept one belongs.
         let code = calls.move(base, size, address(pages))
         if code == 0 {
             registerNew(pages)
             return true
         }
-        let error = LinuxError(
-            operation: "mremap", code: code, subject: "\(pages.count) pages of guest memory")
         triesFirst = true
         isRegistered = false
-        if isIntact(address(pages), pages.count, whoeverLeftIt: true) { return false }
-        try repair(pages, .scratch, error)
+        if isIntact(pages, .scratch, whoeverLeftIt: true, wasRegistered) { return false }
+        try repair(pages, .scratch, LinuxError(operation: "mremap", code: code, subject: Self.subject))
     }
 
     package func rearrange(
@@ -161,6 +165,9 @@ extension LinuxGuestMapping {
         }
     }
 
+    /// Of errors; a text of its own for each would be allocated in a window.
+    private static let subject = "guest memory"
+
     private func homeOffset(_ pages: Range<Int>) -> UInt64 { UInt64(pages.lowerBound) * Page.size }
 
     /// One mmap over a range.
@@ -171,13 +178,17 @@ extension LinuxGuestMapping {
         if triesFirst, calls.mayLeaveHoles, !calls.hasRoom(size, flags & MAP_PRIVATE != 0) {
             throw .unchanged(LinuxError(operation: "mmap", code: ENOMEM, subject: "a trial"))
         }
+        let wasRegistered = isRegistered
+        if calls.mayLeaveHoles, !wasRegistered { touch(pages) }
         let code = map(start, size, flags | MAP_FIXED, descriptor, offset)
         if code == 0 { return registerNew(pages) }
         triesFirst = true
         isRegistered = false
         if map(start, size, flags | MAP_FIXED_NOREPLACE, descriptor, offset) == 0 { return }
-        let error = LinuxError(operation: "mmap", code: code, subject: "\(pages.count) pages of guest memory")
-        if isIntact(start, pages.count, whoeverLeftIt: calls.mayLeaveHoles) { throw .unchanged(error) }
+        let error = LinuxError(operation: "mmap", code: code, subject: Self.subject)
+        if isIntact(pages, source, whoeverLeftIt: calls.mayLeaveHoles, wasRegistered) {
+            throw .unchanged(error)
+        }
         try repair(pages, source, error)
     }
 
@@ -215,25 +226,33 @@ extension LinuxGuestMapping {
     }
 
     private func writeHome(_ pages: Range<Int>, _ source: Source) -> Bool {
-        let spare = unsafe fetched(bufferedFrames)
+        if case .home = source { return false }
         var kept = 0
         for (index, page) in pages.enumerated() {
-            switch source {
-            case .rearranged(let keeping, _) where keeping[index]:
-                unsafe mingle_copy(spare, fetched(kept), Self.pageSize)
-                kept += 1
-            case .rearranged(_, .frame(let location)):
-                guard unsafe readFrames(location.advanced(by: index), 1, spare) == 1 else { return false }
-            case .rearranged: unsafe memset(spare, 0, Self.pageSize)
-            case .home: return false
-            case .zeros: unsafe memset(spare, 0, Self.pageSize)
-            case .scratch: unsafe mingle_copy(spare, scratch.base + index * Self.pageSize, Self.pageSize)
-            case .frames(let location):
-                guard unsafe readFrames(location.advanced(by: index), 1, spare) == 1 else { return false }
+            guard let bytes = unsafe bytes(index, of: source, &kept), unsafe writeHome(page, bytes) else {
+                return false
             }
-            guard unsafe writeHome(page, spare) else { return false }
         }
         return true
+    }
+
+    /// What a page of a range that lost its mapping held, and holds if it did not. Asked of each in turn.
+    /// - Parameters:
+    ///   - index: of the page in the range.
+    ///   - kept: those of the buffer that were given so far.
+    /// - Returns: nil when it cannot be told.
+    func bytes(_ index: Int, of source: Source, _ kept: inout Int) -> UnsafeMutableRawPointer? {
+        let spare = unsafe fetched(bufferedFrames)
+        switch source {
+        case .rearranged(let keeping, _) where keeping[index]:
+            kept += 1
+            return unsafe fetched(kept - 1)
+        case .rearranged(_, .frame(let location)), .frames(let location):
+            return unsafe readFrames(location.advanced(by: index), 1, spare) == 1 ? spare : nil
+        case .rearranged, .zeros: return unsafe memset(spare, 0, Self.pageSize)
+        case .home: return unsafe fetched(index)
+        case .scratch: return unsafe scratch.base + index * Self.pageSize
+        }
     }
 
     /// Past every mapping: for a page of home that none shows.
@@ -257,58 +276,14 @@ extension LinuxGuestMapping {
     /// all the same, the scratch is not used any more.
     private func mapScratch(_ size: Int, _ flags: Int32, _ descriptor: Int32, _ offset: UInt64) -> Bool {
         let base = unsafe UInt(bitPattern: scratch.base)
-        for how in [MAP_FIXED, MAP_FIXED_NOREPLACE]
-        where map(base, size, flags | MAP_NORESERVE | how, descriptor, offset) == 0 { return true }
-        hasScratch = isIntact(base, size / Self.pageSize, whoeverLeftIt: calls.mayLeaveHoles)
+        if map(base, size, flags | MAP_NORESERVE | MAP_FIXED, descriptor, offset) == 0 { return true }
+        if map(base, size, flags | MAP_NORESERVE | MAP_FIXED_NOREPLACE, descriptor, offset) == 0 {
+            return true
+        }
+        // It bears no marks.
+        hasScratch = !calls.mayLeaveHoles && isMapped(base, size / Self.pageSize)
         return false
     }
 
     private func restoreScratch(_ size: Int) { _ = mapScratch(size, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) }
-
-    // MARK: what is there
-
-    /// Whether a range is mapped as before a call that failed.
-    /// - Parameter whoeverLeftIt: what is there may be of another thread, which then lacks the marks of guest memory.
-    private func isIntact(_ start: UInt, _ count: Int, whoeverLeftIt: Bool) -> Bool {
-        var residency = [UInt8](repeating: 0, count: count)
-        let pointer = unsafe UnsafeMutableRawPointer(bitPattern: start)
-        guard unsafe mincore(pointer, count * Self.pageSize, &residency) == 0 else { return false }
-        return !whoeverLeftIt || MappingMarks.cover(start..<start + UInt(count * Self.pageSize))
-    }
-}
-
-/// The advice that is given on each mapping of guest memory, and in this process on nothing else, as /proc/self/smaps
-/// shows it (Linux's Documentation/filesystems/proc.rst, "VmFlags": dc, not copied on fork; dd, not dumped).
-enum MappingMarks {
-    /// Whether all of a range is mapped and marked. Walks the whole process: for failures only.
-    static func cover(_ range: Range<UInt>) -> Bool {
-        guard let smaps = try? OwnedDescriptor.open("/proc/self/smaps", flags: O_RDONLY) else { return false }
-        var covered: UInt = 0
-        var current: Range<UInt> = 0..<0
-        var rest: [UInt8] = []
-        var offset: UInt64 = 0
-        while let bytes = try? smaps.read(count: 65536, at: offset), !bytes.isEmpty {
-            offset += UInt64(bytes.count)
-            rest += bytes
-            let end = rest.lastIndex(of: UInt8(ascii: "\n")) ?? rest.startIndex
-            for line in rest[..<end].split(separator: UInt8(ascii: "\n")) {
-                // Twenty and more lines about each mapping: only its first and its last are looked at.
-                guard let first = line.first, first < UInt8(ascii: "A") || first >= UInt8(ascii: "V") else {
-                    continue
-                }
-                let words = line.split(separator: UInt8(ascii: " ")).map {
-                    String(decoding: $0, as: UTF8.self)
-                }
-                if words.first == "VmFlags:", words.contains("dc"), words.contains("dd") {
-                    covered += UInt(current.clamped(to: range).count)
-                } else if let bounds = words.first?.split(separator: "-").map({ UInt($0, radix: 16) }),
-                    bounds.count == 2, let low = bounds[0], let high = bounds[1], low < high
-                {
-                    current = low..<high
-                }
-            }
-            rest.removeSubrange(..<end)
-        }
-        return covered == UInt(range.count)
-    }
 }

@@ -13,15 +13,24 @@ package final class LinuxGuestMapping: GuestMapping {
     let memory: GuestMemory
     let userFault: UserFault?
     let pageMap: PageMap
-    /// Fetched frames; a stage for pages that go home; one page more, for what goes home because a mapping failed.
+    let maps: ProcessMaps
+    let limits = ProcessLimits()
+    /// Fetched frames; a stage for pages that go home; two pages more, for what goes home because a mapping failed, and for a look
+    /// at what is there then.
     let buffer: MemoryMapping
     /// Address space in which a stretch with kept pages is put together before it takes its place.
-    let scratch: MemoryMapping
+    private(set) var scratch: MemoryMapping
+    private static let scratchSize = 256 * Page.size
+    private var scratchesLeft = 16
+    /// What mincore(2) says of a range that the kernel failed to replace.
+    var residency = [UInt8](repeating: 0, count: 1024)
     var connection: StoreConnection?
     /// All of guest memory is registered for write protection, if that is to be had.
     var isRegistered = false
     private var lastYield: UInt64 = 0
     var hasScratch = true
+    /// A move takes address space for a moment; as of the last time that frames were fetched.
+    var hasSpaceToMove = true
     var calls: MappingCalls
     /// Whether a mapping is tried elsewhere before it is made.
     var triesFirst: Bool
@@ -39,8 +48,9 @@ package final class LinuxGuestMapping: GuestMapping {
         self.userFault = userFault
         pageCount = Int(memory.sizeInBytes >> Page.shift)
         pageMap = try PageMap()
-        buffer = try .anonymous(sizeInBytes: UInt64(bufferedFrames + 1) * Page.size)
-        scratch = try .anonymous(sizeInBytes: UInt64(bufferedFrames) * Page.size)
+        maps = try ProcessMaps()
+        buffer = try .anonymous(sizeInBytes: UInt64(bufferedFrames + 2) * Page.size)
+        scratch = try .anonymous(sizeInBytes: Self.scratchSize)
         if userFault?.ability == .protect { try register() }
     }
 
@@ -59,7 +69,7 @@ package final class LinuxGuestMapping: GuestMapping {
         return unsafe memory.mapping.base + page * Self.pageSize
     }
     func fetched(_ index: Int) -> UnsafeMutableRawPointer {
-        precondition(index >= 0 && index <= bufferedFrames, "a page of the buffer")
+        precondition(index >= 0 && index <= bufferedFrames + 1, "a page of the buffer")
         return unsafe buffer.base + index * Self.pageSize
     }
 
@@ -90,6 +100,8 @@ package final class LinuxGuestMapping: GuestMapping {
 
     package func fetchFrames(_ location: FrameLocation, count: Int, into index: Int) -> Int {
         guard count > 0, index >= 0, index + count <= bufferedFrames else { return 0 }
+        if !hasScratch { renewScratch() }
+        hasSpaceToMove = limits.addressSpaceLeft() >= 2 * bufferedFrames * Self.pageSize
         return unsafe readFrames(location, count, fetched(index))
     }
 
@@ -117,7 +129,7 @@ package final class LinuxGuestMapping: GuestMapping {
         yieldNowAndThen()
         if !isRegistered { try register() }
         // Protection holds on pages that are there: touch them.
-        for page in pages { _ = unsafe mingle_load8(pointer(page)) }
+        touch(pages)
     }
 
     /// A window is far shorter than a time slice, and the guest's writers wait for whoever is preempted in it: so it begins
@@ -200,37 +212,53 @@ package final class LinuxGuestMapping: GuestMapping {
     }
 
     package func releaseBuffers() {
-        _ = unsafe madvise(buffer.base, Int(UInt64(bufferedFrames) * Page.size), Int32(MADV_DONTNEED))
+        _ = unsafe madvise(buffer.base, buffer.sizeInBytes, Int32(MADV_DONTNEED))
         connection?.staging.discard()
+        HeapReserve.giveBack()
     }
 
-    /// From /proc/self/maps, whose lines begin with an address in hexadecimal digits and a dash.
-    package func mappingStarts() -> [Int] {
-        guard let maps = try? OwnedDescriptor.open("/proc/self/maps", flags: O_RDONLY) else { return [] }
+    /// The old one may belong to somebody else by now, in part, so it stays where it is.
+    private func renewScratch() {
+        guard scratchesLeft > 0 else { return }
+        do throws(LinuxError) {
+            var other = try MemoryMapping.anonymous(sizeInBytes: Self.scratchSize)
+            swap(&scratch, &other)
+            other.abandon()
+        } catch { return }
+        scratchesLeft -= 1
+        hasScratch = true
+    }
+
+    // MARK: what the process has, and may have
+
+    package func countMappings() -> MappingCount? {
         let all = address(0..<pageCount)
+        let end = all + UInt(pageCount * Self.pageSize)
+        var count = MappingCount(guest: 0, process: 0, limit: limits.mappingLimit())
+        do throws(LinuxError) {
+            try maps.forEach { entry in
+                count.process += 1
+                if entry.start >= all, entry.start < end { count.guest += 1 }
+            }
+        } catch { return nil }
+        return count
+    }
+
+    package func mappingStarts(in pages: Range<Int>) -> [Int] {
+        let all = address(0..<pageCount)
+        let wanted = address(pages)
+        let end = wanted + UInt(pages.count * Self.pageSize)
         var starts: [Int] = []
-        var start: UInt = 0
-        var isInAddress = true
-        var offset: UInt64 = 0
-        while let bytes = try? maps.read(count: 65536, at: offset), !bytes.isEmpty {
-            offset += UInt64(bytes.count)
-            for byte in bytes {
-                if byte == UInt8(ascii: "\n") {
-                    (start, isInAddress) = (0, true)
-                } else if isInAddress, byte == UInt8(ascii: "-") {
-                    isInAddress = false
-                    if start >= all, start - all < UInt(pageCount * Self.pageSize) {
-                        starts.append(Int(start - all) / Self.pageSize)
-                    }
-                } else if isInAddress {
-                    let digit =
-                        byte < UInt8(ascii: "a") ? byte &- UInt8(ascii: "0") : byte &- UInt8(ascii: "a") &+ 10
-                    start = start << 4 | UInt(digit & 15)
-                }
+        // Some missing: pieces stay apart for now.
+        try? maps.forEach { entry in
+            if entry.start >= wanted, entry.start < end {
+                starts.append(Int(entry.start - all) / Self.pageSize)
             }
         }
         return starts
     }
+
+    package func hasMemory(for work: SharingWork) -> Bool { HeapReserve.has(work.heapBytes) }
 }
 
 /// What a client needs of a domain's store to look into it: the file for reading, the key of the hash, the staging area.

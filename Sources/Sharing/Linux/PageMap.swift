@@ -31,17 +31,49 @@ final class PageMap {
         var index = 0
         while index < found.count {
             let some = min(entries.count, found.count - index)
-            // SAFETY: reads at most as much as the array holds, which is alive for the call.
-            let got = unsafe entries.withUnsafeMutableBytes { bytes in
-                unsafe pread(
-                    descriptor.number, bytes.baseAddress, some * 8,
-                    Int(UInt64(start) >> Page.shift * 8) + index * 8)
-            }
-            guard got == some * 8 else { return false }
+            guard read(start, index, some) else { return false }
             for entry in 0..<some where Self.isPrivate(entries[entry]) { found[index + entry] = true }
             index += some
         }
         return true
+    }
+
+    /// What the page map says of some pages.
+    /// - Parameter body: given the position of each page, and whether it is in the page table (or swapped out) and of a file.
+    /// - Returns: false when the map could not be read, or `body` said so, which ends it.
+    func look(_ start: UInt, count: Int, _ body: (_ index: Int, _ isThere: Bool, _ isOfFile: Bool) -> Bool)
+        -> Bool
+    {
+        var index = 0
+        while index < count {
+            let some = min(entries.count, count - index)
+            guard read(start, index, some) else { return false }
+            for entry in 0..<some {
+                let bits = entries[entry]
+                let isThere = bits & (Bit.present | Bit.swapped) != 0
+                guard body(index + entry, isThere, bits & Bit.file != 0) else { return false }
+            }
+            index += some
+        }
+        return true
+    }
+
+    private func read(_ start: UInt, _ index: Int, _ count: Int) -> Bool {
+        // SAFETY: reads at most as much as the array holds, which is alive for the call.
+        let got = unsafe entries.withUnsafeMutableBytes { bytes in
+            unsafe pread(
+                descriptor.number, bytes.baseAddress, count * 8,
+                Int(UInt64(start) >> Page.shift * 8) + index * 8)
+        }
+        return got == count * 8
+    }
+
+    /// Whether a page is of a file, as far as the page table knows.
+    func isOfFile(_ address: UInt) -> Bool {
+        var bits: UInt64 = 0
+        // SAFETY: eight bytes of a live local.
+        let got = unsafe pread(descriptor.number, &bits, 8, Int(UInt64(address) >> Page.shift * 8))
+        return got == 8 && bits & Bit.file != 0
     }
 
     static func isPrivate(_ entry: UInt64) -> Bool {

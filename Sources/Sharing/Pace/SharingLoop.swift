@@ -100,7 +100,10 @@ final class SharingLoop {
         throttle.spend(now, cpu: spent, policy: policy)
         let rest = throttle.rest(after: activity, policy: policy)
         let isHome = !policy.isEnabled && activity == 0
-        if isHome { throttle.hurry() }
+        if isHome {
+            throttle.hurry()
+            engine.rest()
+        }
         state.update { $0.isInPass = false }
         wait(
             until: isHome ? nil : now + rest, for: requests,

@@ -7,36 +7,51 @@ import GuestMemory
 ///
 /// To be used while nobody writes guest memory. A page counts as allocated if the guest's memory file has data there, or
 /// if something else than that file is mapped there, by the kernel's own lists.
-enum ContentDigest {
+final class ContentDigest {
     /// Bytes of a digest: BLAKE2b-128, without a key. All zero stands for a page of zeros.
     static let size = 16
 
+    private let maps: ProcessMaps
+    private let pageMap: OwnedDescriptor
+
+    /// Opens what it reads later.
+    init() throws(LinuxError) {
+        maps = try ProcessMaps()
+        pageMap = try .open("/proc/self/pagemap", flags: O_RDONLY)
+    }
+
     /// The digests of all allocated pages, one behind the other, in order of page.
     /// - Parameter everyPage: a page that is not allocated has a digest, too: that of zeros.
-    static func pages(of memory: GuestMemory, everyPage: Bool) throws(LinuxError) -> [UInt8] {
+    func pages(of memory: GuestMemory, everyPage: Bool) throws(LinuxError) -> [UInt8] {
         let count = Int(memory.sizeInBytes >> Page.shift)
+        // The list of digests, one for each page at most, and while it grows; a mark for each page.
+        guard HeapReserve.has(count * (Self.size + 1) + HeapReserve.size / 2) else {
+            throw LinuxError(operation: "malloc", code: ENOMEM, subject: "digests of \(count) pages")
+        }
+        defer { HeapReserve.giveBack() }
         var allocated = [Bool](repeating: false, count: count)
         switch memory.backing {
         case .memoryFile:
-            try markData(memory, &allocated)
+            try Self.markData(memory, &allocated)
             try markForeignMappings(memory, &allocated)
         case .anonymousMergeable: try markPresent(memory, &allocated)
         }
         var digests: [UInt8] = []
+        digests.reserveCapacity((everyPage ? count : allocated.count { $0 }) * Self.size)
         let base = unsafe memory.mapping.base
-        var digest = [UInt8](repeating: 0, count: size)
+        var digest = [UInt8](repeating: 0, count: Self.size)
         for page in 0..<count where everyPage || allocated[page] {
             guard allocated[page] else {
-                digests += [UInt8](repeating: 0, count: size)
+                digests += [UInt8](repeating: 0, count: Self.size)
                 continue
             }
             // SAFETY: the page lies in the guest's mapping; nobody writes it now.
             let bytes = unsafe base + page * Int(Page.size)
             if unsafe mingle_page_is_uniform(bytes, 0) != 0 {
-                digests += [UInt8](repeating: 0, count: size)
+                digests += [UInt8](repeating: 0, count: Self.size)
                 continue
             }
-            guard unsafe blake2b(&digest, bytes, nil, size, Int(Page.size), 0) == 0 else {
+            guard unsafe blake2b(&digest, bytes, nil, Self.size, Int(Page.size), 0) == 0 else {
                 throw LinuxError(operation: "blake2b", code: EINVAL)
             }
             digests += digest
@@ -45,13 +60,12 @@ enum ContentDigest {
     }
 
     /// Anonymous memory: /proc/self/pagemap tells what is present (bit 63) or swapped out (bit 62).
-    private static func markPresent(_ memory: GuestMemory, _ allocated: inout [Bool]) throws(LinuxError) {
-        let map = try OwnedDescriptor.open("/proc/self/pagemap", flags: O_RDONLY)
+    private func markPresent(_ memory: GuestMemory, _ allocated: inout [Bool]) throws(LinuxError) {
         let start = unsafe UInt64(UInt(bitPattern: memory.mapping.base)) >> Page.shift
         let batch = 1 << 16
         for first in stride(from: 0, to: allocated.count, by: batch) {
             let count = min(batch, allocated.count - first)
-            let bytes = try map.read(count: count * 8, at: (start + UInt64(first)) * 8)
+            let bytes = try pageMap.read(count: count * 8, at: (start + UInt64(first)) * 8)
             guard bytes.count == count * 8 else {
                 throw LinuxError(operation: "read", code: EIO, subject: "/proc/self/pagemap")
             }
@@ -74,23 +88,16 @@ enum ContentDigest {
         }
     }
 
-    /// Lines of /proc/self/maps: `start-end permissions offset device inode path`.
-    private static func markForeignMappings(_ memory: GuestMemory, _ allocated: inout [Bool])
-        throws(LinuxError)
-    {
+    private func markForeignMappings(_ memory: GuestMemory, _ allocated: inout [Bool]) throws(LinuxError) {
         let start = unsafe UInt(bitPattern: memory.mapping.base)
         let end = start + UInt(memory.sizeInBytes)
         var status = stat()
         guard unsafe fstat(memory.file.number, &status) == 0 else { throw .current("fstat") }
-        for line in try HostIO.lines("/proc/self/maps") {
-            let fields = line.split(separator: " ", omittingEmptySubsequences: true)
-            guard fields.count >= 5, let dash = fields[0].firstIndex(of: "-"),
-                let first = UInt(fields[0][..<dash], radix: 16),
-                let last = UInt(fields[0][fields[0].index(after: dash)...], radix: 16), first < end,
-                last > start
-            else { continue }
-            if fields[4] == "\(status.st_ino)", fields[1].hasSuffix("s") { continue }
-            let pages = Int(max(first, start) - start) / 4096..<Int(min(last, end) - start) / 4096
+        try maps.forEach { entry in
+            guard entry.start < end, entry.end > start else { return }
+            if entry.inode == UInt64(status.st_ino), entry.isShared { return }
+            let pages =
+                Int(max(entry.start, start) - start) / 4096..<Int(min(entry.end, end) - start) / 4096
             for page in pages { allocated[page] = true }
         }
     }

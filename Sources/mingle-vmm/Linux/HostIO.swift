@@ -97,18 +97,6 @@ enum HostIO {
         return time <= now ? 0 : Int32(clamping: (time - now) / 1_000_000 + 1)
     }
 
-    /// The lines of a file of /proc.
-    static func lines(_ path: String) throws(LinuxError) -> [Substring] {
-        let file = try OwnedDescriptor.open(path, flags: O_RDONLY)
-        var bytes: [UInt8] = []
-        while true {
-            let part = try file.read(count: 65536, at: UInt64(bytes.count))
-            if part.isEmpty { break }
-            bytes += part
-        }
-        return String(decoding: bytes, as: UTF8.self).split(separator: "\n")
-    }
-
     /// Removes a socket from a directory, if it is there; anything else stays.
     static func removeSocket(_ path: String) {
         var status = stat()
@@ -122,7 +110,8 @@ enum HostIO {
         _ = mingle_die_with_parent(SIGTERM)
     }
 
-    /// Keeps the C library from making an arena for each thread: they cost more than this program's heap.
+    /// Keeps the C library from making an arena for each thread: they cost more than this program's heap. What loading the
+    /// guest takes goes back to the host at once; see ``HeapReserve`` for the time after that.
     static func useOneArena() {
         // M_ARENA_MAX, M_TRIM_THRESHOLD (malloc.h)
         _ = mallopt(-8, 1)

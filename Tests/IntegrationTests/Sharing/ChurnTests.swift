@@ -6,12 +6,12 @@ extension HostKVM {
     @Suite("churn in shared memory")
     struct Churn {
         /// Each page rests about as long as it takes to be merged, so that writers and windows meet all the time.
-        private static let rests = "pages=1024 common=0.5 rest=900 rate=600 seconds=0"
+        static let rests = "pages=1024 common=0.5 rest=900 rate=600 seconds=0"
 
         /// Pages that come and go like that are hardly worth a fault: debug builds are told to look at them all the same.
-        private static let eager = Requirement.faults.problem == nil ? "eager" : nil
+        static let eager = Requirement.faults.problem == nil ? "eager" : nil
 
-        private struct Pair {
+        struct Pair {
             let guests: [SharingGuest]
 
             init(_ tool: CommandLineTool, window: String, domain: String, faults: String? = nil) throws {
@@ -38,7 +38,7 @@ extension HostKVM {
                 try guests.map { guest in
                     let counts = try [
                         "pages_merged", "pages_unshared_total", "mismatches", "windows", "full_scans",
-                        "arrangements",
+                        "arrangements", "put_off_no_memory", "put_off_no_mapping", "window_max_us",
                     ].map { "\($0)=\(try guest.count($0))" }
                     try guest.ask("type exit")
                     let status = try guest.end()

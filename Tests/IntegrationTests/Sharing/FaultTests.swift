@@ -33,6 +33,7 @@ extension HostKVM {
             "words that mean nothing are refused", .needs(.faults),
             arguments: [
                 "", "no-protection=1", "widen=", "widen=x", "stop-at=compared", "stop-at=compared:0", "x",
+                "fail-mappings=1", "lose-mappings=", "crowd-after=0",
             ])
         func words(_ words: String) throws {
             #expect(try refusal(of: Locations.vmm, words).contains("--inject \(words):"))

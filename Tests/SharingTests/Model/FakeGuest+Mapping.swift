@@ -53,6 +53,8 @@ extension FakeGuest {
 
     private func fail(_ pages: Range<Int>) throws(MappingFailure) {
         let error = LinuxError(operation: "mmap", code: 12)
+        replacements += 1
+        if replacements == failingReplacement { mapFault = failsWith }
         switch mapFault {
         case .none: return
         case .unchanged:

@@ -41,6 +41,13 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
     unowned let world: World
     var backingStore: FakeBacking?
     var mapFault = MapFault.none
+    /// Calls that replace a mapping so far; the one that fails, and how.
+    var replacements = 0
+    var failingReplacement = 0
+    var failsWith = MapFault.unchanged
+    /// Times that the engine asked for heap so far, and those at which there is none.
+    var requests = 0
+    var refusedRequests = 0..<0
     var sabotage = Sabotage.none
     /// Called before each primitive, with its name.
     var hook: (String) -> Void = { _ in }
@@ -56,6 +63,9 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
     /// Where two mappings meet that the kernel cannot join.
     var cuts: Set<Int> = []
     var pauses = 0
+    /// Mappings of the process besides those of guest memory, and the most that it may have.
+    var others = 0
+    var mappingLimit = 65530
     /// Pages whose writers wait for a wake, though protection is gone.
     var sleepers: Set<Int> = []
     var blocked: [(page: Int, act: () -> Void)] = []
@@ -279,12 +289,23 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
     }
 
     /// Where backings begin, which the kernel might have in more pieces.
-    func countMappings() -> Int {
+    func countBackings() -> Int {
         1 + (1..<pageCount).reduce(0) { $0 + (continues($1) ? 0 : 1) }
     }
 
-    func mappingStarts() -> [Int] {
-        (0..<pageCount).filter { $0 == 0 || !continues($0) || cuts.contains($0) }
+    func countMappings() -> MappingCount? {
+        let count = mappingStarts(in: 0..<pageCount).count
+        return MappingCount(guest: count, process: count + others, limit: mappingLimit)
+    }
+
+    func hasMemory(for work: SharingWork) -> Bool {
+        step("ask for heap", allowedInWindow: false)
+        requests += 1
+        return !refusedRequests.contains(requests)
+    }
+
+    func mappingStarts(in pages: Range<Int>) -> [Int] {
+        pages.filter { $0 == 0 || !continues($0) || cuts.contains($0) }
     }
 
     private func continues(_ page: Int) -> Bool {

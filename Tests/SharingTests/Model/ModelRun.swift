@@ -258,9 +258,9 @@ final class ModelRun {
             world.violated(
                 "\(name): counts \(member.engine.statistics.pagesMapped) of \(mapped.count) mapped pages")
         }
-        if member.engine.records.seams + 1 != member.guest.countMappings() {
+        if member.engine.records.seams + 1 != member.guest.countBackings() {
             world.violated(
-                "\(name): counts \(member.engine.records.seams + 1) mappings of \(member.guest.countMappings())"
+                "\(name): counts \(member.engine.records.seams + 1) mappings of \(member.guest.countBackings())"
             )
         }
     }

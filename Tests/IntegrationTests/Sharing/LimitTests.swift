@@ -1,0 +1,122 @@
+import Foundation
+import GuestMemory
+import Testing
+import TestSupport
+
+extension HostKVM {
+    /// The VMM is at a limit of its process while it shares: what needs more is put off, and the guest loses nothing.
+    @Suite("at the limits of the process")
+    struct Limits {
+        /// Lowers what a process may map to what it has, and a little.
+        private static func limitAddressSpace(of process: Int32, spare: Int) throws {
+            let text = try String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)
+            let line = try #require(text.split(separator: "\n").first { $0.hasPrefix("VmSize:") })
+            let kibibytes = try #require(Int(line.split(separator: " ")[1]))
+            let child = try ChildProcess(
+                "/usr/bin/env",
+                ["prlimit", "--pid", "\(process)", "--as=\(kibibytes << 10 + spare):unlimited"],
+                streams: [
+                    .file("/dev/null", O_RDONLY), .file("/dev/null", O_WRONLY), .file("/dev/null", O_WRONLY),
+                ])
+            #expect(try child.wait(within: 30) == 0, "prlimit of util-linux")
+        }
+
+        private static func mappings(of process: Int32) throws -> Int {
+            let file = try OwnedDescriptor.open("/proc/\(process)/maps", flags: O_RDONLY)
+            var (lines, offset) = (0, UInt64(0))
+            while true {
+                let part = try file.read(count: 1 << 16, at: offset)
+                if part.isEmpty { return lines }
+                lines += part.count { $0 == UInt8(ascii: "\n") }
+                offset += UInt64(part.count)
+            }
+        }
+
+        private func expectNothingLost(_ pair: Churn.Pair, _ title: String, _ tool: CommandLineTool) throws {
+            for result in try pair.report(title) {
+                #expect(result.lost == 0 && result.torn == 0 && result.foreign == 0)
+                #expect(result.status == 0)
+            }
+            try tool.expectNothingLeft()
+        }
+
+        /// Waits until each guest has looked at its pages, or put that off, so many times more.
+        private func wait(_ pair: Churn.Pair, turns: Int) throws {
+            for guest in pair.guests {
+                func count() throws -> Int {
+                    try guest.count("full_scans") + guest.count("put_off_no_memory")
+                }
+                let before = try count()
+                try guest.wait("\(turns) turns more") { try count() > before + turns }
+            }
+        }
+
+        @Test("no address space is left", arguments: ["userfaultfd", "pause"], [64 << 10, -(16 << 20)])
+        func addressSpace(window: String, spare: Int) throws {
+            guard window == "pause" || Requirement.userfaultfd.problem == nil else { return }
+            let tool = try CommandLineTool()
+            let pair = try Churn.Pair(tool, window: window, domain: "tight", faults: Churn.eager)
+            try pair.wait(for: 100)
+            for guest in pair.guests { try Self.limitAddressSpace(of: guest.process, spare: spare) }
+            try wait(pair, turns: 20)
+            // What others ask of it meanwhile is answered.
+            for guest in pair.guests {
+                for _ in 0..<100 { try guest.ask("stats") }
+                // These take some hundred KiB, of what the heap had in reserve.
+                #expect(try guest.digests().count == guest.pages)
+                #expect(try !guest.flag("home"))
+            }
+            try expectNothingLost(pair, "no address space, \(window), \(spare >> 10) KiB left", tool)
+        }
+
+        @Test("other mappings take all that are left", .needs(.faults), arguments: ["userfaultfd", "pause"])
+        func mappings(window: String) throws {
+            guard window == "pause" || Requirement.userfaultfd.problem == nil else { return }
+            let limit = try #require(
+                Int(
+                    String(contentsOfFile: "/proc/sys/vm/max_map_count", encoding: .utf8)
+                        .trimmingCharacters(in: .whitespacesAndNewlines)))
+            try #require(
+                limit < 100_000, "vm.max_map_count is \(limit): the process would need too many mappings")
+            let tool = try CommandLineTool()
+            let pair = try Churn.Pair(tool, window: window, domain: "crowd", faults: "eager,crowd-after=200")
+            for guest in pair.guests {
+                try guest.wait("its mappings are used up", within: 90) {
+                    try Self.mappings(of: guest.process) >= limit - 4 && guest.count("put_off_no_mapping") > 0
+                }
+            }
+            try wait(pair, turns: 20)
+            // The way home needs mappings as well; none is lost on it.
+            let before = try pair.guests[0].count("put_off_no_mapping")
+            try pair.guests[0].ask("sharing off")
+            try pair.guests[0].wait("it is home, or that is put off") {
+                try pair.guests[0].flag("home") || pair.guests[0].count("put_off_no_mapping") > before
+            }
+            try pair.guests[0].ask("sharing on")
+            try wait(pair, turns: 5)
+            for guest in pair.guests { #expect(try guest.count("put_off_no_mapping") > 0) }
+            try expectNothingLost(pair, "no mappings, \(window)", tool)
+        }
+
+        @Test(
+            "mappings fail now and then", .needs(.faults),
+            arguments: ["fail-mappings=3", "fail-mappings=7", "lose-mappings=5"],
+            ["userfaultfd", "pause"])
+        func failingMappings(fault: String, window: String) throws {
+            // Who reads where nothing is mapped is stopped only by a pause.
+            guard window == "pause" || Requirement.userfaultfd.problem == nil && !fault.hasPrefix("lose")
+            else {
+                return
+            }
+            let tool = try CommandLineTool()
+            let pair = try Churn.Pair(tool, window: window, domain: "fail", faults: "eager,\(fault)")
+            for guest in pair.guests {
+                try guest.wait("mappings were made, and failed", within: 90) {
+                    try guest.count("pages_merged") > 100 && guest.count("put_off_no_mapping") > 10
+                }
+            }
+            try wait(pair, turns: 10)
+            try expectNothingLost(pair, "\(fault), \(window)", tool)
+        }
+    }
+}
