@@ -49,6 +49,21 @@ int mingle_page_is_uniform(const void *page, uint64_t word) {
     return 1;
 }
 
+void mingle_page_checksum(const void *page, uint8_t sum[16]) {
+    const uint64_t *words = page;
+    uint64_t first = 0x9E3779B97F4A7C15, second = 0xC2B2AE3D27D4EB4F;
+    for (int i = 0; i < 512; i++) {
+        first = (first ^ words[i]) * 0xBF58476D1CE4E5B9;
+        first = first << 23 | first >> 41;
+        second = (second + words[i]) * 0x94D049BB133111EB;
+        second ^= second >> 29;
+    }
+    first = (first ^ first >> 32) * 0xD6E8FEB86659FD93;
+    second = (second ^ second >> 32) * 0xFF51AFD7ED558CCD;
+    memcpy(sum, &first, 8);
+    memcpy(sum + 8, &second, 8);
+}
+
 // include/uapi/linux/mman.h; for mappings of files since Linux 5.13.
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4

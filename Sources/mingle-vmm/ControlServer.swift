@@ -7,6 +7,10 @@ import Hypervisor
 final class ControlServer {
     private static let clientLimit = 8
     private static let messageLimit = 4096
+    /// Bytes of one answer that clients have room for, at most.
+    private static let answerLimit = 60_000
+    /// How long a vCPU may take to leave the guest to be looked at, in nanoseconds.
+    private static let inspectionPatience: UInt64 = 5_000_000_000
     /// A client that does not take its answer is dropped after this time.
     private static let patience: UInt64 = 10_000_000_000
 
@@ -135,14 +139,18 @@ final class ControlServer {
             machine.serial.receive(Array((argument + "\n").utf8))
             return say("ok", client)
         case "digest":
-            guard argument.isEmpty || argument == "pages" else {
-                return say("error: digest, or digest pages", client)
+            let wanted = argument.split(separator: " ")
+            guard Set(wanted).isSubset(of: ["pages", "checksum"]) else {
+                return say("error: digest takes the words pages and checksum, or none", client)
             }
-            return sendDigests(client, everyPage: !argument.isEmpty)
+            return sendDigests(
+                client, everyPage: wanted.contains("pages"), wanted.contains("checksum") ? .checksum : .blake2
+            )
+        case "debug": return say(describe(), client)
         case "sharing", "share-cpu": return say(changeSharing(words[0], argument), client)
         default:
             return say(
-                "error: unknown command; use stats, pause, resume, type, digest, sharing, share-cpu, broker",
+                "error: unknown command; use stats, pause, resume, type, digest, sharing, share-cpu, broker, debug",
                 client)
         }
     }
@@ -182,13 +190,25 @@ final class ControlServer {
             + " \"boot_seconds\": \(ready), \"sharing\": \(sharing?.json() ?? "null")}"
     }
 
+    /// What the guest and its VMM are at, for people: to be read when a guest does not answer.
+    private func describe() -> String {
+        // First the threads: what follows disturbs them.
+        let threads = OwnThreads.describe()
+        let text =
+            "\(options.configuration.name), \(machine.end.map { "ended: \($0)" } ?? "alive")\n"
+            + "\(machine.describeProcessors(patience: Self.inspectionPatience))\n\(threads)\n"
+            + "  last words:\n\(String(decoding: machine.serial.recentOutput, as: UTF8.self))"
+        guard text.utf8.count > Self.answerLimit else { return text }
+        return String(decoding: Array(text.utf8.prefix(Self.answerLimit - 4)), as: UTF8.self) + "\n..."
+    }
+
     /// One message with the number of pages, then messages of up to 2048 digests of 16 bytes.
     /// - Parameter everyPage: one for each page of the guest, instead of those that are allocated only.
-    private func sendDigests(_ client: Client, everyPage: Bool) -> Bool {
+    private func sendDigests(_ client: Client, everyPage: Bool, _ kind: ContentDigest.Kind) -> Bool {
         let digests: [UInt8]
         do throws(LinuxError) {
             func compute() throws(LinuxError) -> [UInt8] {
-                try digest.pages(of: machine.memory, everyPage: everyPage)
+                try digest.pages(of: machine.memory, everyPage: everyPage, kind: kind)
             }
             // The engine would not know that somebody reads, and a pause is nothing to this thread.
             if let sharing {

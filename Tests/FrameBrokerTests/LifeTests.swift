@@ -95,9 +95,9 @@ import TestSupport
         let worker = try stand.worker()
         kill(worker, SIGKILL)
         #expect(throws: FrameStoreError.self) {
-            for _ in 0..<100 {
+            _ = try TestSupport.eventually {
                 _ = try client.exchange(StoreBatch())
-                usleep(10_000)
+                return false
             }
         }
         let again = try stand.join("worker")

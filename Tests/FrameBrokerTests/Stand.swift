@@ -13,12 +13,8 @@ func program(_ name: String) -> String {
 }
 
 func eventually(_ what: String, seconds: Double = 60, _ condition: () throws -> Bool) rethrows {
-    let end = Date().addingTimeInterval(seconds)
-    while Date() < end {
-        if try condition() { return }
-        usleep(20_000)
-    }
-    Issue.record("not within \(seconds) s: \(what)")
+    if try TestSupport.eventually(within: seconds, condition) { return }
+    Issue.record("not within \(seconds) s: \(what); \(Pace.description)")
 }
 
 /// A process that runs: a zombie that its adoptive parent does not collect is over.

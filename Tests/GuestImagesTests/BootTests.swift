@@ -145,7 +145,8 @@ struct BootTests {
             """
         try Tool.run(
             [
-                "timeout", "60", "qemu-system-x86_64", "-M", "microvm,acpi=on,rtc=on,pit=on,pic=on", "-accel",
+                "timeout", "180", "qemu-system-x86_64", "-M", "microvm,acpi=on,rtc=on,pit=on,pic=on",
+                "-accel",
                 "tcg",
                 "-cpu", "max,-la57", "-m", "256", "-nodefaults", "-no-user-config", "-display", "none",
                 "-no-reboot",

@@ -62,7 +62,7 @@ extension HostKVM {
                 try tool.start(
                     [
                         "run", "--name", "g\(index)", "--kernel", "payload:fill", "--memory", "\(memory)M",
-                        "--serial", "none", "--timeout", "60", "--", "common=0.00001",
+                        "--serial", "none", "--timeout", "1800", "--", "common=0.00001",
                     ], output: "g\(index)")
             }
             let isDecided = eventually { starters.contains { $0.finish() != nil } && tool.guests.count == 1 }

@@ -55,11 +55,15 @@ extension HostKVM {
         func endlessRing() throws {
             let folder = try TemporaryDirectory()
             let kernel = try folder.write("tiny.elf", TinyPayload.file(TinyPayload.ringEndlessly))
-            let guest = try VMMProcess(
-                kernel: kernel, options: ["--report", folder.path("report"), "--timeout", "1"], folder: folder
-            )
-            #expect(try guest.wait() == 124)
-            let report = try report(folder)
+            func ring(seconds: Int) throws -> Report {
+                let options = ["--report", folder.path("report"), "--timeout", "\(seconds)"]
+                #expect(
+                    try VMMProcess(kernel: kernel, options: options, folder: folder).wait(within: 120) == 124)
+                return try self.report(folder)
+            }
+            var report = try ring(seconds: 1)
+            // On a busy host that may be too short.
+            if report.doorbell_count <= 1000 { report = try ring(seconds: 30) }
             #expect(report.doorbell_count > 1000)
             #expect(report.doorbells.count == 64)
             #expect(report.doorbells.allSatisfy { $0.number == 7 })

@@ -36,7 +36,7 @@ extension Trait where Self == ConditionTrait {
 
 @Suite struct DemandedEdgeTests {
     @Test(.enabled(if: EdgeNeed.isDemanded, "MINGLE_REQUIRE does not say edge"), arguments: EdgeNeed.allCases)
-    func isThere(need: EdgeNeed) { #expect(need.problem == nil) }
+    func isThereInTheLab(need: EdgeNeed) { #expect(need.problem == nil) }
 }
 
 /// A memory cgroup of this test's own (Linux's Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst).

@@ -163,7 +163,7 @@ import Testing
     }
 
     /// No private mapping can be had any more: vm.overcommit_memory=2 without anything left to commit.
-    @Test(.needs(.lab)) func nothingLeftToCommit() async throws {
+    @Test(.needs(.lab)) func nothingLeftToCommitInTheLab() async throws {
         let settings = ["overcommit_memory", "overcommit_kbytes"].map { "/proc/sys/vm/" + $0 }
         let before = settings.map(MemoryGroup.read)
         defer {
@@ -192,7 +192,7 @@ import Testing
     }
 
     /// The same, but no trial goes before the mapping: a kernel before 6.12 takes the page away and then fails, in earnest.
-    @Test(.needs(.lab)) func aHoleThatTheKernelLeaves() async throws {
+    @Test(.needs(.lab)) func aHoleThatTheKernelLeavesInTheLab() async throws {
         let files = ["overcommit_memory", "overcommit_kbytes"].map { "/proc/sys/vm/" + $0 }
         let before = files.map(MemoryGroup.read)
         defer {

@@ -138,7 +138,7 @@ import Testing
     }
 
     /// The kernel takes a private copy to swap; it stays one, under write protection too.
-    @Test(.needs(.lab), .needs(.userfaultfd)) func swappedPagesArePrivate() throws {
+    @Test(.needs(.lab), .needs(.userfaultfd)) func swappedPagesArePrivateInTheLab() throws {
         #expect(try Self.run("mkswap", "/dev/vda") == 0 && Self.run("swapon", "/dev/vda") == 0)
         defer { _ = try? Self.run("swapoff", "/dev/vda") }
         let guest = try EdgeGuest(pages: 8)

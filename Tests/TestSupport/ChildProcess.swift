@@ -93,21 +93,15 @@ public final class ChildProcess: Sendable {
     }
 
     /// Waits for its end; kills it when that does not come.
-    public func wait(within seconds: Double = 160) throws -> Int32 {
+    /// - Parameters:
+    ///   - seconds: of ``Pace``.
+    ///   - describe: asked, before it is killed, what it is at.
+    public func wait(within seconds: Double = 160, _ describe: () -> String = { "" }) throws -> Int32 {
         if eventually(within: seconds, { finish() != nil }), let status = finish() { return status }
+        let what =
+            "process \(identifier) did not end within \(seconds) s. \(describe())\n\(HostState.description)"
         kill(SIGKILL)
         _ = finish(blocking: true)
-        throw Failure("process \(identifier) did not end within \(seconds) s")
-    }
-}
-
-/// Looks every 2 ms until the condition holds.
-/// - Returns: false when it did not within `seconds`.
-public func eventually(within seconds: Double = 60, _ condition: () throws -> Bool) rethrows -> Bool {
-    let start = ContinuousClock.now
-    while true {
-        if try condition() { return true }
-        if ContinuousClock.now - start > .seconds(seconds) { return false }
-        usleep(2000)
+        throw Failure(what)
     }
 }

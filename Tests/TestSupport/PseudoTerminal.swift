@@ -52,7 +52,8 @@ public final class PseudoTerminal {
     public func type(_ text: String) { type(Array(text.utf8)) }
 
     /// Waits until the screen shows this, behind what was waited for before.
-    public func wait(for text: String, within seconds: Double = 120) throws {
+    /// - Parameter seconds: of ``Pace``.
+    public func wait(for text: String, within seconds: Double = 300) throws {
         var buffer = [UInt8](repeating: 0, count: 4096)
         let found = eventually(within: seconds) {
             while case let count = read(leader, &buffer, buffer.count), count > 0 {
@@ -61,7 +62,7 @@ public final class PseudoTerminal {
             return shown.contains(text)
         }
         guard found, let range = shown.range(of: text) else {
-            throw Failure("no '\(text)' on the terminal, but: \(shown)")
+            throw Failure("no '\(text)' on the terminal, but: \(shown)\n\(HostState.description)")
         }
         shown = String(shown[range.upperBound...])
     }

@@ -1,13 +1,17 @@
 import Foundation
 
 /// Ends the test process when a body that could deadlock takes too long: a hang would say nothing.
+/// - Parameter seconds: of ``Pace``.
 public func withWatchdog<Result>(
     seconds: Double, _ what: String, _ body: () throws -> Result
 ) rethrows -> Result {
     let done = DispatchSemaphore(value: 0)
     Thread.detachNewThread {
-        if done.wait(timeout: .now() + seconds) == .timedOut {
-            FileHandle.standardError.write(Data("watchdog: \(what) still runs after \(seconds) s\n".utf8))
+        let end = Pace.now + seconds
+        while done.wait(timeout: .now() + 1) == .timedOut {
+            guard Pace.now > end else { continue }
+            FileHandle.standardError.write(
+                Data("watchdog: \(what) still runs after \(seconds) s; \(Pace.description)\n".utf8))
             abort()
         }
     }

@@ -13,6 +13,8 @@ public final class Serial16550: PortDevice {
     public static let capacity = 64 << 10
     /// Depth of the receiver's FIFO.
     private static let fifoSize = 16
+    /// Bytes that are kept of what was sent.
+    private static let recentCount = 1024
     /// The room for input that is worth telling the host about, in bytes: a page of which every byte is escaped.
     public static let inputChunk = 2 * 4096 + 16
 
@@ -28,6 +30,8 @@ public final class Serial16550: PortDevice {
         var output = ByteQueue()
         /// Bytes that the guest has sent in all.
         var sent: UInt64 = 0
+        /// The last of them, taken or not: the byte that was sent as number n is at n modulo the count.
+        var recent: [UInt8] = []
         /// The receiver's FIFO, and what waits on the host's side of the line.
         var received = ByteQueue()
         var input = ByteQueue()
@@ -87,6 +91,26 @@ public final class Serial16550: PortDevice {
 
     /// Bytes that the guest has not taken yet.
     public var waitingInput: Int { state.withLock { $0.input.count + $0.received.count } }
+
+    /// The last 1024 bytes that the guest sent.
+    public var recentOutput: [UInt8] {
+        state.withLock { state in
+            guard state.recent.count == Self.recentCount else { return state.recent }
+            let start = Int(state.sent % UInt64(Self.recentCount))
+            return Array(state.recent[start...] + state.recent[..<start])
+        }
+    }
+
+    /// A line about its registers and queues, for people.
+    func describe() -> String {
+        state.withLock { state in
+            "serial: sent \(state.sent), \(state.output.count) wait for the host; for the guest "
+                + "\(state.input.count) on the line, \(state.received.count) in the receiver; "
+                + "ier=\(hex(UInt64(state.interruptEnable))) mcr=\(hex(UInt64(state.modemControl))) "
+                + "fcr=\(hex(UInt64(state.fifoControl))) lcr=\(hex(UInt64(state.lineControl))) "
+                + "interrupt \(state.level ? "high" : "low")"
+        }
+    }
 
     /// Hands bytes to the guest; what does not fit is refused.
     /// - Returns: how many were taken.
@@ -185,6 +209,11 @@ public final class Serial16550: PortDevice {
             }
         } else if state.hasRoom {
             state.output.append([byte])
+            if state.recent.count < Self.recentCount {
+                state.recent.append(byte)
+            } else {
+                state.recent[Int(state.sent % UInt64(Self.recentCount))] = byte
+            }
             state.sent += 1
         }
         // Sent at once: empty again as long as the ring has room. A byte written in spite of a full ring is lost.

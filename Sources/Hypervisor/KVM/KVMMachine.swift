@@ -58,6 +58,21 @@ final class KVMMachine: Sendable {
         try call("KVM_IRQ_LINE", MINGLE_KVM_IRQ_LINE, &line)
     }
 
+    /// KVM_GET_IRQCHIP of the IOAPIC: its 24 redirection entries, and the levels of its inputs, one bit each.
+    func inputOutputAPIC() throws(LinuxError) -> (entries: [UInt64], levels: UInt32) {
+        var chip = kvm_irqchip()
+        chip.chip_id = UInt32(KVM_IRQCHIP_IOAPIC)
+        try call("KVM_GET_IRQCHIP", MINGLE_KVM_GET_IRQCHIP, &chip)
+        // SAFETY: struct kvm_irqchip is 520 bytes: two words, then struct kvm_ioapic_state, whose `irr` is at 16 and whose
+        // `redirtbl` of 24 words is at 24.
+        return unsafe withUnsafeBytes(of: &chip) { bytes in
+            (
+                (0..<24).map { unsafe bytes.load(fromByteOffset: 32 + 8 * $0, as: UInt64.self) },
+                unsafe bytes.load(fromByteOffset: 24, as: UInt32.self)
+            )
+        }
+    }
+
     /// KVM_ENABLE_CAP on the VM.
     func enable(_ capability: KVMCapability, argument: UInt64) throws(LinuxError) {
         var request = kvm_enable_cap()

@@ -3,7 +3,7 @@ internal import GuestMemory
 internal import Glibc
 
 /// A vCPU's descriptor: the vCPU ioctls, and the only reader of `kvm_run`. Used by the vCPU's own thread alone, but for
-/// `requestImmediateExit` and the set-up before the thread starts.
+/// `requestImmediateExit`, the set-up before the thread starts, and looks at its state while a pause holds the thread.
 @safe
 final class KVMProcessor: @unchecked Sendable {
     let descriptor: OwnedDescriptor
@@ -176,6 +176,16 @@ final class KVMProcessor: @unchecked Sendable {
         var value = kvm_mp_state(mp_state: UInt32(KVM_MP_STATE_RUNNABLE))
         try call("KVM_SET_MP_STATE", MINGLE_KVM_SET_MP_STATE, &value)
     }
+    func multiprocessingState() throws(LinuxError) -> kvm_mp_state {
+        var value = kvm_mp_state()
+        try call("KVM_GET_MP_STATE", MINGLE_KVM_GET_MP_STATE, &value)
+        return value
+    }
+    func events() throws(LinuxError) -> kvm_vcpu_events {
+        var value = kvm_vcpu_events()
+        try call("KVM_GET_VCPU_EVENTS", MINGLE_KVM_GET_VCPU_EVENTS, &value)
+        return value
+    }
     /// KVM_TRANSLATE: the GPA of a linear address by the vCPU's page tables, or nil when it is not mapped.
     func translate(_ linearAddress: UInt64) throws(LinuxError) -> GuestAddress? {
         var value = kvm_translation()
@@ -223,7 +233,21 @@ final class KVMProcessor: @unchecked Sendable {
         }
     }
 
-    private func call<T>(_ name: String, _ request: UInt, _ argument: inout T) throws(LinuxError) {
+    /// KVM_GET_MSRS of one; nil when KVM does not know it.
+    func modelSpecificRegister(_ index: UInt32) throws(LinuxError) -> UInt64? {
+        guard let list = unsafe mingle_msrs_create() else {
+            throw LinuxError(operation: "KVM_GET_MSRS", code: ENOMEM)
+        }
+        // SAFETY: the list has room for MINGLE_MSRS_MAX entries.
+        defer { unsafe free(list) }
+        unsafe list.pointee.nmsrs = 1
+        unsafe mingle_msrs_entries(list)[0].index = index
+        let read = try checked(
+            unsafe mingle_ioctl_pointer(descriptor.number, MINGLE_KVM_GET_MSRS, list), "KVM_GET_MSRS")
+        return read == 1 ? unsafe mingle_msrs_entries(list)[0].data : nil
+    }
+
+    func call<T>(_ name: String, _ request: UInt, _ argument: inout T) throws(LinuxError) {
         let result = unsafe withUnsafeMutablePointer(to: &argument) { pointer in
             unsafe mingle_ioctl_pointer(descriptor.number, request, UnsafeMutableRawPointer(pointer))
         }

@@ -51,7 +51,12 @@ final class RunControl: Sendable {
 
     /// Stops all vCPUs outside the guest and returns when they are, also when the guest ends meanwhile or has ended.
     /// Nests.
-    func pause(kick: (Int) -> Void) {
+    func pause(kick: (Int) -> Void) { _ = pause(until: .max, kick: kick) }
+
+    /// As `pause(kick:)`, but waits until `limit` (monotonic nanoseconds) at the latest. The pause is asked for in any case:
+    /// a `resume` follows.
+    /// - Returns: the vCPUs that are not outside yet.
+    func pause(until limit: UInt64, kick: (Int) -> Void) -> [Int] {
         let generation: UInt64 = state.update { state in
             state.pauseDepth += 1
             if state.command == .run { change(&state, to: .pause) }
@@ -63,10 +68,10 @@ final class RunControl: Sendable {
             let late = state.withLock { state in
                 (0..<processorCount).filter { state.acknowledged[$0] < generation }
             }
-            if late.isEmpty { return }
+            let now = monotonicNanoseconds()
+            if late.isEmpty || now >= limit { return late }
             late.forEach(kick)
-            let deadline = monotonicNanoseconds() + 2_000_000
-            _ = state.wait(until: deadline) { state in
+            _ = state.wait(until: min(limit, now + 2_000_000)) { state in
                 state.acknowledged.contains { $0 < generation } ? nil : true
             }
         }

@@ -34,9 +34,9 @@ public final class VirtualMachine: Sendable {
     /// Whether the guest could hear ``requestStop()``: a payload has no power button, however it was recognised.
     public let hasPowerButton: Bool
 
-    private let machine: KVMMachine
-    private let control: RunControl
-    private let processors: [VirtualCPU]
+    let machine: KVMMachine
+    let control: RunControl
+    let processors: [VirtualCPU]
     private let power: ACPIPowerDevice
     private let startedThreads = Mutex(false)
 
@@ -166,7 +166,7 @@ public final class VirtualMachine: Sendable {
         return sum
     }
 
-    private func kick(_ index: Int) { processors[index].kick() }
+    func kick(_ index: Int) { processors[index].kick() }
 
     private func shutDown() {
         guard startedThreads.withLock({ $0 }) else { return }

@@ -8,8 +8,15 @@ import GuestMemory
 /// To be used while nobody writes guest memory. A page counts as allocated if the guest's memory file has data there, or
 /// if something else than that file is mapped there, by the kernel's own lists.
 final class ContentDigest {
-    /// Bytes of a digest: BLAKE2b-128, without a key. All zero stands for a page of zeros.
+    /// Bytes of a digest. All zero stands for a page of zeros.
     static let size = 16
+
+    enum Kind {
+        /// BLAKE2b-128, without a key.
+        case blake2
+        /// ``mingle_page_checksum``: for an emulated processor, which takes half a minute for BLAKE2b of a small guest.
+        case checksum
+    }
 
     private let maps: ProcessMaps
     private let pageMap: OwnedDescriptor
@@ -22,7 +29,7 @@ final class ContentDigest {
 
     /// The digests of all allocated pages, one behind the other, in order of page.
     /// - Parameter everyPage: a page that is not allocated has a digest, too: that of zeros.
-    func pages(of memory: GuestMemory, everyPage: Bool) throws(LinuxError) -> [UInt8] {
+    func pages(of memory: GuestMemory, everyPage: Bool, kind: Kind) throws(LinuxError) -> [UInt8] {
         let count = Int(memory.sizeInBytes >> Page.shift)
         // The list of digests, one for each page at most, and while it grows; a mark for each page.
         guard HeapReserve.has(count * (Self.size + 1) + HeapReserve.size / 2) else {
@@ -51,8 +58,12 @@ final class ContentDigest {
                 digests += [UInt8](repeating: 0, count: Self.size)
                 continue
             }
-            guard unsafe blake2b(&digest, bytes, nil, Self.size, Int(Page.size), 0) == 0 else {
-                throw LinuxError(operation: "blake2b", code: EINVAL)
+            switch kind {
+            case .checksum: unsafe mingle_page_checksum(bytes, &digest)
+            case .blake2:
+                guard unsafe blake2b(&digest, bytes, nil, Self.size, Int(Page.size), 0) == 0 else {
+                    throw LinuxError(operation: "blake2b", code: EINVAL)
+                }
             }
             digests += digest
         }

@@ -97,6 +97,18 @@ enum HostIO {
         return time <= now ? 0 : Int32(clamping: (time - now) / 1_000_000 + 1)
     }
 
+    /// The lines of a file of /proc. Takes memory: not for what goes on while a guest is at its limits.
+    static func lines(_ path: String) throws(LinuxError) -> [Substring] {
+        let file = try OwnedDescriptor.open(path, flags: O_RDONLY)
+        var bytes: [UInt8] = []
+        while true {
+            let part = try file.read(count: 65536, at: UInt64(bytes.count))
+            if part.isEmpty { break }
+            bytes += part
+        }
+        return String(decoding: bytes, as: UTF8.self).split(separator: "\n")
+    }
+
     /// Removes a socket from a directory, if it is there; anything else stays.
     static func removeSocket(_ path: String) {
         var status = stat()

@@ -51,6 +51,17 @@ private enum Register {
         #expect(bench.get(Register.lineStatus) == 0x60 && bench.get(Register.modemStatus) == 0xB0)
     }
 
+    @Test(arguments: [0, 5, 1023, 1024, 1025, 3000]) func whatWasSentLastIsKept(count: Int) {
+        let bench = Bench()
+        let sent = (0..<count).map { UInt8(truncatingIfNeeded: $0 * 7 + $0 / 256) }
+        for (index, byte) in sent.enumerated() {
+            bench.set(Register.data, byte)
+            if index % 100 == 0 { _ = bench.serial.takeOutput(limit: 64) }
+        }
+        #expect(bench.serial.recentOutput == Array(sent.suffix(1024)))
+        #expect(bench.serial.describe().hasPrefix("serial: sent \(count), "))
+    }
+
     @Test func theDivisorHidesBehindTheLatch() {
         let bench = Bench()
         bench.set(Register.line, 0x83)

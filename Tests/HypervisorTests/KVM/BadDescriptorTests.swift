@@ -56,6 +56,7 @@ import Testing
         }
         expect("KVM_CREATE_PIT2", code) { () throws(LinuxError) in try machine.createTimer() }
         expect("KVM_IRQ_LINE", code) { () throws(LinuxError) in try machine.setInterruptLine(4, level: true) }
+        expect("KVM_GET_IRQCHIP", code) { () throws(LinuxError) in _ = try machine.inputOutputAPIC() }
         expect("KVM_ENABLE_CAP", code) { () throws(LinuxError) in
             try machine.enable(.manualDirtyLog, argument: 1)
         }
@@ -97,6 +98,11 @@ import Testing
         expect("KVM_SET_LAPIC", code) { () throws(LinuxError) in try processor.setLocalAPIC(kvm_lapic_state())
         }
         expect("KVM_SET_MP_STATE", code) { () throws(LinuxError) in try processor.setRunnable() }
+        expect("KVM_GET_MP_STATE", code) { () throws(LinuxError) in _ = try processor.multiprocessingState() }
+        expect("KVM_GET_VCPU_EVENTS", code) { () throws(LinuxError) in _ = try processor.events() }
+        expect("KVM_GET_MSRS", code) { () throws(LinuxError) in
+            _ = try processor.modelSpecificRegister(0x10)
+        }
         expect("KVM_TRANSLATE", code) { () throws(LinuxError) in _ = try processor.translate(0) }
         expect("KVM_GET_TSC_KHZ", code) { () throws(LinuxError) in _ = try processor.timestampFrequency() }
         expect("KVM_SET_CPUID2", code) { () throws(LinuxError) in try processor.setCPUID([kvm_cpuid_entry2()])
@@ -112,6 +118,8 @@ import Testing
         processor.noteHostPause()
         let memory = try makeMemory(4096)
         #expect(processor.describeState(of: 3, memory) == "  (the state of vCPU 3 cannot be read)")
+        #expect(processor.describeInterrupts().hasPrefix("  (interrupts cannot be read: KVM_GET_MP_STATE"))
+        #expect(processor.describeStack(memory) == nil)
     }
 
     @Test func theSharedPageIsNeeded() throws {

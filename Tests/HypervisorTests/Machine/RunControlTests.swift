@@ -143,6 +143,35 @@ private final class Crew: Sendable {
         #expect(crew.control.end == .poweredOff)
     }
 
+    @Test func aPauseWithALimitNamesThoseThatDoNotObey() {
+        let control = RunControl(processorCount: 2, ended: {})
+        var seen: [UInt64] = [0, 0]
+        control.resume()
+        for index in 0..<2 {
+            #expect(control.checkIn(index, seen: &seen[index]))
+        }
+        // Both are in the guest now, and nobody takes them out.
+        let kicked = Mutex<Set<Int>>([])
+        func pause() -> [Int] {
+            control.pause(until: monotonicNanoseconds() + 20_000_000) { index in
+                kicked.withLock { _ = $0.insert(index) }
+            }
+        }
+        #expect(pause() == [0, 1])
+        #expect(kicked.withLock { $0 } == [0, 1])
+        control.finish(1)
+        #expect(pause() == [0])
+        control.finish(0)
+        #expect(pause() == [])
+        // Each of them is a pause that lasts.
+        for _ in 0..<2 {
+            control.resume()
+            #expect(control.isPaused)
+        }
+        control.resume()
+        #expect(!control.isPaused)
+    }
+
     @Test func theEndReachesThosePaused() throws {
         let crew = Crew(3)
         try withWatchdog(seconds: 30, "an end during a pause") {

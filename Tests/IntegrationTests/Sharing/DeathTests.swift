@@ -155,6 +155,7 @@ extension HostKVM {
             try Self.waitUntilShared(guests)
             try SharingGuest.check(guests)
             try Self.waitUntilSeen(guests)
+            try meter.waitUntilBuffersAreFree(guests)
             let before = (counted: try meter.countedBytes(guests), group: meter.groupBytes)
             var moments: [UInt64] = []
             for round in 0..<4 {
@@ -177,6 +178,7 @@ extension HostKVM {
             }
             try Self.waitUntilShared(guests)
             try Self.waitUntilSeen(guests)
+            try meter.waitUntilBuffersAreFree(guests)
             var after = try meter.countedBytes(guests)
             let isBack = try eventually(within: 60) {
                 after = try meter.countedBytes(guests)

@@ -70,10 +70,12 @@ extension HostKVM {
                 try tool.broker().domains.first { $0.name == "lab" }?.allocatedBytes == 0
             }
             try SharingGuest.check(guests)
+            try meter.waitUntilBuffersAreFree(guests)
             let before = (counted: try meter.countedBytes(guests), group: meter.groupBytes)
 
             for guest in guests { try guest.ask("sharing on") }
             try waitUntilShared()
+            try meter.waitUntilBuffersAreFree(guests)
             let after = (counted: try meter.countedBytes(guests), group: meter.groupBytes)
             // Of common pages one set is left, of zeros none.
             let expected = (common + 2 * zero) * 4096

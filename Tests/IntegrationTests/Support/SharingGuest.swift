@@ -44,7 +44,7 @@ final class SharingGuest {
                 "run", "--name", name, "--kernel", "payload:\(setting.payload)",
                 "--memory", "\(setting.megabytes)M", "--cpus", "\(setting.processors)",
                 // Ends by itself even if the tests are killed.
-                "--guest-index", "\(setting.index)", "--timeout", "180",
+                "--guest-index", "\(setting.index)", "--timeout", "1800",
             ] + options + ["--"] + setting.arguments.split(separator: " ").map(String.init),
             output: name, variables: variables)
     }
@@ -77,7 +77,7 @@ final class SharingGuest {
         let path = tool.stateDirectory + "/control/" + name
         var client: ControlClient?
         try wait("its control socket answers") {
-            client = try? ControlClient(guest: name, path: path, seconds: 30)
+            client = try? ControlClient(guest: name, path: path, seconds: 300)
             return client != nil
         }
         guard let client else { throw Failure("guest \(name) has no control socket") }
@@ -161,17 +161,22 @@ final class SharingGuest {
     func waitUntilFilled() throws { try wait("it is filled") { line("fill: ready") != nil } }
 
     /// Waits for what must come.
+    /// - Parameter seconds: of ``Pace``.
     func wait(_ what: String, within seconds: Double = 60, _ condition: () throws -> Bool) throws {
-        let start = ContinuousClock.now
+        let start = Pace.now
         while try !condition() {
             if let status = child.finish() {
                 throw Failure(
                     "guest \(name) ended with \(status) before \(what): \(output)\n"
                         + tool.folder.text(name + ".errors"))
             }
-            if ContinuousClock.now - start > .seconds(seconds) {
-                let known = connection.flatMap { try? $0.ask("stats") } ?? ""
-                throw Failure("guest \(name), \(seconds) s later, not yet: \(what). \(known)\n\(output)")
+            if Pace.now - start > seconds {
+                let known = ["stats", "debug"].map { command in
+                    connection.flatMap { try? $0.ask(command) } ?? ""
+                }
+                throw Failure(
+                    "guest \(name), \(seconds) s later, not yet: \(what). \(known[0])\n\(output)\n\(known[1])\n"
+                        + HostState.description)
             }
             usleep(10_000)
         }

@@ -26,7 +26,7 @@ final class VMMProcess {
             [
                 "--kernel", try kernel ?? Locations.payload(payload), "--name", name, "--memory", "\(memory)",
                 // Ends by itself even if the tests are killed.
-                "--cpus", "\(processors)", "--arguments", arguments, "--timeout", "120",
+                "--cpus", "\(processors)", "--arguments", arguments, "--timeout", "1800",
             ] + options,
             streams: [
                 input ?? .file("/dev/null", O_RDONLY), output ?? .file(folder.path("output"), writing),

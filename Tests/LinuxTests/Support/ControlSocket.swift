@@ -6,7 +6,7 @@ final class ControlSocket: Sendable {
     private let descriptor: Int32
 
     /// - Parameter path: at most 107 bytes; waited for until somebody listens there.
-    init(_ path: String, within seconds: Double = 60) throws {
+    init(_ path: String, within seconds: Double = Mingle.patience) throws {
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
         let bytes = Array(path.utf8)
@@ -17,7 +17,7 @@ final class ControlSocket: Sendable {
         let type = Int32(SOCK_SEQPACKET.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
         descriptor = socket(AF_UNIX, type, 0)
         guard descriptor >= 0 else { throw Failure("socket: \(errno)") }
-        var patience = timeval(tv_sec: 120, tv_usec: 0)
+        var patience = timeval(tv_sec: 1200, tv_usec: 0)
         setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
         let descriptor = descriptor
         let connected = eventually(within: seconds) {
@@ -51,14 +51,15 @@ final class ControlSocket: Sendable {
         return answer
     }
 
-    /// The digests of all of the guest's pages, 16 bytes each.
+    /// The checksums of all of the guest's pages, 16 bytes each.
     func digestsOfAllPages() throws -> [UInt8] {
-        let words = try ask("digest pages").split(separator: " ")
+        let words = try ask("digest pages checksum").split(separator: " ")
         guard words.first == "digest", let count = words.last.flatMap({ Int($0) }), count > 0 else {
             throw Failure("not a digest's answer: \(words)")
         }
         var digests: [UInt8] = []
         while digests.count < count * 16 { digests += try receive() }
+        guard digests.count == count * 16 else { throw Failure("\(digests.count) bytes of \(count) digests") }
         return digests
     }
 

@@ -45,5 +45,5 @@ extension Trait where Self == ConditionTrait {
 }
 
 /// The root of everything that boots Linux: one test at a time, as two guests on two cores only disturb each other.
-@Suite("Linux guests", .serialized, .needs(.kvm), .needs(.linux), .timeLimit(.minutes(10)))
+@Suite("Linux guests", .serialized, .needs(.kvm), .needs(.linux))
 enum LinuxGuests {}

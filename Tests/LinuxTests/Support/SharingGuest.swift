@@ -10,7 +10,8 @@ final class SharingGuest {
     private var asked = 0
     private var seen = 0
 
-    private init(_ name: String, domain: String, window: String, runtime: TemporaryDirectory) throws {
+    /// Starts a guest, and waits until its shell answers.
+    init(_ name: String, domain: String, window: String, runtime: TemporaryDirectory) throws {
         var ends: [Int32] = [-1, -1]
         guard pipe(&ends) == 0 else { throw Failure("pipe: \(errno)") }
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
@@ -20,43 +21,30 @@ final class SharingGuest {
         mingle = try Mingle(
             [
                 "run", "--name", name, "--memory", "128M", "--sharing", "builtin", "--domain", domain,
-                "--window", window, "--share-cpu", "100%", "--timeout", "400", "--grace", "60",
+                "--window", window, "--share-cpu", "100%", "--timeout", Mingle.leash, "--grace", "600",
             ], input: .descriptor(ends[0]), runtime: runtime)
         control = try ControlSocket("\(runtime.path)/mingle/control/\(name)")
+        try run("true")
     }
 
     deinit { close(input) }
 
-    /// Starts guests of one domain, and waits until their shells answer.
-    /// - Parameter sharing: false turns sharing off as soon as they run.
-    static func start(
-        _ count: Int, domain: String, window: String = "auto", sharing: Bool = true,
-        runtime: TemporaryDirectory
-    ) throws -> [SharingGuest] {
-        let guests = try (1...count).map {
-            try SharingGuest("\(domain)\($0)", domain: domain, window: window, runtime: runtime)
-        }
-        if !sharing { for guest in guests { try guest.control.ask("sharing off") } }
-        for guest in guests { try guest.run("true") }
-        return guests
-    }
-
     /// Has the guest's shell run a line.
     /// - Returns: what it printed, without messages of the kernel.
     @discardableResult
-    func run(_ line: String, within seconds: Double = 150) throws -> String {
+    func run(_ line: String) throws -> String {
         asked += 1
         // The mark is put together by the shell, so that no message of it can look like the mark.
         let mark = "\nmark=\(asked)=\n"
         let bytes = Array("\(line)\necho; echo mark=$((\(asked)))=\n".utf8)
         guard write(input, bytes, bytes.count) == bytes.count else { throw Failure("\(name) takes no input") }
         var fresh = ""
-        let said = eventually(within: seconds) {
+        let said = eventually(within: Mingle.patience) {
             fresh = String(decoding: mingle.folder.bytes("output").dropFirst(seen), as: UTF8.self)
             return fresh.contains(mark) || mingle.child.finish() != nil
         }
         guard said, let end = fresh.range(of: mark) else {
-            throw Failure("\(name) did not answer '\(line)', but: \(mingle.output)\nerrors: \(mingle.errors)")
+            throw Failure("\(name) did not answer '\(line)'. \(mingle.diagnosis)\n\(HostState.description)")
         }
         seen += fresh[..<end.upperBound].utf8.count
         return fresh[..<end.lowerBound].split(separator: "\n").filter { !$0.hasPrefix("[") }
@@ -76,26 +64,29 @@ final class SharingGuest {
 
     func count(_ key: String) throws -> Int { try sharing()[key] as? Int ?? -1 }
 
+    /// Waits for what its sharing must come to.
+    func wait(_ what: String, _ condition: () throws -> Bool) throws {
+        if try eventually(within: Mingle.patience, condition) { return }
+        throw Failure(
+            "\(name), not yet: \(what): \(try sharing())\n\(mingle.diagnosis)\n\(HostState.description)")
+    }
+
     /// Waits until at least so many pages are mapped to frames.
-    func waitUntilMerged(_ pages: Int, within seconds: Double = 150) throws {
-        guard try eventually(within: seconds, { try count("pages_mapped") >= pages }) else {
-            throw Failure("\(name) does not share \(pages) pages: \(try sharing())")
-        }
+    func waitUntilMerged(_ pages: Int) throws {
+        try wait("it shares \(pages) pages") { try count("pages_mapped") >= pages }
     }
 
     /// Turns sharing off, and waits until every page is the guest's own again.
-    func bringHome(within seconds: Double = 150) throws {
+    func bringHome() throws {
         try control.ask("sharing off")
-        guard try eventually(within: seconds, { try sharing()["home"] as? Bool == true }) else {
-            throw Failure("\(name) does not come home: \(try sharing())")
-        }
+        try wait("every page is home") { try sharing()["home"] as? Bool == true }
     }
 
     /// Presses the power button.
     /// - Returns: what it said and how it ended.
     func powerOff() throws -> Mingle.Result {
         mingle.child.kill(SIGTERM)
-        return try mingle.wait(within: 120)
+        return try mingle.wait()
     }
 }
 
