@@ -56,6 +56,12 @@ final class SharingSession: Sendable {
                 policy.backoffLimit = 1
             }
         #endif
+        var signals = GuestSignals(
+            times: { machine.processorTimes() }, isReady: { timeline.isReady },
+            measurePrices: { Self.measurePrices(machine.configuration.kvmPath) })
+        #if DEBUG
+            if sharing.injection?.looksAlways == true { signals = .none }
+        #endif
         let broker = BrokerSeeker(options, window: window.rawValue)
         self.broker = broker
         let startPolicy = policy
@@ -65,9 +71,7 @@ final class SharingSession: Sendable {
         let mappingBox = SharingThreadState()
         thread = try SharingThread(
             policy: startPolicy,
-            signals: GuestSignals(
-                times: { machine.processorTimes() }, isReady: { timeline.isReady },
-                measurePrices: { Self.measurePrices(machine.configuration.kvmPath) }),
+            signals: signals,
             make: {
                 #if DEBUG
                     let calls = sharing.injection?.calls ?? .kernel

@@ -13,7 +13,8 @@ import Sharing
 struct BrokerTestClient {
     static func main() {
         do { try run() } catch {
-            say("failed: \(error)")
+            let line = Array("failed: \(error)\n".utf8)
+            _ = write(2, line, line.count)
             exit(1)
         }
     }

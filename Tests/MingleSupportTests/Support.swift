@@ -46,14 +46,18 @@ final class HeldLock {
     private let descriptor: Int32
 
     init(_ path: String) throws {
-        descriptor = open(path, O_RDONLY)
+        descriptor = open(path, O_RDONLY | O_CLOEXEC)
         try #require(descriptor >= 0)
         try #require(flock(descriptor, LOCK_EX | LOCK_NB) == 0)
     }
 
     func release() { flock(descriptor, LOCK_UN) }
 
-    deinit { close(descriptor) }
+    deinit {
+        // Also where a process that another test is just starting has a copy of the descriptor.
+        release()
+        close(descriptor)
+    }
 }
 
 /// A child process that waits to be killed.
