@@ -105,7 +105,7 @@ extension RunChecks {
     }
 
     /// Files that a guest may have open at the same time, at most: its own, and two for each vCPU.
-    public static func openFilesNeeded(cpus: Int, shares: Bool) -> Int { 24 + 2 * cpus + (shares ? 10 : 0) }
+    public static func openFilesNeeded(cpus: Int, shares: Bool) -> Int { 24 + 2 * cpus + (shares ? 24 : 0) }
 
     /// Refuses a guest whose VMM could not do what this process's limits forbid.
     public static func limits(

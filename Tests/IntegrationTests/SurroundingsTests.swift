@@ -142,7 +142,7 @@ extension HostKVM {
         @Test(
             "a limit that cannot be lifted and lets nothing be stored stays with its guest",
             .enabled(if: dropsRights, "only root can be without a right of root's"),
-            arguments: ["ulimit -f 100000", "ulimit -n 40"])
+            arguments: ["ulimit -f 100000", "ulimit -n 56"])
         func useless(_ limit: String) throws {
             let tool = try CommandLineTool()
             let first = try start(
@@ -155,7 +155,8 @@ extension HostKVM {
             // The next guest starts one that is as good as any, and the first joins it.
             let second = try start(tool, "second", "exec \"$@\"")
             try waitForClients(2, tool, ["first", "second"])
-            #expect(tool.folder.text("second.errors") == "")
+            let said = tool.folder.text("second.errors")
+            #expect(!said.contains("warning") && !said.contains("error"), "\(said)")
             let kept = try #require(try broker(tool)).constraints
             #expect(kept.allSatisfy { !$0.isTighter(than: ProcessConstraint.all()) })
             withExtendedLifetime((first, second)) {}

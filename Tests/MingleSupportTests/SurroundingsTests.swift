@@ -44,9 +44,9 @@ import Testing
 
     @Test func whatTheProcessMayNotIsRefusedWithItsReason() {
         #expect(refusal(8 << 20, fileSize: nil, openFiles: nil) == nil)
-        #expect(refusal(8 << 20, fileSize: 8 << 20, openFiles: 36) == nil)
+        #expect(refusal(8 << 20, fileSize: 8 << 20, openFiles: 50) == nil)
         #expect(refusal(8 << 20, fileSize: 8 << 20 - 1, openFiles: nil)?.contains("ulimit -f") == true)
-        #expect(refusal(8 << 20, fileSize: nil, openFiles: 35)?.contains("ulimit -n") == true)
+        #expect(refusal(8 << 20, fileSize: nil, openFiles: 49)?.contains("ulimit -n") == true)
     }
 
     @Test func doctorJudgesLimits() {
