@@ -147,7 +147,8 @@ extension HostKVM {
                 tool, "g1", .init(arguments: Self.contents, domain: "lab", megabytes: 8, index: 1))
             try second.waitUntilFilled()
             try second.wait("it tried") { try second.statistics().sharing["broker_error"] is String }
-            #expect(tool.folder.text("g1.errors").contains("only pages of zeros are shared until there is one"))
+            let said = tool.folder.text("g1.errors")
+            #expect(said.contains("only pages of zeros are shared until there is one"), "\(said)")
             processes.forEach { kill($0, SIGCONT) }
             try Self.waitUntilShared([first, second])
             try SharingGuest.check([first, second])
