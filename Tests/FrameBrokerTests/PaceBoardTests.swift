@@ -29,4 +29,22 @@ import Testing
         #expect(board.market(2 * Self.second + 1).waiting == 100)
         #expect(board.market(10 * Self.second).waiting == 0)
     }
+
+    /// Over the wire: what one client says of its guest, another one hears, of whatever domain.
+    @Test func clientsHearHowScarceTimeIs() throws {
+        let stand = try BrokerStand()
+        let starved = try stand.join("a")
+        let other = try stand.join("b")
+        var batch = StoreBatch()
+        batch.waiting = 700
+        batch.forgotten = [0]
+        let own = try starved.exchange(batch)
+        #expect(own.market.waiting == 700 && own.market.sharers == 1)
+        eventually("the other one hears of it") {
+            var batch = StoreBatch()
+            batch.forgotten = [0]
+            let heard = try? other.exchange(batch)
+            return heard?.market.waiting == 700 && heard?.market.sharers == 2
+        }
+    }
 }

@@ -119,4 +119,31 @@ import TestSupport
         let thread = try start(made)
         thread.withMappingsHeld { thread.stop() }
     }
+
+    /// Whatever a guest holds that boots, nobody looks at it.
+    @Test func aGuestThatBootsIsLeftAlone() throws {
+        let made = Made()
+        let isReady = Monitor(false)
+        let thread = try SharingThread(
+            policy: SharingPolicy(),
+            signals: GuestSignals(
+                times: { nil }, isReady: { isReady.withLock { $0 } }, measurePrices: { nil }),
+            make: {
+                var setup = ModelRun.Setup()
+                setup.guests = 1
+                let run = try ModelRun(setup)
+                guard let member = run.member(0) else { throw LinuxError(operation: "make", code: 2) }
+                member.guest.hook = { _ in made.steps.add(1, ordering: .sequentiallyConsistent) }
+                made.run = run
+                return member.engine
+            },
+            connect: { _ in }, failed: { Issue.record("the engine failed: \($0)") })
+        #expect(thread.wait(until: monotonicNanoseconds() + 30_000_000_000) { $0.hold == .booting })
+        usleep(600_000)
+        #expect(thread.snapshot.passes == 0 && made.steps.load(ordering: .sequentiallyConsistent) == 0)
+        isReady.update { $0 = true }
+        #expect(
+            thread.wait(until: monotonicNanoseconds() + 30_000_000_000) { $0.passes > 0 && $0.hold == nil })
+        thread.stop()
+    }
 }
