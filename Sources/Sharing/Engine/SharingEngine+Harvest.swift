@@ -213,7 +213,6 @@ extension SharingEngine {
     }
 
     func noteUnshared(_ page: Int) {
-        disturbances.faults += 1
         statistics.pagesUnsharedTotal += 1
         note(.unshared, page)
         records.setKind(page, .unshared)
