@@ -82,6 +82,10 @@ void mingle_heap_keep(size_t reserve) {
     mallopt(M_TOP_PAD, (int)reserve);
     mallopt(M_TRIM_THRESHOLD, (int)(reserve + reserve / 4));
     (void)mingle_heap_has(reserve);
+    // A reserve this long would otherwise be made of huge pages where the host gives them to everybody: 2 MiB for a few bytes.
+    const uintptr_t page = 4096;
+    uintptr_t end = (uintptr_t)sbrk(0), start = (end - mallinfo2().arena + page - 1) & ~(page - 1);
+    if (start < end) madvise((void *)start, (end - start) & ~(page - 1), MADV_NOHUGEPAGE);
 }
 
 int mingle_heap_has(size_t count) {

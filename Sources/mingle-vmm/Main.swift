@@ -54,7 +54,7 @@ struct VMM {
         timeline.observe(machine.serial)
         let built = monotonicNanoseconds()
         var files = try GuestFiles(options)
-        HeapReserve.prepare()
+        if options.sharing.isOn { HeapReserve.prepare() }
         let sharing = try SharingSession(options, machine, timeline, traceFile: files.takeTrace())
         // With a broker, it is said when the broker has answered.
         if let sharing, options.sharing.brokerPath == nil, options.logLevel <= .info {

@@ -154,13 +154,18 @@ extension HostKVM {
             #expect(guest.errors.contains("bytes of its output are missing in \(disk.path)/log"))
         }
 
-        @Test("a report that cannot be written is 119, and the old one stays")
+        @Test("a report that cannot be written is 119")
         func report() throws {
             let device = try VMMProcess("hello", options: ["--report", "/dev/full"])
             #expect(try device.wait() == 119)
             #expect(
                 device.errors.contains("no report: /dev/full: cannot be written: No space left on device"))
-            guard SmallDisk.canMount else { return }
+        }
+
+        @Test(
+            "a report that cannot be written leaves the old one as it is",
+            .enabled(if: SmallDisk.canMount, "only root can mount a small file system"))
+        func reportOnAFullDisk() throws {
             let folder = try TemporaryDirectory()
             let disk = try SmallDisk(folder)
             let path = disk.path + "/report"

@@ -51,9 +51,15 @@ extension HostKVM {
             }
         }
 
-        @Test("no address space is left", arguments: ["userfaultfd", "pause"], [64 << 10, -(16 << 20)])
-        func addressSpace(window: String, spare: Int) throws {
-            guard window == "pause" || Requirement.userfaultfd.problem == nil else { return }
+        private static let spares = [64 << 10, -(16 << 20)]
+        @Test("no address space is left, windows by userfaultfd", .needs(.userfaultfd), arguments: spares)
+        func addressSpaceUserfaultfd(spare: Int) throws {
+            try addressSpace(window: "userfaultfd", spare: spare)
+        }
+        @Test("no address space is left, windows by pauses", arguments: spares)
+        func addressSpacePause(spare: Int) throws { try addressSpace(window: "pause", spare: spare) }
+
+        private func addressSpace(window: String, spare: Int) throws {
             let tool = try CommandLineTool()
             let pair = try Churn.Pair(tool, window: window, domain: "tight", faults: Churn.eager)
             try pair.wait(for: 100)
@@ -69,9 +75,28 @@ extension HostKVM {
             try expectNothingLost(pair, "no address space, \(window), \(spare >> 10) KiB left", tool)
         }
 
-        @Test("other mappings take all that are left", .needs(.faults), arguments: ["userfaultfd", "pause"])
-        func mappings(window: String) throws {
-            guard window == "pause" || Requirement.userfaultfd.problem == nil else { return }
+        @Test("the reserve of the heap is never a huge page")
+        func reserve() throws {
+            let tool = try CommandLineTool()
+            let guest = try SharingGuest(
+                tool, "g", .init(arguments: "zero=0.1", domain: "lab", megabytes: 8, index: 0))
+            try guest.waitUntilFilled()
+            let text = try String(contentsOfFile: "/proc/\(guest.process)/smaps", encoding: .utf8)
+            let lines = text.split(separator: "\n")
+            let heap = try #require(lines.firstIndex { $0.hasSuffix("[heap]") })
+            let flags = try #require(lines[heap...].first { $0.hasPrefix("VmFlags:") })
+            #expect(flags.split(separator: " ").contains("nh"), "\(flags)")
+            try SharingGuest.exit([guest])
+        }
+
+        @Test(
+            "other mappings take all that are left, windows by userfaultfd", .needs(.userfaultfd),
+            .needs(.faults))
+        func mappingsUserfaultfd() throws { try mappings(window: "userfaultfd") }
+        @Test("other mappings take all that are left, windows by pauses", .needs(.faults))
+        func mappingsPause() throws { try mappings(window: "pause") }
+
+        private func mappings(window: String) throws {
             let limit = try #require(
                 Int(
                     String(contentsOfFile: "/proc/sys/vm/max_map_count", encoding: .utf8)
@@ -98,16 +123,21 @@ extension HostKVM {
             try expectNothingLost(pair, "no mappings, \(window)", tool)
         }
 
+        // Who reads where nothing is mapped is stopped only by a pause.
         @Test(
-            "mappings fail now and then", .needs(.faults),
-            arguments: ["fail-mappings=3", "fail-mappings=7", "lose-mappings=5"],
-            ["userfaultfd", "pause"])
-        func failingMappings(fault: String, window: String) throws {
-            // Who reads where nothing is mapped is stopped only by a pause.
-            guard window == "pause" || Requirement.userfaultfd.problem == nil && !fault.hasPrefix("lose")
-            else {
-                return
-            }
+            "mappings fail now and then, windows by userfaultfd", .needs(.userfaultfd), .needs(.faults),
+            arguments: ["fail-mappings=3", "fail-mappings=7"])
+        func failingMappingsUserfaultfd(fault: String) throws {
+            try failingMappings(fault: fault, window: "userfaultfd")
+        }
+        @Test(
+            "mappings fail now and then, windows by pauses", .needs(.faults),
+            arguments: ["fail-mappings=3", "fail-mappings=7", "lose-mappings=5"])
+        func failingMappingsPause(fault: String) throws {
+            try failingMappings(fault: fault, window: "pause")
+        }
+
+        private func failingMappings(fault: String, window: String) throws {
             let tool = try CommandLineTool()
             let pair = try Churn.Pair(tool, window: window, domain: "fail", faults: "eager,\(fault)")
             for guest in pair.guests {
