@@ -56,16 +56,18 @@ struct GuestLoop: ~Copyable {
     var console: Console
     let control: ControlServer?
     private let watch: MemoryWatch?
+    private let sharing: SharingSession?
     private(set) var stopping: Stopping?
     private let timeLimit: UInt64?
     private var announcedReady = false
 
     init(
         _ options: Options, _ machine: VirtualMachine, _ timeline: Timeline, _ control: ControlServer?,
-        _ watch: MemoryWatch?, log: consuming OutputFile?
+        _ watch: MemoryWatch?, _ sharing: SharingSession?, log: consuming OutputFile?
     ) throws {
         self.control = control
         self.watch = watch
+        self.sharing = sharing
         self.options = options
         self.machine = machine
         self.timeline = timeline
@@ -84,6 +86,7 @@ struct GuestLoop: ~Copyable {
             if let outcome = checkTime() { return outcome }
             if !announcedReady, timeline.isReady {
                 announcedReady = true
+                sharing?.guestIsReady()
                 record?.update(
                     state: stopping != nil ? "stopping" : watch?.isPaused == true ? "paused" : "running")
             }

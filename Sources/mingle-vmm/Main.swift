@@ -64,7 +64,7 @@ struct VMM {
         }
         let watch = MemoryWatch(options, machine, sharing)
         let control = try ControlServer(options, machine, sharing, watch, timeline)
-        var loop = try GuestLoop(options, machine, timeline, control, watch, log: files.takeLog())
+        var loop = try GuestLoop(options, machine, timeline, control, watch, sharing, log: files.takeLog())
         try machine.start()
         record?.update(state: "booting")
         var outcome = loop.run(signals, wake, record)

@@ -119,10 +119,12 @@ final class SharingSession: Sendable {
             return "error: \(error)"
         }
         // Now, not at its next pass.
-        thread.setPolicy { _ in }
+        thread.wake()
         return "ok"
     }
 
+    /// The guest said that it is ready: it is not left alone any longer.
+    func guestIsReady() { thread.wake() }
     func setEnabled(_ on: Bool) { thread.setPolicy { $0.isEnabled = on } }
     func setHold(_ on: Bool) { thread.setPolicy { $0.holdsMerges = on } }
     func setShare(percent: Double) { thread.setPolicy { $0.setShare(percent: percent) } }

@@ -82,6 +82,9 @@ public final class SharingThread: Sendable {
         }
     }
 
+    /// Something changed that the thread should look at now: the guest has booted, or a store is to be had.
+    public func wake() { state.update { $0.requests += 1 } }
+
     /// Waits until `body` is true of what is known, looking after every pass.
     /// - Returns: false when the deadline (monotonic nanoseconds) came first.
     public func wait(until deadline: UInt64, _ body: (Snapshot) -> Bool) -> Bool {
