@@ -35,9 +35,7 @@ let package = Package(
         .target(name: "ELFNotes", swiftSettings: strict),
         .target(
             name: "Hypervisor",
-            dependencies: [
-                "ELFNotes", "GuestMemory", "CLinux", .product(name: "Logging", package: "swift-log"),
-            ],
+            dependencies: ["ELFNotes", "GuestMemory", "CLinux"],
             swiftSettings: strict),
         .systemLibrary(name: "CBlake2", providers: [.apt(["libb2-dev"])]),
         .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
@@ -60,17 +58,16 @@ let package = Package(
             dependencies: ["ELFNotes", "CLinux", "FrameBroker", "Sharing", "GuestMemory"],
             swiftSettings: strict),
         .executableTarget(
-            name: "mingle-broker", dependencies: ["FrameBroker", "GuestMemory", "CLinux"],
-            swiftSettings: strict),
+            name: "mingle-broker", dependencies: ["FrameBroker", "GuestMemory"], swiftSettings: strict),
         .executableTarget(
             name: "mingle",
             dependencies: [
-                "MingleSupport", "Hypervisor", "GuestImages", "GuestMemory", "CLinux",
+                "MingleSupport", "Hypervisor", "GuestImages", "GuestMemory",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
         .executableTarget(
-            name: "mingle-bench", dependencies: ["Sharing", "GuestMemory", "CLinux"], path: "Benchmarks",
+            name: "mingle-bench", dependencies: ["Sharing", "CLinux"], path: "Benchmarks",
             swiftSettings: tests),
         .target(name: "TestSupport", dependencies: [], path: "Tests/TestSupport", swiftSettings: tests),
         .testTarget(
