@@ -19,7 +19,7 @@ let package = Package(
         .executable(name: "mingle", targets: ["mingle"]),
         .executable(name: "mingle-vmm", targets: ["mingle-vmm"]),
         .executable(name: "mingle-broker", targets: ["mingle-broker"]),
-        .library(name: "Hypervisor", targets: ["Hypervisor", "GuestMemory"]),
+        .library(name: "Hypervisor", targets: ["Hypervisor", "GuestMemory", "LinuxHost"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
@@ -31,17 +31,21 @@ let package = Package(
         .systemLibrary(name: "CZstd", providers: [.apt(["libzstd-dev"])]),
         .systemLibrary(name: "CLZMA", providers: [.apt(["liblzma-dev"])]),
         .systemLibrary(name: "CZlib", providers: [.apt(["zlib1g-dev"])]),
-        .target(name: "GuestMemory", dependencies: ["CLinux"], swiftSettings: strict),
+        .target(name: "LinuxHost", dependencies: ["CLinux"], swiftSettings: strict),
+        .target(name: "GuestMemory", dependencies: ["LinuxHost", "CLinux"], swiftSettings: strict),
         .target(name: "ELFNotes", swiftSettings: strict),
         .target(
             name: "Hypervisor",
-            dependencies: ["ELFNotes", "GuestMemory", "CLinux"],
+            dependencies: ["ELFNotes", "GuestMemory", "LinuxHost", "CLinux"],
             swiftSettings: strict),
         .systemLibrary(name: "CBlake2", providers: [.apt(["libb2-dev"])]),
         .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
-        .target(name: "Sharing", dependencies: ["GuestMemory", "CLinux", "CXXHash"], swiftSettings: strict),
         .target(
-            name: "FrameBroker", dependencies: ["Sharing", "GuestMemory", "CLinux"], swiftSettings: strict),
+            name: "Sharing", dependencies: ["GuestMemory", "LinuxHost", "CLinux", "CXXHash"],
+            swiftSettings: strict),
+        .target(
+            name: "FrameBroker", dependencies: ["Sharing", "GuestMemory", "LinuxHost", "CLinux"],
+            swiftSettings: strict),
         .target(
             name: "GuestImages",
             dependencies: ["ELFNotes", "CLinux", "CLZ4", "CZstd", "CLZMA", "CZlib"],
@@ -49,20 +53,20 @@ let package = Package(
         .executableTarget(
             name: "mingle-vmm",
             dependencies: [
-                "Hypervisor", "Sharing", "FrameBroker", "GuestMemory", "CLinux", "CBlake2",
+                "Hypervisor", "Sharing", "FrameBroker", "GuestMemory", "LinuxHost", "CLinux", "CBlake2",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict),
         .target(
             name: "MingleSupport",
-            dependencies: ["ELFNotes", "CLinux", "FrameBroker", "Sharing", "GuestMemory"],
+            dependencies: ["ELFNotes", "CLinux", "FrameBroker", "Sharing", "GuestMemory", "LinuxHost"],
             swiftSettings: strict),
         .executableTarget(
-            name: "mingle-broker", dependencies: ["FrameBroker", "GuestMemory"], swiftSettings: strict),
+            name: "mingle-broker", dependencies: ["FrameBroker", "LinuxHost"], swiftSettings: strict),
         .executableTarget(
             name: "mingle",
             dependencies: [
-                "MingleSupport", "Hypervisor", "GuestImages", "GuestMemory",
+                "MingleSupport", "Hypervisor", "GuestImages", "GuestMemory", "LinuxHost",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -71,34 +75,42 @@ let package = Package(
             swiftSettings: tests),
         .target(name: "TestSupport", dependencies: [], path: "Tests/TestSupport", swiftSettings: tests),
         .testTarget(
-            name: "GuestMemoryTests", dependencies: ["GuestMemory", "TestSupport"], swiftSettings: tests),
+            name: "LinuxHostTests", dependencies: ["LinuxHost", "TestSupport"], swiftSettings: tests),
         .testTarget(
-            name: "HypervisorTests", dependencies: ["Hypervisor", "GuestMemory", "CLinux", "TestSupport"],
+            name: "GuestMemoryTests", dependencies: ["GuestMemory", "LinuxHost", "TestSupport"],
             swiftSettings: tests),
         .testTarget(
-            name: "SharingTests", dependencies: ["Sharing", "GuestMemory", "CLinux", "TestSupport"],
+            name: "HypervisorTests",
+            dependencies: ["Hypervisor", "GuestMemory", "LinuxHost", "CLinux", "TestSupport"],
+            swiftSettings: tests),
+        .testTarget(
+            name: "SharingTests",
+            dependencies: ["Sharing", "GuestMemory", "LinuxHost", "CLinux", "TestSupport"],
             swiftSettings: tests),
         // A broker's client as a process of its own: tests kill it, and it measures.
         .executableTarget(
-            name: "broker-test-client", dependencies: ["FrameBroker", "Sharing", "GuestMemory"],
+            name: "broker-test-client", dependencies: ["FrameBroker", "Sharing", "GuestMemory", "LinuxHost"],
             path: "Tests/BrokerTestClient", swiftSettings: tests),
         .testTarget(
             name: "GuestImagesTests",
             dependencies: [
-                "ELFNotes", "GuestImages", "Hypervisor", "MingleSupport", "GuestMemory", "TestSupport",
+                "ELFNotes", "GuestImages", "Hypervisor", "MingleSupport", "GuestMemory", "LinuxHost",
+                "TestSupport",
                 "CLZ4", "CZstd", "CLZMA", "CZlib",
             ],
             swiftSettings: tests),
         .testTarget(
             name: "MingleSupportTests",
             dependencies: [
-                "MingleSupport", "FrameBroker", "GuestMemory", "mingle", "mingle-broker", "TestSupport",
+                "MingleSupport", "FrameBroker", "GuestMemory", "LinuxHost", "mingle", "mingle-broker",
+                "TestSupport",
             ],
             swiftSettings: tests),
         .testTarget(
             name: "FrameBrokerTests",
             dependencies: [
-                "FrameBroker", "Sharing", "GuestMemory", "CLinux", "TestSupport", "mingle-broker",
+                "FrameBroker", "Sharing", "GuestMemory", "LinuxHost", "CLinux", "TestSupport",
+                "mingle-broker",
                 "broker-test-client",
             ],
             swiftSettings: tests),
@@ -106,7 +118,7 @@ let package = Package(
             name: "IntegrationTests",
             dependencies: [
                 "mingle", "mingle-vmm", "mingle-broker", "MingleSupport", "Hypervisor", "Sharing",
-                "GuestMemory",
+                "GuestMemory", "LinuxHost",
                 "CLinux", "TestSupport",
             ],
             swiftSettings: tests),

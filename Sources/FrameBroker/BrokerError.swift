@@ -1,4 +1,5 @@
-public import GuestMemory
+internal import GuestMemory
+public import LinuxHost
 
 /// What can go wrong between a client and its broker.
 public enum BrokerError: Error, Equatable, Sendable, CustomStringConvertible {

@@ -1,4 +1,5 @@
-public import GuestMemory
+internal import GuestMemory
+public import LinuxHost
 public import Sharing
 
 /// A domain's store in this process, for tests and benchmarks: the same rules as with a broker, several clients.

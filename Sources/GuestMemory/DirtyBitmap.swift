@@ -1,3 +1,5 @@
+public import LinuxHost
+
 /// One bit a page, set by any thread without a lock: what the VMM itself wrote (KVM's dirty log does not see that).
 ///
 /// Words are allocated lazily by the kernel, so pages never written cost nothing.

@@ -1,4 +1,5 @@
 internal import CLinux
+package import LinuxHost
 
 /// One stretch of guest RAM: where it is for the guest, and where in the memory file.
 public struct MemoryRegion: Sendable, Equatable {

@@ -1,3 +1,5 @@
+public import LinuxHost
+
 /// What can go wrong with guest memory; the text is for whoever started the guest.
 public enum GuestMemoryError: Error, Equatable, Sendable, CustomStringConvertible {
     /// The guest's memory size is zero, no multiple of a page, or larger than a guest can have.

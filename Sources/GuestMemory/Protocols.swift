@@ -1,3 +1,5 @@
+public import LinuxHost
+
 /// Tells which pages a guest's vCPUs wrote. KVM's dirty log in a VM; a fake in tests.
 public protocol DirtyPageLog: Sendable {
     /// Adds the pages written since they were last cleared to `bitmap`: 64 pages a word, in memory-file order

@@ -1,4 +1,5 @@
 public import GuestMemory
+public import LinuxHost
 
 /// Why a machine cannot be built or run; the text is for whoever started it.
 public enum HypervisorError: Error, Equatable, Sendable, CustomStringConvertible {

@@ -1,5 +1,6 @@
 import CLinux
 internal import GuestMemory
+internal import LinuxHost
 
 /// Whether the worst case of all guests fits in memory: each of them may write all of its pages at any time, and what
 /// is shared then must be had once more. Guests of other users are known only by what they hold already.

@@ -1,6 +1,7 @@
 import CLinux
 internal import FrameBroker
 internal import GuestMemory
+internal import LinuxHost
 
 /// A handle on the process of one guest that cannot come to mean another process.
 public final class GuestProcess {

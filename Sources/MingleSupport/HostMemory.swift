@@ -1,5 +1,6 @@
 import CLinux
 internal import GuestMemory
+internal import LinuxHost
 
 /// How much memory the host has, in bytes.
 public struct HostMemory: Equatable, Sendable {

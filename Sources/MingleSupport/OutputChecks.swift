@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 extension RunChecks {
     /// Refuses a file for output that is an input or another output, whatever its name, or of a kind that is never written.

@@ -1,5 +1,6 @@
 import CLinux
-public import GuestMemory
+internal import GuestMemory
+public import LinuxHost
 
 /// What is checked before a guest is started, so that the user reads a reason and not a VMM's failure.
 public struct RunChecks: Sendable {

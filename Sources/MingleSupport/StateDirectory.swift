@@ -1,4 +1,5 @@
 import CLinux
+internal import LinuxHost
 internal import FrameBroker
 
 /// The directory in which running guests of one user are registered.

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 /// What can go wrong in the command line tool before a guest runs. The description is one line that says what was
 /// wrong and what to do about it.

@@ -1,6 +1,6 @@
 import FrameBroker
 import Glibc
-import GuestMemory
+import LinuxHost
 
 /// The frame broker of one user: it keeps what guests share. Guests start it; people need not.
 @main

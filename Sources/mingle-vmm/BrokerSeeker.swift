@@ -1,5 +1,6 @@
 import FrameBroker
 import GuestMemory
+import LinuxHost
 import Hypervisor
 import Logging
 import Sharing

@@ -1,5 +1,6 @@
 import Glibc
 import GuestMemory
+import LinuxHost
 import Hypervisor
 
 /// The guest's serial line on the host: where its bytes go (``GuestOutput``), where they come from, and the escape key.

@@ -1,5 +1,6 @@
 import FrameBroker
 import GuestMemory
+import LinuxHost
 import Hypervisor
 
 /// Takes commands for a running guest at a Unix packet socket: one message, one command, one answer (docs/control.md).

@@ -1,4 +1,5 @@
 import GuestMemory
+import LinuxHost
 import Hypervisor
 
 /// The files that the options name for output. None is opened so that somebody would have to be waited for, and none is

@@ -1,5 +1,6 @@
 import Glibc
 import GuestMemory
+import LinuxHost
 
 /// The file that `--serial file:` names. What cannot be written is lost, whole lines of it, and counted; the guest goes on.
 /// When it can be written again, a line in it says how much is missing.

@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import GuestMemory
+import LinuxHost
 import Hypervisor
 
 /// How it ended, for the shell.

@@ -1,5 +1,6 @@
 import Glibc
 import GuestMemory
+import LinuxHost
 import Hypervisor
 
 /// What the guest says, on its way to whoever listens: standard output, a log, or nobody.

@@ -2,6 +2,7 @@ import CLinux
 import FrameBroker
 import Glibc
 import GuestMemory
+import LinuxHost
 import Hypervisor
 
 /// This guest's entry in the state directory (`guests/NAME`), for `mingle ps` and `mingle stop`.

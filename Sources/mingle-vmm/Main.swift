@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import GuestMemory
+import LinuxHost
 import Hypervisor
 import Logging
 import Sharing

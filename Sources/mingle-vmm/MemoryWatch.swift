@@ -1,4 +1,5 @@
 import GuestMemory
+import LinuxHost
 import Hypervisor
 import Logging
 import Sharing

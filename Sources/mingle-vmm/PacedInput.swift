@@ -1,4 +1,5 @@
 import GuestMemory
+import LinuxHost
 import Hypervisor
 
 /// Hands piped input to the serial line in bursts, with a rest as long as each burst took.

@@ -1,5 +1,6 @@
 import ArgumentParser
 import GuestMemory
+import LinuxHost
 import MingleSupport
 
 /// The program: `mingle SUBCOMMAND`.

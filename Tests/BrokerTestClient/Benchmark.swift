@@ -1,6 +1,7 @@
 import FrameBroker
 import Glibc
 import GuestMemory
+import LinuxHost
 import Sharing
 
 /// What a broker costs: run it against a broker of its own that nobody else uses.

@@ -1,6 +1,7 @@
 import FrameBroker
 import Glibc
 import GuestMemory
+import LinuxHost
 import Sharing
 
 /// What an honest client has to wait while others do all they can to keep the broker busy.

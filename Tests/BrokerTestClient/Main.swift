@@ -1,6 +1,7 @@
 import FrameBroker
 import Glibc
 import GuestMemory
+import LinuxHost
 import Sharing
 
 /// `client SOCKET DOMAIN PAGES`: joins, sights PAGES pages that hold their own numbers, publishes what it is asked to,

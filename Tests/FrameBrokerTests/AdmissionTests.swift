@@ -1,5 +1,6 @@
 import Foundation
 import GuestMemory
+@testable import LinuxHost
 import Testing
 import TestSupport
 

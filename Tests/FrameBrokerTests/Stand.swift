@@ -5,6 +5,7 @@ import TestSupport
 
 @testable import FrameBroker
 @testable import Sharing
+import LinuxHost
 
 /// Programs lie beside the test bundle.
 func program(_ name: String) -> String {

@@ -1,6 +1,7 @@
 import ELFNotes
 import FoundationEssentials
 import GuestMemory
+import LinuxHost
 import TestSupport
 import Testing
 

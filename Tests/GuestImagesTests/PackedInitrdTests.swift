@@ -1,5 +1,6 @@
 import FoundationEssentials
 import GuestMemory
+import LinuxHost
 import TestSupport
 import Testing
 

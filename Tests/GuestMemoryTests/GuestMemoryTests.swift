@@ -4,6 +4,7 @@ import TestSupport
 import Testing
 
 @testable import GuestMemory
+@testable import LinuxHost
 
 private let gib: UInt64 = 1 << 30
 
@@ -184,5 +185,20 @@ private let splits: [(UInt64, UInt64, UInt64)] = [
         #expect(
             GuestMemoryError.shortFile(GuestAddress(16), expected: 9, completed: 3).description
                 == "file ended after 3 of 9 bytes for guest address 0x10")
+    }
+}
+
+@Suite("Memory given back")
+struct DiscardTests {
+    @Test("reads as zeros and takes nothing", arguments: GuestMemory.Backing.allCases)
+    func discard(backing: GuestMemory.Backing) throws {
+        let memory = try GuestMemory(
+            sizeInBytes: 1 << 20, lowLimit: GuestAddress(1 << 30), highStart: GuestAddress(1 << 32),
+            backing: backing)
+        try memory.write([UInt8](repeating: 7, count: 65536), at: GuestAddress(4096))
+        if backing == .memoryFile { #expect(memory.allocatedBytes >= 65536) }
+        memory.discard()
+        #expect(memory.allocatedBytes == 0)
+        #expect(try memory.load(UInt64.self, at: GuestAddress(4096)) == 0)
     }
 }

@@ -1,6 +1,7 @@
 import CLinux
 import Foundation
 import GuestMemory
+import LinuxHost
 import Testing
 import TestSupport
 

@@ -1,5 +1,6 @@
 import Foundation
 import GuestMemory
+import LinuxHost
 import Testing
 
 @testable import MingleSupport

@@ -1,4 +1,5 @@
 import GuestMemory
+import LinuxHost
 import Testing
 import TestSupport
 

@@ -1,5 +1,6 @@
 import Glibc
 import GuestMemory
+import LinuxHost
 import Synchronization
 import Testing
 import TestSupport

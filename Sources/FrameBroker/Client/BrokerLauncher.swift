@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 /// Finds the broker of a state directory, or starts it. To be called before guest memory exists.
 public enum BrokerLauncher {

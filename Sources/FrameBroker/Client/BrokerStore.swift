@@ -1,4 +1,5 @@
-public import GuestMemory
+internal import GuestMemory
+public import LinuxHost
 public import Sharing
 
 internal import CLinux

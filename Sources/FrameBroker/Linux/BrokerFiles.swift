@@ -1,6 +1,7 @@
 internal import CLinux
 internal import Glibc
 internal import GuestMemory
+internal import LinuxHost
 
 /// The broker's files in a state directory.
 struct BrokerFiles {

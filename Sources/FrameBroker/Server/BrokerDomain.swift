@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 internal import Sharing
 
 /// Guests that may share, and their store.

@@ -1,3 +1,5 @@
+package import LinuxHost
+
 /// What all clients together, and each of them, may ask of a broker.
 public struct BrokerLimits: Sendable {
     /// Connections that joined, those included whose process lives on after its connection closed.

@@ -1,5 +1,6 @@
 internal import CLinux
 internal import GuestMemory
+internal import LinuxHost
 internal import Sharing
 
 /// The broker: one thread, one loop, never blocks on a client.

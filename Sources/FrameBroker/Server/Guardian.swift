@@ -1,5 +1,6 @@
 internal import CLinux
 internal import GuestMemory
+internal import LinuxHost
 
 /// A worker's eye on its supervisor: when that is gone, another one is started, which is given the lock, the listening socket and
 /// a handle on the worker. The worker's clients notice nothing.

@@ -1,5 +1,6 @@
 internal import CLinux
 internal import GuestMemory
+internal import LinuxHost
 internal import Sharing
 
 /// A connection, and what remains of it when it closed: a process that may still map frames.

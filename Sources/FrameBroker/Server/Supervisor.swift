@@ -1,5 +1,6 @@
 internal import CLinux
 internal import GuestMemory
+internal import LinuxHost
 
 /// The program `mingle-broker`, in four roles:
 ///

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 /// Names a session, to the client that was given it and to nobody else: 128 random bits of the welcome.
 struct SessionToken: Hashable {

@@ -1,4 +1,5 @@
 internal import CLinux
+public import LinuxHost
 internal import Glibc
 
 // Typed access to guest bytes: every range is checked, every write is counted and marked.

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 /// A device that the guest's kernel finds by the DSDT.
 struct ACPIDevice: Sendable {

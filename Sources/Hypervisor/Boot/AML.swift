@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 /// As much of ACPI Machine Language (ACPI 6.5, chapter 20) as our DSDT needs.
 enum AML {

@@ -1,5 +1,6 @@
 internal import ELFNotes
 internal import GuestMemory
+internal import LinuxHost
 internal import Glibc
 
 /// A static ELF64 file for x86-64, as far as a loader needs it. Files are hostile: every number is checked against the

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 internal import Glibc
 
 /// Puts kernel or payload, tables and entry state into guest memory.

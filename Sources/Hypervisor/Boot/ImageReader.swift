@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 internal import Glibc
 
 /// Reads parts of a file that a user named, with errors that name it.

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 internal import Glibc
 
 /// Where a vCPU begins.

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 /// The memory map that a guest's kernel is given ("E820").
 struct MemoryMap: Equatable {

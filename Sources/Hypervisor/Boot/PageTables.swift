@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 /// Page tables that a guest is entered with: an identity map by 2 MiB pages (Intel SDM vol. 3, 4.5), written into guest
 /// RAM from ``Layout/pageTables`` on.

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 /// Loads a payload: a static program that runs in ring 3 (guests/README.md).
 struct PayloadBoot {

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 internal import Glibc
 
 /// The MC146818 real-time clock behind ports 0x70 and 0x71: the date, in UTC, and no update in progress, ever, so that

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 /// Mingle's own ports (guests/README.md): exit, doorbell, sleep, clock.
 final class GuestPorts: PortDevice {

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 /// ACPI's fixed hardware (ACPI 6.5, 4.8.3): the PM1a event and control blocks, the PM timer, and the power button.
 /// Ports 0x600-0x60B.

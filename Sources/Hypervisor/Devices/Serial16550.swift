@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 /// A 16550A UART with FIFOs (National Semiconductor PC16550D), interrupt-driven.
 ///

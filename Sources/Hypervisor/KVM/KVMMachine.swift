@@ -1,5 +1,6 @@
 internal import CLinux
 internal import GuestMemory
+internal import LinuxHost
 internal import Glibc
 
 /// A VM's descriptor: the VM ioctls (Documentation/virt/kvm/api.rst, "VM ioctls"). One method, one ioctl.

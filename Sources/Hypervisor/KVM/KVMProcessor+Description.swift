@@ -1,5 +1,6 @@
 internal import CLinux
 internal import GuestMemory
+internal import LinuxHost
 
 extension KVMProcessor {
     /// Registers and the bytes at RIP, for a report. On the vCPU's own thread.

@@ -1,5 +1,6 @@
 internal import CLinux
 internal import GuestMemory
+internal import LinuxHost
 
 extension KVMProcessor {
     private enum MSR {

@@ -1,5 +1,6 @@
 internal import CLinux
 internal import GuestMemory
+internal import LinuxHost
 internal import Glibc
 
 /// A vCPU's descriptor: the vCPU ioctls, and the only reader of `kvm_run`. Used by the vCPU's own thread alone, but for

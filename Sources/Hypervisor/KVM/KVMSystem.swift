@@ -1,5 +1,6 @@
 internal import CLinux
-public import GuestMemory
+internal import GuestMemory
+public import LinuxHost
 internal import Glibc
 
 /// /dev/kvm: the system ioctls (Documentation/virt/kvm/api.rst, "System ioctls").

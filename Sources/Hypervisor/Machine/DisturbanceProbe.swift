@@ -1,4 +1,5 @@
 public import GuestMemory
+internal import LinuxHost
 
 internal import CLinux
 

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 internal import CLinux
 
 /// Measures what this host's KVM does with a guest's kernel-mode code.

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 internal import Synchronization
 
 /// What all vCPU threads of a guest obey, and what they answer.

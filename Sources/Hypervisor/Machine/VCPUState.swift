@@ -1,5 +1,6 @@
 internal import CLinux
 internal import GuestMemory
+internal import LinuxHost
 
 /// The state that vCPUs are given before they first run.
 enum VCPUState {

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 internal import Synchronization
 
 /// A vCPU and its thread: enters the guest, hands its exits to the devices, obeys ``RunControl``.

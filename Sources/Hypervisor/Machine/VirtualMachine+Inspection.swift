@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 extension VirtualMachine {
     /// What every vCPU is at, and what it waits for, as text for people: registers, the instruction, events, the local

@@ -1,4 +1,5 @@
 public import GuestMemory
+public import LinuxHost
 internal import CLinux
 internal import Synchronization
 internal import Glibc

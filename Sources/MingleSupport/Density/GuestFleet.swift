@@ -1,6 +1,7 @@
 import CLinux
 internal import FrameBroker
 internal import GuestMemory
+internal import LinuxHost
 
 /// The guests of one run: started, asked, ended and reaped together.
 final class GuestFleet {

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 extension Doctor {
     /// What the frame broker that runs was given by whoever started it, and could not lift: all guests that share feel it.

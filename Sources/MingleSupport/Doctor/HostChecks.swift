@@ -1,5 +1,6 @@
 import CLinux
 internal import GuestMemory
+internal import LinuxHost
 
 /// The checks of a host that need no KVM. Files are read below `root`, so that tests can show other hosts.
 public struct HostChecks: Sendable {

@@ -1,5 +1,6 @@
 import CLinux
 internal import GuestMemory
+internal import LinuxHost
 
 /// The system side of `/dev/kvm`: its version and capabilities. (Documentation/virt/kvm/api.rst, section 4.)
 public struct KVMDevice: ~Copyable {

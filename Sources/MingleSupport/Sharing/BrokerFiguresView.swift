@@ -1,5 +1,6 @@
 internal import FrameBroker
-public import GuestMemory
+internal import GuestMemory
+public import LinuxHost
 internal import Sharing
 
 /// What a broker says of itself, for tables and JSON.

@@ -1,5 +1,6 @@
 internal import FrameBroker
-public import GuestMemory
+internal import GuestMemory
+public import LinuxHost
 
 /// The broker of a state directory.
 public enum BrokerService {

@@ -1,5 +1,6 @@
 internal import FrameBroker
 internal import GuestMemory
+internal import LinuxHost
 
 /// A connection to the control socket of one guest (docs/control.md). One thread at a time.
 public final class ControlClient {

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 /// What running guests share, guest by guest and domain by domain.
 public struct SharingOverview: Equatable, Sendable {

@@ -1,4 +1,5 @@
-public import GuestMemory
+internal import GuestMemory
+public import LinuxHost
 
 /// What a look at a page finds.
 public enum PageContent: Equatable, Sendable {

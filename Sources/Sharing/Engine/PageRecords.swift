@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 /// What the engine knows of each guest page: 7 bytes a page, in memory that costs nothing where nothing is known.
 ///

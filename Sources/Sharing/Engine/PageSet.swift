@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 /// A set of pages that never needs memory but for its bits, which cost nothing where none was ever set.
 final class PageSet {

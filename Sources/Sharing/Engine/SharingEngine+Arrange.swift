@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 // What was merged bit by bit is put together again, in pauses, once the guest rests: fewer mappings.
 extension SharingEngine {

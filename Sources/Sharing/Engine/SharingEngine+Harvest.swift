@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 // Steps 1 and 2 of a pass: what was written, and what that means for merged pages.
 extension SharingEngine {

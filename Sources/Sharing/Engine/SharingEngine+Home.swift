@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 // The way back: pages go home when sharing is turned off, or when their store is lost.
 extension SharingEngine {

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 // Step 5 of a pass: windows.
 extension SharingEngine {

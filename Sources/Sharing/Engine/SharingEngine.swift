@@ -18,6 +18,7 @@
 // it is recorded.
 
 public import GuestMemory
+public import LinuxHost
 
 /// Shares one guest's memory. Made, run and asked by one thread, the scanner; see `SharingThread` for the rest.
 public final class SharingEngine {

@@ -1,4 +1,5 @@
-public import GuestMemory
+internal import GuestMemory
+public import LinuxHost
 
 /// Runs an engine on a thread of its own, at the pace that its CPU budget allows.
 ///

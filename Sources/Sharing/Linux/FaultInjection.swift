@@ -1,3 +1,5 @@
+import LinuxHost
+
 #if DEBUG
     internal import GuestMemory
     internal import Glibc

@@ -10,6 +10,7 @@
 
 internal import CLinux
 internal import GuestMemory
+internal import LinuxHost
 internal import Glibc
 
 // SAFETY (whole file): as in LinuxGuestMapping.swift; what may be somebody else's memory is read by the kernel, which fails where

@@ -16,6 +16,7 @@
 
 internal import CLinux
 internal import GuestMemory
+internal import LinuxHost
 internal import Glibc
 
 // SAFETY (whole file): as in LinuxGuestMapping.swift, every page number is checked before it becomes an address; offsets

@@ -1,5 +1,6 @@
 internal import CLinux
 package import GuestMemory
+package import LinuxHost
 internal import Glibc
 
 /// The engine's hands on a real guest: maps, compares, protects; with `LinuxGuestMapping+Replace.swift` the one place that

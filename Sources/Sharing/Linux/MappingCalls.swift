@@ -1,5 +1,6 @@
 internal import CLinux
 internal import GuestMemory
+internal import LinuxHost
 internal import Glibc
 
 /// The system calls that replace mappings. Tests put others in their place, which fail as kernels do.

@@ -1,5 +1,6 @@
 internal import CLinux
 internal import GuestMemory
+internal import LinuxHost
 internal import Glibc
 
 /// /proc/self/pagemap (Linux's Documentation/admin-guide/mm/pagemap.rst): an entry of 64 bits a page.

@@ -1,5 +1,6 @@
 internal import CLinux
-public import GuestMemory
+internal import GuestMemory
+public import LinuxHost
 
 /// Pages through which a client hands contents to its store: a memory file that the client writes and the store only
 /// reads (with pread, into a buffer of its own, before it looks at them).

@@ -1,5 +1,6 @@
 internal import CLinux
 internal import GuestMemory
+internal import LinuxHost
 internal import Glibc
 
 /// A userfaultfd (userfaultfd(2), Linux's Documentation/admin-guide/mm/userfaultfd.rst): write protection of ranges, and

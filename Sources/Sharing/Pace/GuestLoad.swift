@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 /// What a guest's vCPUs did in some interval, by the host's scheduler.
 struct GuestLoad: Equatable {

@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 /// What a sharing thread does between its start and its end.
 ///

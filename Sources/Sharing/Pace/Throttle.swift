@@ -1,4 +1,5 @@
 public import GuestMemory
+public import LinuxHost
 
 /// What is known of a guest besides its memory. Called on the sharing thread.
 public struct GuestSignals: Sendable {

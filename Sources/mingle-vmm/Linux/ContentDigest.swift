@@ -2,6 +2,7 @@ import CBlake2
 import CLinux
 import Glibc
 import GuestMemory
+import LinuxHost
 
 /// Digests of a guest's pages for the ideal of sharing: found and computed by code that shares nothing with the engine.
 ///

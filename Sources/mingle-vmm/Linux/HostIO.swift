@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import GuestMemory
+import LinuxHost
 
 /// The system calls of the console loop: typed and checked, nothing unsafe above this file and its neighbours.
 enum HostIO {

@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import GuestMemory
+import LinuxHost
 
 /// Where bytes go that somebody may be slow to take: written without waiting, so that the main thread always hears signals.
 ///

@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import GuestMemory
+import LinuxHost
 
 /// The terminal on standard input: in raw mode, so that every key goes to the guest, as long as it is ours. Its settings come
 /// back when it is given up, and are kept in the state directory meanwhile, so that the next start can bring them back if we

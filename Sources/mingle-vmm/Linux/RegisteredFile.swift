@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import GuestMemory
+import LinuxHost
 
 /// A file of the state directory that says that we live: locked as long as we do, so that whoever finds it unlocked
 /// knows that its owner is gone. Removed at the end.

@@ -1,5 +1,6 @@
 import ArgumentParser
 import GuestMemory
+import LinuxHost
 
 /// What the command line says: options for the parser, and the words that a guest is to run, which no parser touches.
 ///

@@ -2,6 +2,7 @@ import Synchronization
 import Testing
 
 @testable import GuestMemory
+@testable import LinuxHost
 @testable import Hypervisor
 
 @Suite struct GuestPortsTests {

@@ -1,6 +1,7 @@
 import Testing
 
 @testable import GuestMemory
+@testable import LinuxHost
 @testable import Hypervisor
 
 @Suite struct ACPIPowerDeviceTests {

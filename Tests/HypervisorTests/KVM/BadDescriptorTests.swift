@@ -4,6 +4,7 @@ import TestSupport
 import Testing
 
 @testable import GuestMemory
+@testable import LinuxHost
 @testable import Hypervisor
 
 /// Every wrapper on what is no KVM: the call's own name and errno come back.

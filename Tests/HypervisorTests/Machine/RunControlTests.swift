@@ -4,6 +4,7 @@ import TestSupport
 import Testing
 
 @testable import GuestMemory
+@testable import LinuxHost
 @testable import Hypervisor
 
 /// Threads that obey ``RunControl`` as vCPUs do, with a "guest" that is left when kicked or by itself.

@@ -1,6 +1,7 @@
 import CLinux
 import Foundation
 import GuestMemory
+import LinuxHost
 import TestSupport
 
 /// Page frame numbers of other processes' memory: /proc/PID/pagemap, whose numbers only root sees.

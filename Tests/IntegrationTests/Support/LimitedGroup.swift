@@ -1,5 +1,6 @@
 import Foundation
 import GuestMemory
+import LinuxHost
 import TestSupport
 
 /// A control group with a limit of memory and without swap; removed with its object. Where the host counts memory in

@@ -1,5 +1,6 @@
 import Foundation
 import GuestMemory
+import LinuxHost
 import TestSupport
 
 /// A pipe of the smallest capacity (4096 bytes), made of a FIFO: both ends are close-on-exec from the start.

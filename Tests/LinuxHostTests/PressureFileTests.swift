@@ -2,7 +2,7 @@ import Foundation
 import Testing
 import TestSupport
 
-@testable import GuestMemory
+@testable import LinuxHost
 
 @Suite("The kernel's account of waiting for memory") struct PressureFileTests {
     private static func text(_ some: Int, _ full: Int) -> String {

@@ -2,11 +2,11 @@ internal import CLinux
 
 /// An array of 64-bit words that threads change without a lock, in memory that costs nothing until touched.
 @safe
-final class AtomicWords: @unchecked Sendable {
-    let count: Int
+package final class AtomicWords: @unchecked Sendable {
+    package let count: Int
     private let mapping: MemoryMapping
 
-    init(count: Int) throws(LinuxError) {
+    package init(count: Int) throws(LinuxError) {
         self.count = max(count, 1)
         mapping = try .anonymous(sizeInBytes: UInt64(self.count) * 8)
     }
@@ -18,10 +18,10 @@ final class AtomicWords: @unchecked Sendable {
     }
 
     // SAFETY (all below): `pointer` checked the index; the C side uses atomic instructions.
-    func load(_ index: Int) -> UInt64 { unsafe mingle_load64(pointer(index)) }
-    func or(_ bits: UInt64, at index: Int) { unsafe mingle_atomic_or64(pointer(index), bits) }
-    func add(_ value: UInt64, at index: Int) { unsafe mingle_atomic_add64(pointer(index), value) }
-    func exchange(_ value: UInt64, at index: Int) -> UInt64 {
+    package func load(_ index: Int) -> UInt64 { unsafe mingle_load64(pointer(index)) }
+    package func or(_ bits: UInt64, at index: Int) { unsafe mingle_atomic_or64(pointer(index), bits) }
+    package func add(_ value: UInt64, at index: Int) { unsafe mingle_atomic_add64(pointer(index), value) }
+    package func exchange(_ value: UInt64, at index: Int) -> UInt64 {
         unsafe mingle_atomic_exchange64(pointer(index), value)
     }
 }

@@ -1,21 +1,20 @@
 internal import CLinux
 internal import Glibc
-internal import GuestMemory
 
 /// A control group of the broker's own (docs/broker.md): frames are charged to it and not to the guest that happened to
 /// start the broker, and limits of the starter's groups are left where the kernel allows it.
-struct OwnCgroup {
+package struct OwnCgroup {
     private static let prefix = "mingle-broker."
     /// linux/magic.h: CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC
     private static let fileSystems: [Int] = [0x27e0eb, 0x6367_7270]
 
     /// Its folder.
-    let path: String
+    package let path: String
     /// Where this process may be when the group goes, the best first.
     private let homes: [String]
 
     /// Leaves the groups of version 1 with limits that are none of memory.
-    static func leaveLimits() {
+    package static func leaveLimits() {
         let host = HostSize()
         for hierarchy in ControlGroupHierarchy.all()
         where hierarchy.version == .one && !hierarchy.controllers.contains("memory") {
@@ -34,7 +33,7 @@ struct OwnCgroup {
 
     /// Makes a group and moves this process into it, outside of as many limits as possible.
     /// - Parameter stays: not outside of the group that this process is in, if that can be.
-    init?(stays: Bool) {
+    package init?(stays: Bool) {
         guard let hierarchy = ControlGroupHierarchy.ofMemory(), let group = hierarchy.group() else {
             return nil
         }
@@ -51,7 +50,7 @@ struct OwnCgroup {
     }
 
     /// That of a worker whose supervisor was lost, and who started this process: it was born there, and removes it at the end.
-    static func adopted() -> OwnCgroup? {
+    package static func adopted() -> OwnCgroup? {
         guard isOurs, let hierarchy = ControlGroupHierarchy.ofMemory(), let group = hierarchy.group(),
             let folder = hierarchy.folder(of: group)
         else { return nil }
@@ -117,7 +116,7 @@ struct OwnCgroup {
     }
 
     /// Removes the group that a killed broker wrote down. Nothing else is ever removed by it.
-    static func removeLeftover(_ path: String) {
+    package static func removeLeftover(_ path: String) {
         // SAFETY: NUL-terminated copies for the time of the calls. A group that is in use cannot be removed.
         guard path.hasPrefix("/"), path.split(separator: "/").last?.hasPrefix(prefix) == true,
             fileSystems.contains(unsafe mingle_filesystem_type(path))
@@ -126,7 +125,7 @@ struct OwnCgroup {
     }
 
     /// Removes it, when no other process is in it any more.
-    func remove() {
+    package func remove() {
         for home in homes where Self.move(to: home) { break }
         for _ in 0..<50 {
             // SAFETY: a NUL-terminated copy for the time of the call.
@@ -136,7 +135,7 @@ struct OwnCgroup {
     }
 
     /// Whether this process is in such a group.
-    static var isOurs: Bool {
+    package static var isOurs: Bool {
         guard let hierarchy = ControlGroupHierarchy.ofMemory(), let group = hierarchy.group(),
             hierarchy.folder(of: group) != nil
         else { return false }

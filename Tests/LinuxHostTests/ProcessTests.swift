@@ -2,7 +2,7 @@ import Foundation
 import TestSupport
 import Testing
 
-@testable import GuestMemory
+@testable import LinuxHost
 
 /// What this process has and may have, read through files that stay open.
 @Suite(.serialized) struct ProcessTests {

@@ -1,5 +1,3 @@
-public import GuestMemory
-
 /// How short of memory the host and our control groups are: pure arithmetic on readings that others take.
 ///
 /// ```
@@ -145,7 +143,7 @@ public struct MemoryPressure: Sendable {
 /// next to nothing is left.
 public struct MemoryPause: Sendable {
     /// What a guest may take while memory is exhausted, bytes.
-    static let tolerance: UInt64 = 1 << 20
+    package static let tolerance: UInt64 = 1 << 20
 
     public private(set) var isPaused = false
     /// What the guest held when memory was last not exhausted.

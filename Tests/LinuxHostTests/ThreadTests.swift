@@ -3,7 +3,7 @@ import Synchronization
 import TestSupport
 import Testing
 
-@testable import GuestMemory
+@testable import LinuxHost
 
 @Suite struct MonitorTests {
     @Test func aWaitEndsAtItsDeadline() {

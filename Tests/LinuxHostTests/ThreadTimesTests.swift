@@ -1,6 +1,6 @@
 import Testing
 
-@testable import GuestMemory
+@testable import LinuxHost
 
 @Suite struct ThreadTimesTests {
     @Test func aLineOfTheKernelsIsRead() {

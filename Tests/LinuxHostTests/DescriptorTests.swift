@@ -2,7 +2,7 @@ import Foundation
 import TestSupport
 import Testing
 
-@testable import GuestMemory
+@testable import LinuxHost
 
 private func isOpen(_ number: Int32) -> Bool { fcntl(number, F_GETFD) >= 0 }
 

@@ -83,7 +83,7 @@ public struct MemoryMapping: ~Copyable, @unchecked Sendable {
 
     /// Allocates the pages of a range that is about to be written, in one call instead of a fault for each. Only a
     /// matter of time: where the kernel cannot, nothing happens.
-    func allocate(_ offset: Int, _ count: Int) {
+    package func allocate(_ offset: Int, _ count: Int) {
         precondition(offset >= 0 && count >= 0 && offset <= sizeInBytes - count, "a range of the mapping")
         let start = offset & ~0xFFF
         guard count >= 64 << 10 else { return }
@@ -94,7 +94,7 @@ public struct MemoryMapping: ~Copyable, @unchecked Sendable {
 
     /// Takes away everything that is mapped here: it reads as zeros from then on, and takes no memory. Where the kernel
     /// cannot, nothing happens.
-    func discard() {
+    package func discard() {
         let flags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
         // SAFETY: exactly the range that this value owns, which stays mapped, so pointers into it stay valid.
         _ = unsafe mmap(base, sizeInBytes, /* prot: */ PROT_READ | PROT_WRITE, /* flags: */ flags, -1, 0)

@@ -1,6 +1,5 @@
 internal import CLinux
 internal import Glibc
-internal import GuestMemory
 
 /// Whether a user's number proves who the user is.
 ///

@@ -1,5 +1,5 @@
 import Foundation
-import GuestMemory
+import LinuxHost
 import Testing
 import TestSupport
 
@@ -73,20 +73,5 @@ struct OutputFileTests {
         #expect(FileIdentity.of(path: path) == FileIdentity.of(path: folder.path("hard")))
         #expect(FileIdentity.of(path: path) != nil)
         #expect(FileIdentity.of(path: "/dev/null") == nil && FileIdentity.of(path: folder.path) == nil)
-    }
-}
-
-@Suite("Memory given back")
-struct DiscardTests {
-    @Test("reads as zeros and takes nothing", arguments: GuestMemory.Backing.allCases)
-    func discard(backing: GuestMemory.Backing) throws {
-        let memory = try GuestMemory(
-            sizeInBytes: 1 << 20, lowLimit: GuestAddress(1 << 30), highStart: GuestAddress(1 << 32),
-            backing: backing)
-        try memory.write([UInt8](repeating: 7, count: 65536), at: GuestAddress(4096))
-        if backing == .memoryFile { #expect(memory.allocatedBytes >= 65536) }
-        memory.discard()
-        #expect(memory.allocatedBytes == 0)
-        #expect(try memory.load(UInt64.self, at: GuestAddress(4096)) == 0)
     }
 }

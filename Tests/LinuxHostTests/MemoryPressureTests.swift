@@ -1,7 +1,5 @@
-import GuestMemory
+import LinuxHost
 import Testing
-
-@testable import Sharing
 
 /// Readings as they might be, seconds apart as said.
 private struct Host {

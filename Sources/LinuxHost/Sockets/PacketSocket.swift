@@ -1,9 +1,11 @@
 internal import CLinux
-package import GuestMemory
 
 /// A Unix packet socket: whole messages, in order, with a descriptor at times. Never blocks.
 package struct PacketSocket: ~Copyable {
     package let descriptor: OwnedDescriptor
+
+    /// Takes over a socket.
+    package init(descriptor: consuming OwnedDescriptor) { self.descriptor = descriptor }
 
     package enum Received {
         /// A message; `passed` is a descriptor that now belongs to the receiver, or -1.
@@ -125,12 +127,12 @@ package struct PacketPair: ~Copyable {
     package let second: PacketSocket
 
     /// Closes the second.
-    consuming func onlyFirst() -> PacketSocket { first }
+    package consuming func onlyFirst() -> PacketSocket { first }
 }
 
 /// poll(2): the returned events of each descriptor; all 0 when the wait was interrupted or the time is over.
 /// - Parameter milliseconds: negative waits for ever.
-func poll(_ wanted: [(descriptor: Int32, events: Int16)], milliseconds: Int32) -> [Int16] {
+package func poll(_ wanted: [(descriptor: Int32, events: Int16)], milliseconds: Int32) -> [Int16] {
     var list = wanted.map { pollfd(fd: $0.descriptor, events: $0.events, revents: 0) }
     // SAFETY: the array is alive for the call and as long as said.
     let count = unsafe CLinux.poll(&list, nfds_t(list.count), milliseconds)

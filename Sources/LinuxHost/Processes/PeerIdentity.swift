@@ -1,5 +1,3 @@
-package import GuestMemory
-
 internal import CLinux
 
 /// Which process a client is. Two are equal only if they are one process.
@@ -22,9 +20,9 @@ package struct Peer: ~Copyable {
     /// What the kernel can prove: less is for tests of older kernels.
     package struct Ability: Equatable, Sendable {
         /// pidfds come with messages and connections (Linux 6.5).
-        var passesDescriptors = true
+        package var passesDescriptors = true
         /// pidfds have inodes of their own (Linux 6.9).
-        var hasInodes = true
+        package var hasInodes = true
         package static let all = Ability()
         package init() {}
     }
@@ -85,7 +83,7 @@ package struct Peer: ~Copyable {
     }
 
     /// The handle alone.
-    consuming func onlyHandle() -> ProcessHandle { handle }
+    package consuming func onlyHandle() -> ProcessHandle { handle }
 }
 
 extension PacketSocket {
@@ -104,7 +102,7 @@ extension PacketSocket {
         return try Peer(pidfd: pidfd, process: process, ability: ability) { stands() }
     }
 
-    func stands() -> Bool {
+    package func stands() -> Bool {
         poll([(descriptor.number, 0)], milliseconds: 0)[0] & Int16(POLLHUP | POLLERR) == 0
     }
 
@@ -121,7 +119,7 @@ extension PacketSocket {
     /// What the kernel says of who sent a message.
     package final class Sender {
         package let process: Int32
-        let user: UInt32
+        package let user: UInt32
         private var pidfd: Int32
 
         init(process: Int32, user: UInt32, pidfd: Int32) {
@@ -129,7 +127,7 @@ extension PacketSocket {
         }
 
         /// To be asked once.
-        func peer(_ ability: Peer.Ability, isStill: () -> Bool) throws(Peer.Unknown) -> Peer {
+        package func peer(_ ability: Peer.Ability, isStill: () -> Bool) throws(Peer.Unknown) -> Peer {
             let taken = pidfd
             pidfd = -1
             return try Peer(pidfd: taken, process: process, ability: ability, isStill: isStill)

@@ -1,6 +1,7 @@
 import Foundation
 import Synchronization
 import TestSupport
+import LinuxHost
 import Testing
 
 /// The clock that tests' bounds count in.

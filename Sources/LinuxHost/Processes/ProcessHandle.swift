@@ -1,5 +1,3 @@
-package import GuestMemory
-
 internal import CLinux
 
 /// A pidfd: means one process, and never another one that gets its number.
@@ -7,16 +5,16 @@ package struct ProcessHandle: ~Copyable {
     package let descriptor: OwnedDescriptor
 
     /// Of this process.
-    static func own() throws(LinuxError) -> ProcessHandle {
+    package static func own() throws(LinuxError) -> ProcessHandle {
         ProcessHandle(
             descriptor: OwnedDescriptor(
                 adopting: try checked(mingle_pidfd_open(HostProcess.number), "pidfd_open", "this process")))
     }
 
     /// Of a child that was not collected yet.
-    init(child: Int32) throws(Peer.Unknown) { self = try Peer(number: child).onlyHandle() }
+    package init(child: Int32) throws(Peer.Unknown) { self = try Peer(number: child).onlyHandle() }
 
-    init(descriptor: consuming OwnedDescriptor) { self.descriptor = descriptor }
+    package init(descriptor: consuming OwnedDescriptor) { self.descriptor = descriptor }
 
     /// Whether the process has ended.
     package var hasEnded: Bool { poll([(descriptor.number, Int16(POLLIN))], milliseconds: 0)[0] != 0 }

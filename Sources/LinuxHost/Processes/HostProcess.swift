@@ -1,5 +1,3 @@
-package import GuestMemory
-
 internal import CLinux
 internal import Glibc
 
@@ -124,16 +122,16 @@ package enum HostProcess {
     }
 
     /// Takes a descriptor that whoever started this process handed down.
-    static func inherited(_ number: Int32) -> OwnedDescriptor {
+    package static func inherited(_ number: Int32) -> OwnedDescriptor {
         _ = mingle_fcntl(number, F_SETFD, FD_CLOEXEC)
         return OwnedDescriptor(adopting: number)
     }
 
     /// Children that end are collected by the kernel, and nothing is told of them.
-    static func forgetChildren() { signal(SIGCHLD, SIG_IGN) }
+    package static func forgetChildren() { signal(SIGCHLD, SIG_IGN) }
 
     /// Becomes readable when one of these signals, which are blocked, is pending.
-    static func signalDescriptor(_ signals: [Int32]) throws(LinuxError) -> OwnedDescriptor {
+    package static func signalDescriptor(_ signals: [Int32]) throws(LinuxError) -> OwnedDescriptor {
         var set = set(of: signals)
         // SAFETY: a live local.
         let number = unsafe signalfd(-1, &set, Int32(SFD_CLOEXEC) | Int32(SFD_NONBLOCK))
@@ -214,8 +212,8 @@ package struct ErrorPipe: ~Copyable {
 }
 
 /// Waiting without doing.
-enum Pause {
-    static func sleep(nanoseconds: UInt64) {
+package enum Pause {
+    package static func sleep(nanoseconds: UInt64) {
         var time = timespec(
             tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
         var left = timespec()

@@ -2,7 +2,7 @@ import Foundation
 import Testing
 import TestSupport
 
-@testable import GuestMemory
+@testable import LinuxHost
 
 /// A host made of files.
 private struct FakeHost {

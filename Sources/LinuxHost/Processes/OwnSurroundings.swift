@@ -1,10 +1,9 @@
 internal import CLinux
 internal import Glibc
-internal import GuestMemory
 
 /// What a broker inherited of the guest that happened to start it, and gives up: it serves all guests of the user. What it
 /// cannot lift stays to be seen by everybody (``ProcessConstraint``).
-enum OwnSurroundings {
+package enum OwnSurroundings {
     /// Limits that have no place in a broker, and how much is as good as no limit.
     private static let resources: [(number: Int32, enough: rlim_t)] = [
         (Int32(RLIMIT_FSIZE.rawValue), .max), (Int32(__RLIMIT_RSS.rawValue), .max),
@@ -17,7 +16,7 @@ enum OwnSurroundings {
 
     /// Lifts limits and takes the usual priority, all processors and memory from everywhere. Before
     /// ``HostProcess/harden()``, which takes the right to write to /proc/self.
-    static func take() {
+    package static func take() {
         for (resource, enough) in resources { lift(resource, enough) }
         // Lowering the nice value and leaving some scheduling classes takes a right (RLIMIT_NICE).
         _ = mingle_normal_scheduling()
@@ -51,7 +50,7 @@ enum OwnSurroundings {
     }
 
     /// Why no broker with such limits is of use to anybody; nil when one is.
-    static func refusal() -> String? {
+    package static func refusal() -> String? {
         let advice = "start the first guest that shares where there is no such limit"
         if let limit = ProcessLimit.fileSize.current {
             return
