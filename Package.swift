@@ -33,10 +33,10 @@ let package = Package(
         .systemLibrary(name: "CZlib", providers: [.apt(["zlib1g-dev"])]),
         .target(name: "LinuxHost", dependencies: ["CLinux"], swiftSettings: strict),
         .target(name: "GuestMemory", dependencies: ["LinuxHost", "CLinux"], swiftSettings: strict),
-        .target(name: "ELFNotes", swiftSettings: strict),
+        .target(name: "ImageFormats", swiftSettings: strict),
         .target(
             name: "Hypervisor",
-            dependencies: ["ELFNotes", "GuestMemory", "LinuxHost", "CLinux"],
+            dependencies: ["ImageFormats", "GuestMemory", "LinuxHost", "CLinux"],
             swiftSettings: strict),
         .systemLibrary(name: "CBlake2", providers: [.apt(["libb2-dev"])]),
         .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
@@ -48,7 +48,7 @@ let package = Package(
             swiftSettings: strict),
         .target(
             name: "GuestImages",
-            dependencies: ["ELFNotes", "CLinux", "CLZ4", "CZstd", "CLZMA", "CZlib"],
+            dependencies: ["ImageFormats", "CLinux", "CLZ4", "CZstd", "CLZMA", "CZlib"],
             swiftSettings: strict),
         .executableTarget(
             name: "mingle-vmm",
@@ -59,7 +59,7 @@ let package = Package(
             swiftSettings: strict),
         .target(
             name: "MingleSupport",
-            dependencies: ["ELFNotes", "CLinux", "FrameBroker", "Sharing", "GuestMemory", "LinuxHost"],
+            dependencies: ["ImageFormats", "CLinux", "FrameBroker", "Sharing", "GuestMemory", "LinuxHost"],
             swiftSettings: strict),
         .executableTarget(
             name: "mingle-broker", dependencies: ["FrameBroker", "LinuxHost"], swiftSettings: strict),
@@ -94,7 +94,7 @@ let package = Package(
         .testTarget(
             name: "GuestImagesTests",
             dependencies: [
-                "ELFNotes", "GuestImages", "Hypervisor", "MingleSupport", "GuestMemory", "LinuxHost",
+                "ImageFormats", "GuestImages", "Hypervisor", "MingleSupport", "GuestMemory", "LinuxHost",
                 "TestSupport",
                 "CLZ4", "CZstd", "CLZMA", "CZlib",
             ],

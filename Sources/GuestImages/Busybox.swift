@@ -13,12 +13,7 @@ struct Busybox: Sendable {
     init(path: String) throws(GuestImagesError) {
         let bytes = try FileSystem.read(path)
         let file = try ELFFile(bytes, what: path)
-        guard
-            file.type == ELFFile.executable
-                || file.segments.contains(where: { $0.type == ELFFile.loadSegment })
-        else {
-            throw .invalidELF(what: path, reason: "it is no program")
-        }
+        guard file.isProgram else { throw .invalidELF(what: path, reason: "it is no program") }
         guard !file.hasInterpreter else {
             throw .invalidELF(what: path, reason: "it is not static, and guests have no shared libraries")
         }

@@ -2,6 +2,7 @@ import CLZ4
 import CLZMA
 import CZlib
 import CZstd
+import ImageFormats
 
 /// How a kernel or a kernel module is packed.
 public enum Compression: String, Sendable, CaseIterable {
@@ -27,7 +28,7 @@ public enum Compression: String, Sendable, CaseIterable {
         ("bzip2", [0x42, 0x5A, 0x68]),
         ("LZO", [0x89, 0x4C, 0x5A, 0x4F]),
         ("LZ4 in the frame format", [0x04, 0x22, 0x4D, 0x18]),
-        ("nothing (it is an ELF file as it is)", ELFFile.magic),
+        ("nothing (it is an ELF file as it is)", ELF64.magic),
     ]
 
     /// Recognises the format by the first bytes.

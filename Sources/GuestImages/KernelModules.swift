@@ -53,7 +53,7 @@ struct KernelModules: Sendable {
     /// What the `depends=` entry of the section .modinfo (NUL-terminated NAME=VALUE strings) lists.
     static func dependencies(of module: [UInt8], name: String) throws(GuestImagesError) -> [String] {
         let file = try ELFFile(module, what: "the kernel module \(name)")
-        guard let information = file.section(named: ".modinfo") else {
+        guard let information = try file.section(named: ".modinfo") else {
             throw .invalidELF(what: "the kernel module \(name)", reason: "it has no section .modinfo")
         }
         let key = Array("depends=".utf8)

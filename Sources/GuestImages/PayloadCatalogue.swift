@@ -10,9 +10,6 @@ public struct PayloadCatalogue: Sendable {
     }
 
     private static let suffix = ".elf"
-    private static let noteName = "Mingle"
-    private static let noteType: UInt32 = 1
-    private static let noteSize = 8
 
     public let directory: String
 
@@ -40,30 +37,19 @@ public struct PayloadCatalogue: Sendable {
 
     /// Throws `invalidPayload` unless the bytes are a static x86-64 program with the note of this ABI version.
     public static func check(_ bytes: [UInt8], path: String) throws(GuestImagesError) {
-        let file: ELFFile
+        let version: UInt32
         do throws(GuestImagesError) {
-            file = try ELFFile(bytes, what: path)
+            let file = try ELFFile(bytes, what: path)
             try file.requireLoadable()
+            guard !file.hasInterpreter else { throw .invalidPayload(path: path, reason: "it is not static") }
+            version = try file.payloadVersion()
         } catch {
             guard case .invalidELF(_, let reason) = error else { throw error }
             throw .invalidPayload(path: path, reason: reason)
         }
-        guard !file.hasInterpreter else { throw .invalidPayload(path: path, reason: "it is not static") }
-        guard let note = file.note(name: noteName, type: noteType) else {
-            throw .invalidPayload(path: path, reason: "it has no note '\(noteName)'")
-        }
-        let reader = ByteReader(bytes: note)
-        guard note.count == noteSize, let version = reader.uint32(at: 0), let flags = reader.uint32(at: 4)
-        else {
-            throw .invalidPayload(
-                path: path, reason: "its note has \(note.count) bytes instead of \(noteSize)")
-        }
         guard version == abiVersion else {
             throw .invalidPayload(
                 path: path, reason: "it is made for ABI \(version), and this is ABI \(abiVersion)")
-        }
-        guard flags == 0 else {
-            throw .invalidPayload(path: path, reason: "it wants unknown features (\(flags))")
         }
     }
 }

@@ -25,7 +25,7 @@ import Testing
     /// Bytes to change, and a word that the error has to have in it.
     static let damages: [(offset: Int, bytes: [UInt8], word: String)] = [
         (0x1FE, [0, 0], "boot flag"),
-        (0x202, [0x58], "HdrS"),
+        (0x202, [0x58], "neither an ELF file nor a bzImage"),
         (0x206, [0x07, 0x02], "2.7 is older"),
         (0x201, [0x10], "too short"),
         (0x248, [0xFF, 0xFF, 0xFF, 0xFF], "goes beyond"),
@@ -97,10 +97,10 @@ import Testing
 
     @Test func whatComesOutHasToBeAKernel() {
         let wrong: [(bytes: [UInt8], word: String)] = [
-            ([UInt8](repeating: 7, count: 500), "ELF magic"),
-            (Samples.elf(machine: 3, segments: [.init(address: 0, data: [1])]), "machine 3"),
-            (Samples.elf(type: 3, segments: [.init(address: 0, data: [1])]), "type is 3"),
-            (Samples.elf(), "nothing to load"),
+            ([UInt8](repeating: 7, count: 500), "not an ELF file"),
+            (Samples.elf(machine: 3, segments: [.init(address: 0, data: [1])]), "x86-64"),
+            (Samples.elf(type: 1, segments: [.init(address: 0, data: [1])]), "ELF type 1"),
+            (Samples.elf(), "0 program headers"),
             (
                 Samples.elf(segments: [
                     .init(address: 4096, data: [1, 2]), .init(address: 0, data: [1], memorySize: 4097),
@@ -108,9 +108,12 @@ import Testing
             ),
             (
                 Samples.elf(segments: [.init(address: 0, data: [1, 2], memorySize: 1)]),
-                "more bytes in the file"
+                "a segment of 2 bytes in 1"
             ),
-            (Samples.elf(segments: [.init(address: .max, data: [1], memorySize: 2)]), "address space"),
+            (
+                Samples.elf(segments: [.init(address: .max, data: [1], memorySize: 2)]),
+                "a segment of 1 bytes in 2"
+            ),
         ]
         for (bytes, word) in wrong {
             let error = failure { () throws(GuestImagesError) in

@@ -242,9 +242,9 @@ import Testing
             #expect(catalogue.payloads.map(\.name) == ["fill", "flags", "kernel", "newer", "other", "text"])
             #expect(try catalogue.find("fill").path == "\(share.payloads)/fill.elf")
             for (name, word) in [
-                ("newer", "ABI 2"), ("flags", "unknown features"), ("other", "no note"),
-                ("kernel", "no note"),
-                ("text", "ELF magic"), ("nope", "fill, flags"), ("../payloads/fill", "fill, flags"),
+                ("newer", "ABI 2"), ("flags", "flags 0"), ("other", "no Mingle note"),
+                ("kernel", "no Mingle note"),
+                ("text", "not an ELF file"), ("nope", "fill, flags"), ("../payloads/fill", "fill, flags"),
             ] {
                 let error = failure { () throws(GuestImagesError) in try catalogue.find(name) }
                 #expect(error?.description.contains(word) == true, "\(name): \(String(describing: error))")

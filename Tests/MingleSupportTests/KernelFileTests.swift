@@ -26,7 +26,8 @@ import Testing
         noteAlignment: UInt64 = 4, noteSize: Int? = nil, address: UInt64 = 1 << 20, noteType: UInt32 = 4
     ) -> [UInt8] {
         func header(
-            _ type: UInt32, offset: UInt64, file: UInt64, memory: UInt64, alignment: UInt64 = 4096
+            _ type: UInt32, address: UInt64, offset: UInt64, file: UInt64, memory: UInt64,
+            alignment: UInt64 = 4096
         ) -> [UInt8] {
             bytes(type) + bytes(UInt32(5)) + bytes(offset) + bytes(address) + bytes(address) + bytes(file)
                 + bytes(memory) + bytes(alignment)
@@ -35,9 +36,10 @@ import Testing
         file += bytes(UInt16(2)) + bytes(machine) + bytes(UInt32(1)) + bytes(UInt64(0)) + bytes(UInt64(64))
         file += bytes(UInt64(0)) + bytes(UInt32(0)) + bytes(UInt16(64)) + bytes(UInt16(56)) + bytes(count)
         file += bytes(UInt16(0)) + bytes(UInt16(0)) + bytes(UInt16(0))
-        file += header(1, offset: 0, file: 64, memory: memory) + header(1, offset: 0, file: 64, memory: 4096)
+        file += header(1, address: address, offset: 0, file: 64, memory: memory)
+        file += header(1, address: address + (64 << 20), offset: 0, file: 64, memory: 4096)
         file += header(
-            noteType, offset: 64 + 3 * 56, file: UInt64(noteSize ?? notes.count), memory: 0,
+            noteType, address: address, offset: 64 + 3 * 56, file: UInt64(noteSize ?? notes.count), memory: 0,
             alignment: noteAlignment)
         return file + notes
     }
@@ -48,7 +50,8 @@ import Testing
 
     static func bzImage(version: UInt16) -> [UInt8] {
         var file = [UInt8](repeating: 0, count: 4096)
-        file.replaceSubrange(0x202..<0x206, with: Array("HdrS".utf8))
+        file.replaceSubrange(0x1FE..<0x207, with: [0x55, 0xAA, 0xEB, 0x66] + Array("HdrS".utf8) + [0])
+        (file[0x211], file[0x236]) = (1, 1)
         file.replaceSubrange(0x206..<0x208, with: bytes(version))
         file.replaceSubrange(0x260..<0x264, with: bytes(UInt32(50 << 20)))
         return file
@@ -79,9 +82,12 @@ import Testing
         #expect(try inspect(behind).kind == .vmlinux(hasPVH: true), "the note stands before the damage")
         let damaged: [([UInt8], String)] = [
             (Self.elf(notes: [UInt8](repeating: 0xFF, count: 20) + note), "reaches beyond its segment"),
-            (Self.elf(notes: note, noteSize: note.count + 1), "beyond the end of the file"),
-            (Self.elf(notes: note, noteSize: .max), "beyond the end of the file"),
-            (Self.elf(notes: note, address: 2 << 20), "names 0x100000, which is in no segment"),
+            (Self.elf(notes: note, noteSize: note.count + 1), "its notes should be"),
+            (Self.elf(notes: note, noteSize: .max), "its notes should be"),
+            (
+                Self.elf(notes: note, address: 2 << 20),
+                "names the entry point 0x100000, which is in no segment"
+            ),
             (Self.elf(notes: []), "it has no PVH note"),
         ]
         for (bytes, reason) in damaged {
@@ -106,8 +112,15 @@ import Testing
         #expect(other?.description.contains("below 1 MiB") == true)
     }
 
-    @Test func sizesThatOverflowAreTheLargest() throws {
-        #expect(try inspect(Self.elf(notes: [], memory: .max)).footprintBytes == .max)
+    /// As the loader does.
+    @Test func segmentsThatCannotBeLoadedAreRefused() throws {
+        for memory in [UInt64.max, 63, 65 << 20] {
+            let error = #expect(throws: SupportError.self) {
+                try inspect(Self.elf(notes: [], memory: memory))
+            }
+            #expect(
+                error?.description.contains(memory == 65 << 20 ? "overlap" : "a segment of 64 bytes") == true)
+        }
     }
 
     @Test func damagedFilesAreRefused() {

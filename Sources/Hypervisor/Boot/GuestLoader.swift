@@ -1,6 +1,6 @@
 internal import GuestMemory
+internal import ImageFormats
 internal import LinuxHost
-internal import Glibc
 
 /// Puts kernel or payload, tables and entry state into guest memory.
 struct GuestLoader {
@@ -12,10 +12,10 @@ struct GuestLoader {
     func load() throws(HypervisorError) -> EntryPoint {
         let path = configuration.kernelPath
         let file = try openImage(path)
-        let reader = try ImageReader(file, name: path)
-        let isELF =
-            reader.size >= 4
-            ? try reader.bytes(at: 0, count: 4, what: "magic").bytes == ELFImage.magic : false
+        let source = try imageSource(file, path)
+        let isELF = try imageFormat(path) { () throws(ImageFormatError) in
+            ELF64.isELF(try source.head(ELF64.magic.count))
+        }
         let entry: EntryPoint
         switch configuration.bootProtocol {
         case .payload: entry = try loadPayload(file)
@@ -24,7 +24,7 @@ struct GuestLoader {
         case .linux64: entry = try linux().loadELF(file, name: path, allowPVH: false, requirePVH: false)
         case .auto where !isELF: entry = try linux().loadBzImage(file, name: path)
         case .auto:
-            if try ELFImage(file, name: path).isPayload {
+            if try ELFImage(file, name: path).notes.isPayload {
                 entry = try loadPayload(file)
             } else {
                 entry = try linux().loadELF(file, name: path, allowPVH: true, requirePVH: false)

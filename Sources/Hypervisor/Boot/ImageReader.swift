@@ -1,51 +1,38 @@
 internal import GuestMemory
-internal import LinuxHost
 internal import Glibc
+internal import ImageFormats
+internal import LinuxHost
 
-/// Reads parts of a file that a user named, with errors that name it.
-struct ImageReader: ~Copyable {
-    let size: UInt64
-    private let number: Int32
-    private let name: String
-
-    init(_ file: borrowing OwnedDescriptor, name: String) throws(HypervisorError) {
-        self.name = name
-        number = file.number
-        size = try hypervisorSystem { () throws(LinuxError) in try file.fileSize() }
-    }
-
-    /// - Throws: `badImage` when the file has not that many bytes there.
-    func bytes(at offset: UInt64, count: Int, what: String) throws(HypervisorError) -> ByteSlice {
-        guard offset <= size, UInt64(count) <= size - offset else {
-            throw bad(
-                "truncated: its \(what) should be \(count) bytes at \(offset), but the file has \(size)")
-        }
-        let bytes = try hypervisorSystem { () throws(LinuxError) in
-            try OwnedDescriptor.readBytes(of: number, count: count, at: offset)
-        }
-        guard bytes.count == count else { throw bad("shrank while it was read") }
-        return ByteSlice(bytes)
-    }
-
-    func bad(_ text: String) -> HypervisorError { .badImage("\(name): \(text)") }
+/// Opens a kernel or initrd that the user named. Without O_NONBLOCK a FIFO would hold us until somebody writes to it.
+func openImage(_ path: String) throws(HypervisorError) -> OwnedDescriptor {
+    do throws(LinuxError) {
+        let file = try OwnedDescriptor.open(path, flags: O_RDONLY | O_NONBLOCK | O_NOCTTY)
+        if try file.isRegularFile() { return file }
+    } catch { throw .badImage("\(path): \(LinuxError.message(error.code))") }
+    throw .badImage("\(path): not a regular file")
 }
 
-/// Little-endian integers at offsets of an array. Callers know the size: they asked for it.
-struct ByteSlice {
-    let bytes: [UInt8]
-    private let base: Int
-    init(_ bytes: [UInt8], base: Int = 0) {
-        self.bytes = bytes
-        self.base = base
+/// The bytes of a file, valid as long as it is open.
+func imageSource(_ file: borrowing OwnedDescriptor, _ name: String) throws(HypervisorError) -> ImageSource {
+    let number = file.number
+    let size = try hypervisorSystem { () throws(LinuxError) in try file.fileSize() }
+    return ImageSource(size: size) { offset, count throws(ImageFormatError) in
+        do throws(LinuxError) {
+            return try OwnedDescriptor.readBytes(of: number, count: count, at: offset)
+        } catch { throw .unreadable(code: error.code) }
     }
-    var count: Int { bytes.count - base }
-    subscript(offset: Int) -> UInt8 { bytes[base + offset] }
-    subscript(range: Range<Int>) -> ArraySlice<UInt8> {
-        bytes[base + range.lowerBound..<base + range.upperBound]
+}
+
+/// Runs `body`; what it says of an image gets the image's name.
+func imageFormat<Result>(_ name: String, _ body: () throws(ImageFormatError) -> Result)
+    throws(HypervisorError) -> Result
+{
+    do throws(ImageFormatError) { return try body() } catch {
+        switch error {
+        case .damaged(let reason): throw .badImage("\(name): \(reason)")
+        case .unreadable(let code): throw .badImage("\(name): \(LinuxError.message(code))")
+        }
     }
-    func u16(_ offset: Int) -> UInt16 { UInt16(self[offset]) | UInt16(self[offset + 1]) << 8 }
-    func u32(_ offset: Int) -> UInt32 { UInt32(u16(offset)) | UInt32(u16(offset + 2)) << 16 }
-    func u64(_ offset: Int) -> UInt64 { UInt64(u32(offset)) | UInt64(u32(offset + 4)) << 32 }
 }
 
 /// Builds little-endian tables.

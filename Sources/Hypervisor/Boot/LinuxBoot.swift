@@ -1,6 +1,7 @@
 internal import GuestMemory
-internal import LinuxHost
 internal import Glibc
+internal import ImageFormats
+internal import LinuxHost
 
 /// Where a vCPU begins.
 struct EntryPoint: Equatable, Sendable {
@@ -40,9 +41,9 @@ struct LinuxBoot {
         _ file: borrowing OwnedDescriptor, name: String, allowPVH: Bool, requirePVH: Bool
     ) throws(HypervisorError) -> EntryPoint {
         let image = try ELFImage(file, name: name)
-        let pvhEntry = allowPVH ? image.pvhEntry : nil
+        let pvhEntry = allowPVH ? image.notes.pvhEntry : nil
         if requirePVH, pvhEntry == nil {
-            throw .badImage("\(name): \(image.pvhProblem): boot it with --boot linux64")
+            throw .badImage("\(name): \(image.notes.pvhProblem): boot it with --boot linux64")
         }
         let start = pvhEntry.map(UInt64.init) ?? image.entry
         guard image.contains(start) else {
@@ -61,9 +62,22 @@ struct LinuxBoot {
 
     /// A bzImage by its 64-bit entry (Linux's Documentation/arch/x86/boot.rst).
     func loadBzImage(_ file: borrowing OwnedDescriptor, name: String) throws(HypervisorError) -> EntryPoint {
-        let image = try BzImageHeader(file, name: name)
-        let start = image.loadAddress
-        guard let needed = GuestRange(start: start, sizeInBytes: max(image.sizeInMemory, image.kernelSize)),
+        let source = try imageSource(file, name)
+        let (kernelOffset, image) = try imageFormat(name) { () throws(ImageFormatError) in
+            let header = try BzImageHeader(source)
+            let entry = try header.entry64()
+            // The 64-bit entry is 0x200 bytes into the kernel part.
+            guard source.size > header.kernelOffset + 0x200 else {
+                throw .damaged("truncated: ends before its kernel's entry")
+            }
+            guard entry.loadAddress >= Layout.highMemoryBase.value,
+                entry.loadAddress < Layout.holeStart.value, Page.isAligned(entry.loadAddress)
+            else { throw .damaged("wants to be loaded at 0x\(hex(entry.loadAddress))") }
+            return (header.kernelOffset, entry)
+        }
+        let start = GuestAddress(image.loadAddress)
+        let kernelSize = source.size - kernelOffset
+        guard let needed = GuestRange(start: start, sizeInBytes: max(image.sizeInMemory, kernelSize)),
             memory.isRAM(needed), needed.start >= Layout.highMemoryBase
         else {
             throw .badImage(
@@ -71,7 +85,7 @@ struct LinuxBoot {
                     + " \(memory.sizeInBytes >> 20) MiB: give it more --memory")
         }
         try memoryAccess { () throws(GuestMemoryError) in
-            try memory.readFile(file, at: image.kernelOffset, count: image.kernelSize, to: start)
+            try memory.readFile(file, at: kernelOffset, count: kernelSize, to: start)
         }
         let initrd = try loadInitrd(above: needed.end, limit: GuestAddress(image.initrdLimit))
         try writeCommandLine()
@@ -164,7 +178,7 @@ struct LinuxBoot {
         for (offset, byte) in (setupHeader ?? []).enumerated() { page.set(byte, at: 0x1F1 + offset) }
         if setupHeader == nil {
             page.set(UInt16(0xAA55), at: 0x1FE)
-            page.set(UInt32(0x5372_6448), at: 0x202)  // "HdrS"
+            page.set(BzImageHeader.magic, at: 0x202)
             page.set(UInt16(0x020F), at: 0x206)
             page.set(UInt8(1), at: 0x211)  // LOADED_HIGH
         }
@@ -184,61 +198,4 @@ struct LinuxBoot {
             try memory.write(page.bytes, at: Layout.bootParameters)
         }
     }
-}
-
-/// The setup header of a bzImage, checked (Linux's Documentation/arch/x86/boot.rst).
-struct BzImageHeader {
-    static let magic: UInt32 = 0x5372_6448  // "HdrS"
-    /// Bytes 0x1F1 up to the header's end, to be copied to boot_params.
-    let setupHeader: [UInt8]
-    /// The protected-mode part: where in the file, and its bytes.
-    let kernelOffset: UInt64
-    let kernelSize: UInt64
-    /// Where it wants to be, and how much RAM it needs from there on until it has a memory map of its own.
-    let loadAddress: GuestAddress
-    let sizeInMemory: UInt64
-    /// Highest address that an initrd may occupy.
-    let initrdLimit: UInt64
-
-    init(_ file: borrowing OwnedDescriptor, name: String) throws(HypervisorError) {
-        let reader = try ImageReader(file, name: name)
-        let header = try reader.bytes(at: 0, count: 0x268, what: "boot header")
-        guard header.u16(0x1FE) == 0xAA55, header.u32(0x202) == Self.magic else {
-            throw reader.bad("neither an ELF file nor a bzImage")
-        }
-        let version = header.u16(0x206)
-        guard version >= 0x20C, header[0x211] & 1 != 0, header.u16(0x236) & 1 != 0 else {
-            throw reader.bad(
-                "a bzImage of protocol \(version >> 8).\(version & 0xff) without a 64-bit entry: Linux 3.8 or later is needed"
-            )
-        }
-        let sectors = header[0x1F1] == 0 ? 4 : UInt64(header[0x1F1])
-        kernelOffset = (sectors + 1) * 512
-        // The 64-bit entry is 0x200 bytes into the kernel part.
-        guard reader.size > kernelOffset + 0x200 else {
-            throw reader.bad("truncated: ends before its kernel's entry")
-        }
-        kernelSize = reader.size - kernelOffset
-        let preferred = header.u64(0x258)
-        guard preferred >= Layout.highMemoryBase.value, preferred < Layout.holeStart.value,
-            Page.isAligned(preferred)
-        else {
-            throw reader.bad("wants to be loaded at 0x\(hex(preferred))")
-        }
-        loadAddress = GuestAddress(preferred)
-        sizeInMemory = UInt64(header.u32(0x260))
-        initrdLimit = UInt64(header.u32(0x22C))
-        let end = min(0x202 + Int(header[0x201]), 0x268)
-        guard end >= 0x238 else { throw reader.bad("its boot header ends at 0x\(hex(UInt64(end)))") }
-        setupHeader = Array(header[0x1F1..<end])
-    }
-}
-
-/// Opens a kernel or initrd that the user named. Without O_NONBLOCK a FIFO would hold us until somebody writes to it.
-func openImage(_ path: String) throws(HypervisorError) -> OwnedDescriptor {
-    do throws(LinuxError) {
-        let file = try OwnedDescriptor.open(path, flags: O_RDONLY | O_NONBLOCK | O_NOCTTY)
-        if try file.isRegularFile() { return file }
-    } catch { throw .badImage("\(path): \(LinuxError.message(error.code))") }
-    throw .badImage("\(path): not a regular file")
 }
