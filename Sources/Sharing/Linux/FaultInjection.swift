@@ -13,7 +13,7 @@ import LinuxHost
     /// - `widen=N`: N microseconds pass between the comparison and the new mapping.
     /// - `arrange`: no fault, but mappings are arranged all the time, however busy the guest is.
     /// - `eager`: no fault either, but pages are looked at whatever that costs the guest.
-    /// - `fail-mappings=N`: every Nth call that replaces a mapping fails and changes nothing; `lose-mappings=N`: what was mapped is
+    /// - `fail-mappings=N`: one call in N that replaces a mapping fails and changes nothing; `lose-mappings=N`: what was mapped is
     ///   gone then, as on kernels before 6.12.
     /// - `crowd-after=N`: once N pages were merged, the process makes mappings until it has as many as it may, and goes on with that.
     /// - `stop-at=STEP:N`: the process kills itself when it reaches a step (``MergeStep``) for the Nth time.
@@ -85,7 +85,10 @@ import LinuxHost
         func failing(every count: Int, after unmapping: Bool) -> MappingCalls {
             let calls = CallCount()
             @Sendable func fails(_ place: UInt, _ size: Int, _ replaces: Bool) -> Bool {
-                guard calls.next() % count == 0 else { return false }
+                // Not every Nth: that may be the same step of each merge for ever.
+                guard (UInt64(calls.next()) &* 0x9E37_79B9_7F4A_7C15) >> 33 % UInt64(count) == 0 else {
+                    return false
+                }
                 // SAFETY: the caller owns the range, and gave it up for what it wants mapped there.
                 if replaces, unmapping { _ = unsafe munmap(UnsafeMutableRawPointer(bitPattern: place), size) }
                 return true
