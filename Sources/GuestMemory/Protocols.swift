@@ -2,6 +2,9 @@ public import LinuxHost
 
 /// Tells which pages a guest's vCPUs wrote. KVM's dirty log in a VM; a fake in tests.
 public protocol DirtyPageLog: Sendable {
+    /// Starts the log. Until then nothing is reported, and nothing costs the guest anything. From then on any page may be
+    /// reported that was never cleared: what was written before is not known.
+    func beginLogging() throws(LinuxError)
     /// Adds the pages written since they were last cleared to `bitmap`: 64 pages a word, in memory-file order
     /// (`GuestMemory.pageIndex`). Pages stay reported until cleared, if the log is cleared by hand.
     func harvestDirtyPages(into bitmap: inout [UInt64]) throws(LinuxError)

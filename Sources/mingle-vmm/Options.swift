@@ -89,7 +89,10 @@ struct Options {
             try set(option, value)
         }
         guard !configuration.kernelPath.isEmpty else { throw UsageError("--kernel is missing") }
-        if sharing.isOn { configuration.dirtyLog = .manual }
+        if sharing.isOn {
+            configuration.dirtyLog = .manual
+            configuration.beginsDirtyLogLater = true
+        }
         guard !sharing.isOn || configuration.memoryBacking == .memoryFile else {
             throw UsageError("--sharing builtin works on memory files: use --ram memory-file")
         }

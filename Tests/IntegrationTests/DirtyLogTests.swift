@@ -1,5 +1,6 @@
 import Foundation
 import GuestMemory
+import LinuxHost
 import Testing
 
 @testable import Hypervisor
@@ -32,6 +33,27 @@ extension HostKVM {
                 try guest.clear(expected)
                 #expect(try guest.harvest().filter { $0 >= first }.isEmpty)
             }
+        }
+
+        @Test("a log that begins later costs nothing before, and misses nothing after")
+        func begunLater() throws {
+            let guest = try TestGuest(
+                "fill", "pages=400 unique=1 layout=scattered", dirtyLog: .manual, beginsLater: true)
+            try guest.start()
+            try guest.doorbell(1)
+            #expect(throws: LinuxError.self, "there is no log yet") { try guest.harvest() }
+            try guest.machine.beginLogging()
+            let first = try Int(guest.freeStart >> 12)
+            let all = Set(first..<first + 400)
+            let dirty = try guest.harvest()
+            #expect(dirty.isSuperset(of: all), "what was written before is not known: anything may have been")
+            try guest.clear(dirty)
+            let before = try guest.contents(all)
+            guest.send("rewrite 0.25")
+            try guest.line("rewrite ok pages=100 round=1")
+            let written = try guest.harvest().filter { $0 >= first }
+            let after = try guest.contents(all)
+            #expect(written == all.filter { before[$0] != after[$0] } && written.count == 100)
         }
 
         @Test("a page is reported again after the next write", arguments: [DirtyLogMode.on, .manual])

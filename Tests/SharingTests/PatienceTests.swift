@@ -57,6 +57,8 @@ import Testing
     @Test func aBusyGuestIsLeftAloneAndThenShared() throws {
         let run = try makeRun(pages: 1600) { $0.busyPatience = 350 }
         let quiet = 1560..<1600
+        // The log begins: what is written from then on counts.
+        for guest in 0...1 { try pass(run, guest) }
         for guest in 0...1 { try fill(run, guest, quiet) }
         for _ in 0..<3 { try pass(run, 1) }
         let member = try #require(run.member(0))
@@ -98,6 +100,7 @@ import Testing
 
     @Test func aGuestThatRestsIsSharedBeforePatienceIsOver() throws {
         let run = try makeRun(pages: 640) { $0.busyPatience = 1_000_000 }
+        for guest in 0...1 { try pass(run, guest) }
         for guest in 0...1 { try fill(run, guest, 0..<400) }
         for guest in 0...1 { try pass(run, guest, after: 10) }
         let member = try #require(run.member(0))
@@ -158,10 +161,32 @@ import Testing
         #expect(run.world.violations.isEmpty)
     }
 
+    /// A guest that is not looked at pays nothing; when the log begins, what has memory by then is watched like what is
+    /// reported later, and the first write to any other page is reported.
+    @Test func theLogBeginsWithTheFirstPass() throws {
+        let run = try makeRun()
+        for guest in 0...1 { try fill(run, guest, 0..<20) }
+        let member = try #require(run.member(0))
+        #expect(member.guest.writeFaults == 0)
+        // Written while the log begins: before the untouched pages are cleared in it, and after.
+        member.guest.hook = { step in
+            if step == "clear" { member.guest.guestWrites(22, half: 0, 5) }
+        }
+        try member.pass(run.world)
+        member.guest.hook = { _ in }
+        #expect(member.engine.records.kind(22) == .home && member.engine.records.kind(23) == .untouched)
+        try run.perform(.write(0, page: 23, half: 0, value: 7))
+        for _ in 0..<4 { for guest in 0...1 { try pass(run, guest) } }
+        #expect(member.engine.records.kind(23) == .home)
+        #expect(member.mappedFrames == Array(0..<20))
+        #expect(run.world.violations.isEmpty)
+    }
+
     /// Memory that is found, and that no harvest reported, may just have been written.
     @Test func whatIsFoundIsNotLookedAtBeforeTheNextHarvest() throws {
         let run = try makeRun()
         let member = try #require(run.member(0))
+        try member.pass(run.world)
         member.guest.hook = { step in
             if step == "clear" { for page in 8..<12 { member.guest.guestWrites(page, half: 0, 0) } }
         }

@@ -9,6 +9,9 @@ final class KVMMachine: Sendable {
     let processorMappingSize: Int32
     /// Memslot flag: record writes (KVM_MEM_LOG_DIRTY_PAGES).
     static let logDirtyPages: UInt32 = 1 << 0
+    /// Arguments of KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 (KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE, KVM_DIRTY_LOG_INITIALLY_SET).
+    static let dirtyLogManualProtect: UInt64 = 1 << 0
+    static let dirtyLogInitiallySet: UInt64 = 1 << 1
 
     init(_ descriptor: consuming OwnedDescriptor, processorMappingSize: Int32) {
         self.descriptor = descriptor

@@ -37,7 +37,7 @@ public enum DisturbanceProbe {
         }
         return try hypervisorSystem { () throws(LinuxError) in
             let machine = try system.createMachine()
-            try machine.enable(.manualDirtyLog, argument: 1)
+            try machine.enable(.manualDirtyLog, argument: KVMMachine.dirtyLogManualProtect)
             try machine.setIdentityMapAddress(Layout.identityMap)
             try machine.setTSSAddress(Layout.tss)
             try machine.setMemoryRegion(

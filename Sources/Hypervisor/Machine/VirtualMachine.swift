@@ -63,7 +63,7 @@ public final class VirtualMachine: Sendable {
                 name: configuration.name, backing: configuration.memoryBacking)
         }
         self.memory = memory
-        let machine = try Self.createMachine(system, memory, configuration.dirtyLog)
+        let machine = try Self.createMachine(system, memory, configuration)
         self.machine = machine
 
         let interrupt: @Sendable (UInt32) -> @Sendable (Bool) -> Void = { gsi in
@@ -178,31 +178,43 @@ public final class VirtualMachine: Sendable {
     // MARK: parts
 
     private static func createMachine(
-        _ system: KVMSystem, _ memory: GuestMemory, _ dirtyLog: DirtyLogMode
+        _ system: KVMSystem, _ memory: GuestMemory, _ configuration: VirtualMachineConfiguration
     ) throws(HypervisorError) -> KVMMachine {
-        if dirtyLog == .manual, system.checkExtension(.manualDirtyLog) == 0 {
+        let dirtyLog = configuration.dirtyLog
+        let manual = system.checkExtension(.manualDirtyLog)
+        if dirtyLog == .manual, manual == 0 {
             throw .missingCapability(KVMCapability.manualDirtyLog.name)
         }
+        let beginsLater = dirtyLog == .manual && configuration.beginsDirtyLogLater
         return try hypervisorSystem { () throws(LinuxError) in
             let machine = try system.createMachine()
-            if dirtyLog == .manual { try machine.enable(.manualDirtyLog, argument: 1) }
+            if dirtyLog == .manual {
+                // With all pages reported at first (Linux 5.7), beginning protects none of them; else it protects all.
+                let all = beginsLater ? KVMMachine.dirtyLogInitiallySet & UInt64(manual) : 0
+                try machine.enable(.manualDirtyLog, argument: KVMMachine.dirtyLogManualProtect | all)
+            }
             // Without it, user-mode code that KVM cannot emulate gets #UD, and nobody learns why.
             if system.checkExtension(.exitOnEmulationFailure) != 0 {
                 try machine.enable(.exitOnEmulationFailure, argument: 1)
             }
             try machine.setIdentityMapAddress(Layout.identityMap)
             try machine.setTSSAddress(Layout.tss)
-            for (slot, region) in memory.regions.enumerated() {
-                try machine.setMemoryRegion(
-                    slot: UInt32(slot), start: region.range.start, sizeInBytes: region.range.sizeInBytes,
-                    hostAddress: memory.hostAddress(of: region),
-                    flags: dirtyLog == .off ? 0 : KVMMachine.logDirtyPages)
-            }
+            try setRegions(machine, memory, logs: dirtyLog != .off && !beginsLater)
             // After the slots: registering their ports starts a grace period, which a new slot would wait out
             // (7 ms instead of 0.1).
             try machine.createInterruptController()
             try machine.createTimer()
             return machine
+        }
+    }
+
+    private static func setRegions(_ machine: KVMMachine, _ memory: GuestMemory, logs: Bool)
+        throws(LinuxError)
+    {
+        for (slot, region) in memory.regions.enumerated() {
+            try machine.setMemoryRegion(
+                slot: UInt32(slot), start: region.range.start, sizeInBytes: region.range.sizeInBytes,
+                hostAddress: memory.hostAddress(of: region), flags: logs ? KVMMachine.logDirtyPages : 0)
         }
     }
 
@@ -235,6 +247,12 @@ extension VirtualMachine: WriterControl {
 }
 
 extension VirtualMachine: DirtyPageLog {
+    /// Only the slots' flags change, which KVM does while the guest runs.
+    public func beginLogging() throws(LinuxError) {
+        guard configuration.beginsDirtyLogLater else { return }
+        try Self.setRegions(machine, memory, logs: true)
+    }
+
     public func harvestDirtyPages(into bitmap: inout [UInt64]) throws(LinuxError) {
         precondition(bitmap.count >= Int(memory.sizeInBytes >> Page.shift + 63) / 64, "one bit a page")
         for (slot, region) in memory.regions.enumerated() {

@@ -52,6 +52,8 @@ public struct VirtualMachineConfiguration: Sendable {
     /// What RAM is made of.
     public var memoryBacking = GuestMemory.Backing.memoryFile
     public var dirtyLog = DirtyLogMode.off
+    /// The log begins when ``VirtualMachine/beginLogging()`` is called; before, it costs the guest nothing. Of the manual log.
+    public var beginsDirtyLogLater = false
     /// Where KVM is.
     public var kvmPath = "/dev/kvm"
 

@@ -52,8 +52,8 @@ public protocol GuestMapping: AnyObject {
     /// Replaces private mappings by the home file's with the same bytes. Nobody may read or write meanwhile: all vCPUs
     /// and device threads are paused.
     func mapHome(_ pages: Range<Int>) throws(MappingFailure)
-    /// The first of these pages for which the home file has memory; they are home. Nil when there is none.
-    func firstWithMemoryAtHome(_ pages: Range<Int>) -> Int?
+    /// The first run of these pages for which the home file has memory; they are home. Nil when there is none.
+    func firstMemoryAtHome(_ pages: Range<Int>) -> Range<Int>?
     /// Replaces the mapping of a range by one of frames or of zeros, while nobody reads or writes, as for `mapHome`.
     /// - Parameters:
     ///   - target: what the first page is backed by then; not home.

@@ -166,17 +166,41 @@ extension SharingEngine {
             while stop < slice.upperBound, records.kind(stop) == .untouched, records.backing(stop) == .home {
                 stop += 1
             }
-            while page < stop, let next = mapping.firstWithMemoryAtHome(page..<stop) {
-                records.setKind(next, .home)
-                watch(next)
-                // Perhaps the guest is just writing it: it is looked at when the next harvest does not report it.
-                dirty[next >> 6] |= 1 << UInt64(next & 63)
-                found += 1
-                page = next + 1
+            while page < stop, let run = mapping.firstMemoryAtHome(page..<stop) {
+                for next in run {
+                    records.setKind(next, .home)
+                    watch(next)
+                    // Perhaps the guest is just writing it: it is looked at when the next harvest does not report it.
+                    dirty[next >> 6] |= 1 << UInt64(next & 63)
+                }
+                found += run.count
+                page = run.upperBound
             }
             page = stop
         }
         return found
+    }
+
+    /// Starts the log. What has memory by then counts as written long ago, and is cleared as the plan says; all else is
+    /// cleared at once, which costs the guest nothing, so that its first write is reported.
+    func beginLog() throws(LinuxError) {
+        try log.beginLogging()
+        isLogging = true
+        for index in dirty.indices { dirty[index] = 0 }
+        vmmWrites.harvest(into: &dirty)
+        var page = 0
+        while let run = mapping.firstMemoryAtHome(page..<records.count) {
+            for page in run {
+                records.setKind(page, .home)
+                deferred[page >> 6] |= 1 << UInt64(page & 63)
+            }
+            page = run.upperBound
+        }
+        for index in toClear.indices { toClear[index] = ~deferred[index] }
+        if records.count % 64 != 0 { toClear[toClear.count - 1] &= 1 << UInt64(records.count % 64) - 1 }
+        try log.clearDirtyPages(toClear)
+        // Those that the guest touched between the look and the clear.
+        findMemory(0..<records.count)
     }
 
     private func proveAgain(_ slice: Range<Int>) -> Int {

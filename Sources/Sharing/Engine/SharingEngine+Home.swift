@@ -55,7 +55,7 @@ extension SharingEngine {
             note(.rehomed, page)
             // A page of zeros is a hole now, unless it was written and not reported yet.
             let isHole =
-                records.kind(page) == .zero && mapping.firstWithMemoryAtHome(page..<page + 1) == nil
+                records.kind(page) == .zero && mapping.firstMemoryAtHome(page..<page + 1) == nil
             records.setKind(page, isHole ? .untouched : .home)
             records.setOrphan(page, false)
         }

@@ -77,6 +77,8 @@ public final class SharingEngine {
     var mappingsAllowed = Int.max
     var nextCount: UInt64 = 0
     var lastHarvest: UInt64 = 0
+    /// The log begins with the first pass: a guest that is left alone pays nothing for it.
+    var isLogging = false
     var plan: WatchPlan
     /// Since when the guest has been left alone; and whether that was long enough for now.
     var busySince: UInt64?
@@ -228,7 +230,11 @@ public final class SharingEngine {
         takeOldNews()
         let now = monotonicClock()
         if now - lastHarvest >= policy.quietTime {
-            if now - lastHarvest > 2 * policy.longestInterval { try takeStock() }
+            if !isLogging {
+                try beginLog()
+            } else if now - lastHarvest > 2 * policy.longestInterval {
+                try takeStock()
+            }
             try harvest(now)
             result.activity += account()
             if mustLookAtAll { watchAll() }

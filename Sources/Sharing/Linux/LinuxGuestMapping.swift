@@ -200,12 +200,16 @@ package final class LinuxGuestMapping: GuestMapping {
             memory.file.number, UInt64(pages.lowerBound) * Page.size, UInt64(pages.count) * Page.size) == 0
     }
 
-    package func firstWithMemoryAtHome(_ pages: Range<Int>) -> Int? {
-        let offset = pages.lowerBound * Self.pageSize, seekData: Int32 = 3
+    package func firstMemoryAtHome(_ pages: Range<Int>) -> Range<Int>? {
+        let offset = pages.lowerBound * Self.pageSize
+        let (seekData, seekHole): (Int32, Int32) = (3, 4)
         // Fails when there is none up to the end of the file.
         let found = lseek(memory.file.number, offset, seekData)
         guard found >= offset, found / Self.pageSize < pages.upperBound else { return nil }
-        return found / Self.pageSize
+        let first = found / Self.pageSize
+        // The file's end counts as a hole.
+        let end = lseek(memory.file.number, found, seekHole) / Self.pageSize
+        return first..<min(max(end, first + 1), pages.upperBound)
     }
 
     package func arePrivate(_ pages: Range<Int>) -> [Bool] {

@@ -21,7 +21,8 @@ final class TestGuest: Sendable {
     init(
         _ payload: String = "hello", _ arguments: String = "", kernel: String? = nil,
         memory: UInt64 = 16 << 20,
-        processors: Int = 1, dirtyLog: DirtyLogMode = .off, devices: AddedDevices = AddedDevices()
+        processors: Int = 1, dirtyLog: DirtyLogMode = .off, beginsLater: Bool = false,
+        devices: AddedDevices = AddedDevices()
     ) throws {
         var configuration = VirtualMachineConfiguration()
         configuration.name = "integration"
@@ -30,6 +31,7 @@ final class TestGuest: Sendable {
         configuration.processorCount = processors
         configuration.payload.arguments = arguments
         configuration.dirtyLog = dirtyLog
+        configuration.beginsDirtyLogLater = beginsLater
         let ear = Ear()
         self.ear = ear
         var observer = GuestObserver()

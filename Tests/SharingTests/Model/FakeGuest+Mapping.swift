@@ -158,7 +158,10 @@ extension FakeGuest {
         check("after pages went home")
     }
 
-    func firstWithMemoryAtHome(_ pages: Range<Int>) -> Int? { pages.first { home[$0] != nil } }
+    func firstMemoryAtHome(_ pages: Range<Int>) -> Range<Int>? {
+        guard let first = pages.first(where: { home[$0] != nil }) else { return nil }
+        return first..<(pages[first...].first { home[$0] == nil } ?? pages.upperBound)
+    }
 
     func punchHome(_ pages: Range<Int>) {
         step("punch", allowedInWindow: false)

@@ -71,6 +71,7 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
     var sleepers: Set<Int> = []
     var blocked: [(page: Int, act: () -> Void)] = []
     var log: [Bool]
+    private var isLogging = false
     /// Written since the last harvest, and before it, but not reported yet.
     var lagging: [Bool]
     var late: [Bool]
@@ -102,7 +103,7 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
         isTouched = [Bool](repeating: false, count: pageCount)
         isRegistered = [Bool](repeating: true, count: pageCount)
         isProtected = isTouched
-        log = isTouched
+        log = [Bool](repeating: true, count: pageCount)
         lagging = isTouched
         late = isTouched
         fetched = [Content](repeating: .zero, count: bufferedFrames)
@@ -265,8 +266,15 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
 
     // MARK: the dirty log
 
+    /// As KVM_DIRTY_LOG_INITIALLY_SET.
+    func beginLogging() throws(LinuxError) {
+        step("begin the log", allowedInWindow: false)
+        isLogging = true
+    }
+
     func harvestDirtyPages(into bitmap: inout [UInt64]) throws(LinuxError) {
         step("harvest", allowedInWindow: false)
+        if !isLogging { world.violated("\(name): a log that was not begun is read") }
         // As if what was looked at had been cleared after the look instead of before.
         if sabotage == .clearAfterLook { for page in looked { log[page] = false } }
         looked = []
