@@ -26,7 +26,8 @@ struct HostileBenchmark {
             let share = clients / processes + (number < clients % processes ? 1 : 0)
             children.append(
                 try HostProcess.spawn(
-                    HostProcess.ownExecutable, ["crowd", path, String(share)], name: "broker-test-client"))
+                    HostProcess.ownExecutable, ["crowd", path, String(share)], name: "broker-test-client",
+                    newSession: true))
         }
         // Until they are all there, or as many as are let in.
         var count = 0
