@@ -9,7 +9,8 @@ struct StatsCommand: ParsableCommand {
         discussion: """
             Numbers are pages of 4096 bytes and are named as the kernel's KSM names them: SHARED frames are kept once \
             for several guests, SHARING counts mappings beyond the first of each, UNSHARED pages were seen once, \
-            VOLATILE ones change too often. SAVED of a domain is what its SHARING and ZERO pages would take.
+            VOLATILE ones change too often. PUT OFF counts what \
+            was not done, for now, because the guest's process had no memory or mapping left. SAVED of a domain is what its SHARING and ZERO pages would take.
 
             EXAMPLES
               mingle stats

@@ -407,5 +407,10 @@ struct GuestStatisticsTests {
         #expect(overview.domains[0].savedBytes == (16 + 26) * 4096)
         #expect(overview.domains[1].savedBytes == 13 * 4096)
         #expect(overview.table.contains("sharing off"))
+        var limited = guests
+        limited[0].sharing?.putOffNoMemory = 4000
+        limited[0].sharing?.putOffNoMapping = 711
+        let lines = SharingOverview(guests: limited, stores: [:]).table.split(separator: "\n")
+        #expect(lines[0].hasSuffix("PUT OFF") && lines[1].hasSuffix(" 4711") && lines[2].hasSuffix(" 0"))
     }
 }

@@ -100,14 +100,16 @@ public struct SharingOverview: Equatable, Sendable {
             [
                 "GUEST", "DOMAIN", "WINDOW", "PRESSURE", "HOLD", "MAPPED", "ZERO", "UNSHARED", "VOLATILE",
                 "CPU",
-                "LOSS", "WINDOWS", "MAPPINGS",
+                "LOSS", "WINDOWS", "MAPPINGS", "PUT OFF",
             ],
-            rightAligned: ["MAPPED", "ZERO", "UNSHARED", "VOLATILE", "CPU", "LOSS", "WINDOWS", "MAPPINGS"])
+            rightAligned: [
+                "MAPPED", "ZERO", "UNSHARED", "VOLATILE", "CPU", "LOSS", "WINDOWS", "MAPPINGS", "PUT OFF",
+            ])
         for guest in guests {
             guard let sharing = guest.sharing else {
                 first.add(
                     [guest.name, "sharing off", "-", guest.pressureText]
-                        + [String](repeating: "-", count: 9))
+                        + [String](repeating: "-", count: 10))
                 continue
             }
             first.add(
@@ -120,7 +122,7 @@ public struct SharingOverview: Equatable, Sendable {
                     + [
                         Decimals.text(sharing.cpuSeconds, places: 2) + "s",
                         Decimals.text(sharing.lossPercent, places: 1) + "%", "\(sharing.windows)",
-                        "\(sharing.mappings)",
+                        "\(sharing.mappings)", "\(sharing.putOffNoMemory + sharing.putOffNoMapping)",
                     ])
         }
         var second = TextTable(
