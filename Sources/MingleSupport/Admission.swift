@@ -1,4 +1,5 @@
 import CLinux
+internal import Glibc
 internal import GuestMemory
 internal import LinuxHost
 
@@ -182,7 +183,7 @@ public struct AdmissionLock: ~Copyable {
         let path = directory.guestsPath
         let descriptor: OwnedDescriptor
         switch SystemCall.open(path, flags: O_RDONLY | O_DIRECTORY | O_NOFOLLOW) {
-        case .success(let number): descriptor = OwnedDescriptor(taking: number)
+        case .success(let number): descriptor = OwnedDescriptor(adopting: number)
         case .failure(let error): throw .systemCall(operation: "open", subject: path, code: error.code)
         }
         try wait(for: descriptor.number, path, seconds: seconds)
@@ -192,12 +193,12 @@ public struct AdmissionLock: ~Copyable {
     private init(_ descriptor: consuming OwnedDescriptor) { self.descriptor = descriptor }
 
     private static func wait(for descriptor: Int32, _ path: String, seconds: Int) throws(SupportError) {
-        let deadline = SystemCall.nanoseconds(of: .monotonic) + UInt64(seconds) * 1_000_000_000
+        let deadline = Clock.monotonic.nanoseconds + UInt64(seconds) * 1_000_000_000
         while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
             guard errno == EWOULDBLOCK || errno == EINTR else {
                 throw .systemCall(operation: "lock", subject: path, code: errno)
             }
-            guard SystemCall.nanoseconds(of: .monotonic) < deadline else {
+            guard Clock.monotonic.nanoseconds < deadline else {
                 throw .requirement(
                     problem: "somebody has been starting guests for \(seconds) s and holds \(path)",
                     advice: "see who does with 'lsof \(path)'")

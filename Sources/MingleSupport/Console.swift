@@ -1,4 +1,5 @@
 import CLinux
+import Glibc
 
 /// How much is told on standard error.
 public enum LogLevel: String, CaseIterable, Comparable, Sendable {

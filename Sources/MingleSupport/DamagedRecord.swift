@@ -1,3 +1,4 @@
+import LinuxHost
 import CLinux
 
 /// A record that somebody holds, though it does not say what it should. The guest runs all the same.

@@ -78,10 +78,10 @@ public final class GuestProcess {
     /// ended.
     public func wait(until deadline: UInt64) throws(SupportError) -> Bool {
         while true {
-            let now = SystemCall.nanoseconds(of: .monotonic)
+            let now = Clock.monotonic.nanoseconds
             let milliseconds = deadline > now ? (deadline - now + 999_999) / 1_000_000 : 0
             if peer.handle.waitForEnd(milliseconds: Int32(clamping: milliseconds)) { return true }
-            if SystemCall.nanoseconds(of: .monotonic) >= deadline { return false }
+            if Clock.monotonic.nanoseconds >= deadline { return false }
         }
     }
 }

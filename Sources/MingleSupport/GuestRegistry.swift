@@ -1,4 +1,6 @@
+import LinuxHost
 import CLinux
+import Glibc
 
 /// The guests that are registered in a state directory.
 ///
@@ -85,7 +87,7 @@ public struct GuestRegistry: Sendable {
     private func look(_ path: String) throws(SupportError) -> Look {
         let descriptor: OwnedDescriptor
         switch SystemCall.open(path, flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK) {
-        case .success(let number): descriptor = OwnedDescriptor(taking: number)
+        case .success(let number): descriptor = OwnedDescriptor(adopting: number)
         case .failure(let error) where error.code == ENOENT: return .absent
         case .failure(let error): throw .systemCall(operation: "open", subject: path, code: error.code)
         }

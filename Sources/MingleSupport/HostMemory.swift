@@ -25,18 +25,14 @@ public struct HostMemory: Equatable, Sendable {
     /// Reads `/proc/meminfo` and the limits of the control group below `root`; nil without a usable meminfo.
     public init?(root: String = "") {
         guard let text = SystemCall.text(of: root + "/proc/meminfo") else { return nil }
-        var kibibytes: [Substring: UInt64] = [:]
-        for line in text.split(separator: "\n") {
-            let fields = line.split(separator: " ", omittingEmptySubsequences: true)
-            if fields.count >= 2, let number = UInt64(fields[1]) { kibibytes[fields[0]] = number }
-        }
-        guard let total = kibibytes["MemTotal:"], let available = kibibytes["MemAvailable:"] else {
+        let kibibytes = SmallFile.table(text)
+        guard let total = kibibytes["MemTotal"], let available = kibibytes["MemAvailable"] else {
             return nil
         }
         self.init(
             totalBytes: total * 1024, availableBytes: available * 1024,
-            swapTotalBytes: (kibibytes["SwapTotal:"] ?? 0) * 1024,
-            swapFreeBytes: (kibibytes["SwapFree:"] ?? 0) * 1024,
+            swapTotalBytes: (kibibytes["SwapTotal"] ?? 0) * 1024,
+            swapFreeBytes: (kibibytes["SwapFree"] ?? 0) * 1024,
             groupLimitBytes: MemoryBound.all(root: root).filter { $0.group != nil }.map(\.totalBytes).min())
     }
 }

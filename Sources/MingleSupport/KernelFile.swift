@@ -1,3 +1,4 @@
+internal import LinuxHost
 import CLinux
 internal import ImageFormats
 
@@ -28,7 +29,7 @@ public struct KernelFile: Equatable, Sendable {
     public init(path: String) throws(SupportError) {
         let descriptor: OwnedDescriptor
         switch SystemCall.open(path, flags: O_RDONLY | O_NONBLOCK) {
-        case .success(let number): descriptor = OwnedDescriptor(taking: number)
+        case .success(let number): descriptor = OwnedDescriptor(adopting: number)
         case .failure(let error): throw .systemCall(operation: "open kernel", subject: path, code: error.code)
         }
         guard case .success(let status) = SystemCall.status(ofDescriptor: descriptor.number),

@@ -1,3 +1,5 @@
+import LinuxHost
+
 /// How much memory a process has in RAM, from the kernel's own count.
 public struct ProcessMemory: Equatable, Sendable {
     /// Its share of anonymous memory, in bytes.
@@ -11,13 +13,8 @@ public struct ProcessMemory: Equatable, Sendable {
 
     /// Reads the text of `/proc/PID/smaps_rollup`; nil if it has no such lines.
     public init?(smapsRollup text: String) {
-        var found: [Substring: UInt64] = [:]
-        for line in text.split(separator: "\n") {
-            let fields = line.split(separator: " ", omittingEmptySubsequences: true)
-            guard fields.count == 3, fields[2] == "kB", let kibibytes = UInt64(fields[1]) else { continue }
-            found[fields[0]] = kibibytes
-        }
-        guard let anonymous = found["Pss_Anon:"], let shared = found["Pss_Shmem:"] else { return nil }
+        let found = SmallFile.table(text)
+        guard let anonymous = found["Pss_Anon"], let shared = found["Pss_Shmem"] else { return nil }
         anonymousBytes = anonymous * 1024
         sharedMemoryBytes = shared * 1024
     }

@@ -81,7 +81,7 @@ public struct RunChecks: Sendable {
             throw .unusableImage(path: path, reason: "not a regular file: name a file as \(what)")
         }
         switch SystemCall.open(path, flags: 0) {
-        case .success(let number): _ = OwnedDescriptor(taking: number)
+        case .success(let number): _ = OwnedDescriptor(adopting: number)
         case .failure(let error):
             throw .systemCall(operation: "open \(what)", subject: path, code: error.code)
         }

@@ -1,4 +1,6 @@
+import LinuxHost
 import CLinux
+import Glibc
 
 /// The settings of a terminal as they were before a guest put it into raw mode.
 ///
@@ -99,7 +101,7 @@ public struct TerminalRepair: Sendable {
         else {
             return .nothingSaved
         }
-        let descriptor = OwnedDescriptor(taking: number)
+        let descriptor = OwnedDescriptor(adopting: number)
         guard flock(descriptor.number, LOCK_EX | LOCK_NB) == 0 else { return .inUse }
         guard case .success(let bytes) = SystemCall.read(descriptor.number, count: 65536, at: 0) else {
             return .nothingSaved

@@ -1,4 +1,5 @@
 import CLinux
+internal import Glibc
 internal import LinuxHost
 internal import FrameBroker
 

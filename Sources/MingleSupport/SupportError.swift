@@ -47,7 +47,7 @@ public enum SupportError: Error, Equatable, Sendable, CustomStringConvertible {
         case .controlCharacter(let option, let value):
             "\(option) holds a control character (byte \(value)): remove it"
         case .systemCall(let operation, let subject, let code):
-            "cannot \(operation) \(subject): \(SystemCall.message(code))"
+            "cannot \(operation) \(subject): \(LinuxError.message(code))"
                 + (ProcessLimit.hint(code).map { "; \($0)" } ?? "")
         case .unusableStateDirectory(let path, let reason): "state directory \(path): \(reason)"
         case .malformedRecord(let path, let reason): "\(path): \(reason)"

@@ -1,4 +1,6 @@
+public import LinuxHost
 import CLinux
+internal import Glibc
 
 /// The arguments of one `mingle-vmm`.
 public struct VMMInvocation: Equatable, Sendable {
@@ -142,7 +144,7 @@ public enum AnonymousFile {
         guard number >= 0 else {
             throw .systemCall(operation: "create memory file", subject: name, code: -number)
         }
-        let descriptor = OwnedDescriptor(taking: number)
+        let descriptor = OwnedDescriptor(adopting: number)
         var written = 0
         while written < bytes.count {
             // SAFETY: the source is the rest of `bytes`, whose size is what is passed.

@@ -29,8 +29,8 @@ final class GuestRecord {
             memory_bytes=\(configuration.memorySizeInBytes)
             cpus=\(configuration.processorCount)
             image=\(image.filter { !$0.isNewline })
-            started_unix_ns=\(Self.nanoseconds(of: CLOCK_REALTIME))
-            started_boot_ns=\(Self.nanoseconds(of: CLOCK_BOOTTIME))
+            started_unix_ns=\(Clock.realtime.nanoseconds)
+            started_boot_ns=\(Clock.boot.nanoseconds)
             guest_index=\(configuration.payload.guestIndex)
 
             """ + (options.sharing.isOn ? options.sharing.brokerPath.map { "broker=\($0)\n" } ?? "" : "")
@@ -45,13 +45,6 @@ final class GuestRecord {
 
     /// A record that cannot be replaced says the old state: everything else in it stays true.
     func update(state: String) { try? file.write(Self.whole(text, state)) }
-
-    private static func nanoseconds(of clock: clockid_t) -> UInt64 {
-        var now = timespec()
-        // SAFETY: fills a live local.
-        unsafe clock_gettime(clock, &now)
-        return UInt64(max(0, now.tv_sec)) * 1_000_000_000 + UInt64(max(0, now.tv_nsec))
-    }
 }
 
 /// Two running guests cannot have one name.

@@ -1,3 +1,4 @@
+import LinuxHost
 import ArgumentParser
 import MingleSupport
 
@@ -26,7 +27,7 @@ struct PSCommand: ParsableCommand {
         let registry = GuestRegistry(directory: directory)
         let found = try registry.guests()
         for record in found.unreadable { log.console.log(.warning, record.description) }
-        let now = SystemCall.nanoseconds(of: .boot)
+        let now = Clock.boot.nanoseconds
         let rows = found.running.map { Row(record: $0, now: now, registry: registry, directory: directory) }
         let damaged = found.unreadable
         try StandardOutput.print(

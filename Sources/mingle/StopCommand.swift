@@ -1,3 +1,4 @@
+import LinuxHost
 import ArgumentParser
 import MingleSupport
 
@@ -84,7 +85,7 @@ struct StopCommand: ParsableCommand {
 
     /// Waits for all of them until the common deadline; the number that did not stop.
     private func wait(for processes: [GuestProcess], registry: GuestRegistry) throws -> Int {
-        let deadline = SystemCall.nanoseconds(of: .monotonic) + UInt64(timeout.count) * 1_000_000_000
+        let deadline = Clock.monotonic.nanoseconds + UInt64(timeout.count) * 1_000_000_000
         var left = 0
         for process in processes {
             let name = process.name

@@ -1,3 +1,4 @@
+import LinuxHost
 import Testing
 
 @testable import MingleSupport

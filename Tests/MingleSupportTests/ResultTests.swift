@@ -1,3 +1,4 @@
+import LinuxHost
 import Foundation
 import TestSupport
 import Testing

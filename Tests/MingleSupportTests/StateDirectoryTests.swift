@@ -1,3 +1,4 @@
+import LinuxHost
 import Glibc
 import Testing
 
@@ -247,7 +248,7 @@ import Testing
     }
 
     private func second(after seconds: Double) -> UInt64 {
-        SystemCall.nanoseconds(of: .monotonic) + UInt64(seconds * 1e9)
+        Clock.monotonic.nanoseconds + UInt64(seconds * 1e9)
     }
 
     @Test func signalsAndWaits() throws {

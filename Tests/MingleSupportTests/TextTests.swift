@@ -1,3 +1,4 @@
+import LinuxHost
 import Testing
 
 @testable import MingleSupport
@@ -157,7 +158,7 @@ import Testing
     }
 
     @Test func errnoTexts() {
-        #expect(SystemCall.message(2) == "No such file or directory")
-        #expect(SystemCall.message(99999).contains("99999"))
+        #expect(LinuxError.message(2) == "No such file or directory")
+        #expect(LinuxError.message(99999).contains("99999"))
     }
 }

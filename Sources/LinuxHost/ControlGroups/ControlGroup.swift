@@ -21,7 +21,7 @@ public struct ControlGroupMembership: Equatable, Sendable {
     /// Asks about a process.
     /// - Parameter process: its number, or `self`.
     public init(process: String = "self", root: String = "") {
-        self.init(text: SmallFile.text(of: "\(root)/proc/\(process)/cgroup") ?? "")
+        self.init(text: SystemCall.text(of: "\(root)/proc/\(process)/cgroup") ?? "")
     }
 
     /// The group that memory is charged to.
@@ -46,45 +46,12 @@ public struct ControlGroupMembership: Equatable, Sendable {
     /// The folder of the hierarchy of version 2.
     static func unifiedFolder(root: String) -> String {
         let folder = root + "/sys/fs/cgroup"
-        return SmallFile.text(of: folder + "/cgroup.controllers") == nil ? folder + "/unified" : folder
+        return SystemCall.text(of: folder + "/cgroup.controllers") == nil ? folder + "/unified" : folder
     }
 
     /// The folders of ``charged`` and the groups above it, with the names of the groups.
     func chargedFolders(root: String) -> [(group: String, folder: String)] {
         let base = memory == nil ? Self.unifiedFolder(root: root) : root + "/sys/fs/cgroup/memory"
         return Self.upwards(charged).map { ($0, base + ($0 == "/" ? "" : $0)) }
-    }
-}
-
-/// Files of /proc and /sys: small, read whole.
-enum SmallFile {
-    static func text(of path: String, limit: Int = 16384) -> String? {
-        guard let file = try? OwnedDescriptor.open(path, flags: 0) else { return nil }
-        var bytes: [UInt8] = []
-        // Most are short, and the process that asks should stay small.
-        var size = 4096
-        while bytes.count < limit {
-            let wanted = min(size, limit - bytes.count)
-            guard let more = try? file.read(count: wanted, at: UInt64(bytes.count)) else { return nil }
-            bytes += more
-            if more.count < wanted { break }
-            size *= 2
-        }
-        return String(decoding: bytes, as: UTF8.self)
-    }
-
-    static func number(in path: String) -> UInt64? {
-        text(of: path).flatMap { UInt64($0.prefix { $0.isNumber }) }
-    }
-
-    /// Numbers behind names, one pair a line: `name number ...` or `name: number ...`.
-    static func table(_ text: String) -> [Substring: UInt64] {
-        var found: [Substring: UInt64] = [:]
-        for line in text.split(separator: "\n") {
-            let fields = line.split(separator: " ", omittingEmptySubsequences: true)
-            guard fields.count >= 2, let number = UInt64(fields[1]) else { continue }
-            found[fields[0].last == ":" ? fields[0].dropLast() : fields[0]] = number
-        }
-        return found
     }
 }

@@ -15,7 +15,7 @@ public struct ControlGroupHierarchy: Equatable, Sendable {
     /// All that are mounted.
     /// - Parameter root: a folder in front of /proc and /sys, for tests.
     public static func all(root: String = "") -> [ControlGroupHierarchy] {
-        let text = SmallFile.text(of: root + "/proc/self/mountinfo", limit: 1 << 20) ?? ""
+        let text = SystemCall.text(of: root + "/proc/self/mountinfo", limit: 1 << 20) ?? ""
         return text.split(separator: "\n").compactMap { ControlGroupHierarchy(line: $0, root: root) }
     }
 
@@ -65,7 +65,7 @@ public struct ControlGroupHierarchy: Equatable, Sendable {
     /// The group of a process in this hierarchy; nil when the process is gone.
     /// - Parameter process: its number, or `self`.
     public func group(of process: String = "self") -> String? {
-        for line in (SmallFile.text(of: "\(root)/proc/\(process)/cgroup") ?? "").split(separator: "\n") {
+        for line in (SystemCall.text(of: "\(root)/proc/\(process)/cgroup") ?? "").split(separator: "\n") {
             let fields = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
             guard fields.count == 3 else { continue }
             let names = Set(fields[1].split(separator: ",").map(String.init))
@@ -92,7 +92,7 @@ public struct ControlGroupHierarchy: Equatable, Sendable {
     /// Whether groups below a folder have their memory counted.
     public func countsMemory(below folder: String) -> Bool {
         guard version == .two else { return controllers.contains("memory") }
-        let words = (SmallFile.text(of: folder + "/cgroup.subtree_control") ?? "").split {
+        let words = (SystemCall.text(of: folder + "/cgroup.subtree_control") ?? "").split {
             $0 == " " || $0 == "\n"
         }
         return words.contains("memory")
@@ -150,9 +150,9 @@ public struct HostSize: Equatable, Sendable {
 
     /// - Parameter root: a folder in front of /proc and /sys, for tests.
     public init(root: String = "") {
-        let memory = SmallFile.table(SmallFile.text(of: root + "/proc/meminfo") ?? "")["MemTotal"]
+        let memory = SmallFile.table(SystemCall.text(of: root + "/proc/meminfo") ?? "")["MemTotal"]
         memoryBytes = memory.map { $0 << 10 } ?? .max
-        processorCount = SmallFile.text(of: root + "/sys/devices/system/cpu/online").map(Self.count) ?? 1
+        processorCount = SystemCall.text(of: root + "/sys/devices/system/cpu/online").map(Self.count) ?? 1
     }
 
     /// How many numbers a list such as `0-3,8` has.
@@ -186,9 +186,9 @@ extension ControlGroupHierarchy {
         let quota =
             version == .one
             ? Self.percent(number("cpu.cfs_quota_us"), of: number("cpu.cfs_period_us"))
-            : Self.percent(of: SmallFile.text(of: folder + "/cpu.max") ?? "")
+            : Self.percent(of: SystemCall.text(of: folder + "/cpu.max") ?? "")
         add(.processorTime, version == .one ? "cpu.cfs_quota_us" : "cpu.max", quota, below: 100 * processors)
-        let set = (SmallFile.text(of: folder + "/cpuset.cpus")).map { UInt64(HostSize.count($0)) }
+        let set = (SystemCall.text(of: folder + "/cpuset.cpus")).map { UInt64(HostSize.count($0)) }
         if let set, set > 0 { add(.processors, "cpuset.cpus", set, below: processors) }
         let (weight, usual): (String, UInt64) =
             version == .one ? ("cpu.shares", 1024) : ("cpu.weight", 100)

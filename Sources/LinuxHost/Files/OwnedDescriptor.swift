@@ -9,6 +9,13 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
     /// Takes over a descriptor that somebody opened.
     public init(adopting number: Int32) { self.number = number }
 
+    /// Gives the descriptor up without closing it, so that it lives as long as the process.
+    public consuming func release() -> Int32 {
+        let number = number
+        discard self
+        return number
+    }
+
     /// Opens a file close-on-exec.
     public static func open(_ path: String, flags: Int32, mode: UInt32 = 0o600) throws(LinuxError)
         -> OwnedDescriptor

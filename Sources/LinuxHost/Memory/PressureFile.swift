@@ -47,7 +47,7 @@ public final class PressureFile: Sendable {
         let membership = ControlGroupMembership(root: root)
         if let group = membership.unified, group != "/" {
             let path = ControlGroupMembership.unifiedFolder(root: root) + group + "/memory.pressure"
-            if SmallFile.text(of: path) != nil { return path }
+            if SystemCall.text(of: path) != nil { return path }
         }
         return root + "/proc/pressure/memory"
     }

@@ -35,7 +35,7 @@ public struct ProcessConstraint: Equatable, Sendable {
     ///   - process: its number, or `self`.
     ///   - root: a folder in front of /proc and /sys, for tests.
     public static func all(of process: String = "self", root: String = "") -> [ProcessConstraint] {
-        func text(_ file: String) -> String { SmallFile.text(of: "\(root)/proc/\(process)/\(file)") ?? "" }
+        func text(_ file: String) -> String { SystemCall.text(of: "\(root)/proc/\(process)/\(file)") ?? "" }
         let host = HostSize(root: root)
         return limits(text("limits")) + scheduling(text("stat")) + processors(text("status"), host)
             + danger(text("oom_score_adj")) + groups(process, host, root)

@@ -13,8 +13,8 @@ package struct UserNumbers: Equatable, Sendable {
 
     /// Of this process.
     package static let current = UserNumbers(
-        own: geteuid(), overflowText: text(of: "/proc/sys/kernel/overflowuid"),
-        map: text(of: "/proc/self/uid_map"))
+        own: geteuid(), overflowText: SystemCall.text(of: "/proc/sys/kernel/overflowuid"),
+        map: SystemCall.text(of: "/proc/self/uid_map"))
 
     /// - Parameters:
     ///   - overflowText: of /proc/sys/kernel/overflowuid; nil when it cannot be read.
@@ -44,13 +44,6 @@ package struct UserNumbers: Equatable, Sendable {
         if let problem, user == own { return "a user that cannot be told: \(problem)" }
         guard user == overflow, !isComplete else { return "user \(user)" }
         return "a user that has no number in this user namespace"
-    }
-
-    private static func text(of path: String) -> String? {
-        do throws(LinuxError) {
-            let file = try OwnedDescriptor.open(path, flags: O_RDONLY)
-            return String(decoding: try file.read(count: 4096, at: 0), as: UTF8.self)
-        } catch { return nil }
     }
 }
 

@@ -81,19 +81,3 @@ public final class Monitor<State>: @unchecked Sendable {
         unsafe mutex.deallocate()
     }
 }
-
-/// Nanoseconds of the monotonic clock (CLOCK_MONOTONIC).
-public func monotonicNanoseconds() -> UInt64 {
-    var time = timespec()
-    // SAFETY: fills a live local.
-    unsafe clock_gettime(CLOCK_MONOTONIC, &time)
-    return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
-}
-
-/// CPU time of the calling thread in nanoseconds (CLOCK_THREAD_CPUTIME_ID).
-public func threadCPUNanoseconds() -> UInt64 {
-    var time = timespec()
-    // SAFETY: fills a live local.
-    unsafe clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
-    return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
-}

@@ -1,3 +1,4 @@
+import LinuxHost
 import CLinux
 
 /// A control group for one run: the kernel's own sum of what guests and broker take. Needs root, and a hierarchy that
@@ -15,7 +16,7 @@ struct ControlGroup {
         /// Reads `memory.current` and `memory.stat` of version 2.
         init?(current: String, statistics: String) {
             guard let current = UInt64(current.prefix { $0.isNumber }) else { return nil }
-            let found = Self.table(statistics)
+            let found = SmallFile.table(statistics)
             currentBytes = current
             kernelBytes = found["kernel"] ?? 0
             fileBytes = (found["file"] ?? 0) - min(found["shmem"] ?? 0, found["file"] ?? 0)
@@ -24,19 +25,10 @@ struct ControlGroup {
         /// Reads the files of version 1, whose `cache` holds shared memory, too.
         init?(usage: String, kernel: String, statistics: String) {
             guard let usage = UInt64(usage.prefix { $0.isNumber }) else { return nil }
-            let found = Self.table(statistics)
+            let found = SmallFile.table(statistics)
             currentBytes = usage
             kernelBytes = UInt64(kernel.prefix { $0.isNumber }) ?? 0
             fileBytes = (found["cache"] ?? 0) - min(found["shmem"] ?? 0, found["cache"] ?? 0)
-        }
-
-        private static func table(_ text: String) -> [Substring: UInt64] {
-            var found: [Substring: UInt64] = [:]
-            for line in text.split(separator: "\n") {
-                let fields = line.split(separator: " ")
-                if fields.count == 2, let number = UInt64(fields[1]) { found[fields[0]] = number }
-            }
-            return found
         }
     }
 
@@ -83,7 +75,7 @@ struct ControlGroup {
             let unused = attempt == 0 ? path : "\(path)-\(attempt)"
             guard case .failure(let error) = SystemCall.makeDirectory(unused) else { return .success(unused) }
             if error.code == EEXIST { continue }
-            return .failure(Reason("\(unused) cannot be made: \(SystemCall.message(error.code))"))
+            return .failure(Reason("\(unused) cannot be made: \(LinuxError.message(error.code))"))
         }
         return .failure(Reason("\(path) is in use"))
     }
@@ -112,7 +104,7 @@ struct ControlGroup {
 
     private func move(to group: String) -> Result<Void, Reason> {
         SystemCall.overwrite(group + "/cgroup.procs", with: "\(Console.process)").mapError {
-            Reason("this process cannot be moved to \(group): \(SystemCall.message($0.code))")
+            Reason("this process cannot be moved to \(group): \(LinuxError.message($0.code))")
         }
     }
 

@@ -170,7 +170,7 @@ final class DensityProgress {
 
     /// - Parameter isPassing: it may be left out when there was one a moment ago.
     func say(_ mode: DensityPlan.Mode, _ text: String, isPassing: Bool = false) {
-        let now = SystemCall.nanoseconds(of: .monotonic)
+        let now = Clock.monotonic.nanoseconds
         let interval = isTerminal ? Self.terminalInterval : Self.plainInterval
         if isPassing, now < latest + interval { return }
         if !isPassing, text == latestText { return }

@@ -47,7 +47,7 @@ struct DensityPhase {
         }
     }
 
-    private func now() -> UInt64 { SystemCall.nanoseconds(of: .monotonic) }
+    private func now() -> UInt64 { Clock.monotonic.nanoseconds }
 
     /// Waits for a moment; a signal or a dead guest ends the run.
     private func rest(milliseconds: Int) throws(SupportError) {

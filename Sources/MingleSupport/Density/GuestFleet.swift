@@ -81,8 +81,8 @@ final class GuestFleet {
     /// Waits until every guest that has not ended is registered, and thereby counted by ``Admission``; not longer than so
     /// many seconds, since a guest that comes late is only counted late.
     func waitUntilRegistered(seconds: UInt64) throws(SupportError) {
-        let deadline = SystemCall.nanoseconds(of: .monotonic) + seconds * 1_000_000_000
-        while SystemCall.nanoseconds(of: .monotonic) < deadline {
+        let deadline = Clock.monotonic.nanoseconds + seconds * 1_000_000_000
+        while Clock.monotonic.nanoseconds < deadline {
             look()
             let known = Set(try GuestRegistry(directory: registry).guests().running.map(\.name))
             if members.allSatisfy({ $0.ending != nil || known.contains($0.name) }) { return }
@@ -129,8 +129,8 @@ final class GuestFleet {
     func powerOff(seconds: Double) {
         for index in members.indices { members[index].client = nil }
         for member in members where member.ending == nil { HostProcess.send(SIGTERM, to: member.process) }
-        let deadline = SystemCall.nanoseconds(of: .monotonic) + UInt64(seconds * 1e9)
-        while SystemCall.nanoseconds(of: .monotonic) < deadline {
+        let deadline = Clock.monotonic.nanoseconds + UInt64(seconds * 1e9)
+        while Clock.monotonic.nanoseconds < deadline {
             look()
             if members.allSatisfy({ $0.ending != nil }) { return }
             SystemCall.sleep(milliseconds: 10)

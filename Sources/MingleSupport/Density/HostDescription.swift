@@ -1,3 +1,4 @@
+import LinuxHost
 import CLinux
 
 /// What a measurement depends on, for its report.

@@ -1,4 +1,6 @@
+import LinuxHost
 import CLinux
+import Glibc
 
 /// What KSM merged of some processes, and of no other: counted by page frame numbers (pagemap, which tells them to root).
 struct MergedFrames: Equatable, Sendable {
@@ -33,7 +35,7 @@ struct MergedFrames: Equatable, Sendable {
             guard let text = SystemCall.text(of: "/proc/\(process)/smaps", limit: 1 << 26),
                 case .success(let number) = SystemCall.open(map, flags: O_RDONLY)
             else { throw .systemCall(operation: "read", subject: map, code: errno) }
-            let descriptor = OwnedDescriptor(taking: number)
+            let descriptor = OwnedDescriptor(adopting: number)
             for range in Self.mergeableRanges(smaps: text) {
                 try Self.read(descriptor.number, range, into: &frames, path: map)
             }

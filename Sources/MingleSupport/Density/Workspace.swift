@@ -1,3 +1,4 @@
+import LinuxHost
 import CLinux
 
 /// A directory below the state directory for one experiment: the broker's files, guests' output. It is locked as long as
@@ -56,7 +57,7 @@ final class Workspace {
         else {
             return nil
         }
-        let descriptor = OwnedDescriptor(taking: number)
+        let descriptor = OwnedDescriptor(adopting: number)
         guard flock(descriptor.number, LOCK_EX | LOCK_NB) == 0,
             case .success(let ours) = SystemCall.status(ofDescriptor: descriptor.number),
             case .success(let named) = SystemCall.linkStatus(path), named.isSameFile(as: ours)

@@ -1,3 +1,4 @@
+import LinuxHost
 import CLinux
 
 /// The kinds of container that can be told apart.

@@ -14,10 +14,10 @@ public struct KVMDevice: ~Copyable {
     /// Opens the device; the error says what to do about it.
     public init(container: ContainerKind?) throws(SupportError) {
         switch SystemCall.open(Self.path, flags: O_RDWR) {
-        case .success(let number): descriptor = OwnedDescriptor(taking: number)
+        case .success(let number): descriptor = OwnedDescriptor(adopting: number)
         case .failure(let error):
             throw .requirement(
-                problem: "cannot open \(Self.path): \(SystemCall.message(error.code))",
+                problem: "cannot open \(Self.path): \(LinuxError.message(error.code))",
                 advice: Self.advice(code: error.code, container: container, processor: .init()))
         }
     }

@@ -1,3 +1,4 @@
+import LinuxHost
 import CLinux
 
 /// Whether write faults in guest memory can be caught by userfaultfd (Documentation/admin-guide/mm/userfaultfd.rst).
@@ -21,7 +22,7 @@ public struct UserfaultCheck: Sendable {
         /// Tries both ways.
         public static func probe() -> Facts {
             let call = mingle_userfaultfd(Int32(O_CLOEXEC))
-            if call >= 0 { _ = OwnedDescriptor(taking: call) }
+            if call >= 0 { _ = OwnedDescriptor(adopting: call) }
             let setting = SystemCall.text(of: "/proc/sys/vm/unprivileged_userfaultfd")
             return Facts(
                 systemCall: call < 0 ? -call : 0, device: tryDevice(),
@@ -32,10 +33,10 @@ public struct UserfaultCheck: Sendable {
             switch SystemCall.open(devicePath, flags: O_RDWR) {
             case .failure(let error): return error.code
             case .success(let number):
-                let device = OwnedDescriptor(taking: number)
+                let device = OwnedDescriptor(adopting: number)
                 let made = mingle_ioctl(device.number, MINGLE_USERFAULTFD_IOC_NEW, UInt(O_CLOEXEC))
                 guard made >= 0 else { return -made }
-                _ = OwnedDescriptor(taking: made)
+                _ = OwnedDescriptor(adopting: made)
                 return 0
             }
         }
@@ -66,7 +67,7 @@ public struct UserfaultCheck: Sendable {
         }
         let isThere = facts.device != ENOENT
         let reason =
-            isThere ? "\(devicePath): \(SystemCall.message(facts.device))" : "\(devicePath) does not exist"
+            isThere ? "\(devicePath): \(LinuxError.message(facts.device))" : "\(devicePath) does not exist"
         return HostCheck(
             "host.userfaultfd", .warning, "not usable, vCPUs are paused instead when pages merge (\(reason))",
             remedy: isThere

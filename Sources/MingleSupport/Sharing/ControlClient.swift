@@ -98,7 +98,7 @@ public final class ControlClient {
         while true {
             switch socket.receive(into: &buffer) {
             case .packet(let bytes, let passed):
-                if passed >= 0 { _ = OwnedDescriptor(taking: passed) }
+                if passed >= 0 { _ = OwnedDescriptor(adopting: passed) }
                 return bytes
             case .nothing:
                 guard socket.waitForInput(until: deadline) else {

@@ -1,3 +1,4 @@
+import LinuxHost
 import CLinux
 
 /// The kernel's own merging (Documentation/admin-guide/mm/ksm.rst): its settings are those of the whole host, so they
@@ -108,7 +109,7 @@ final class KSMLease {
         case .success(let opened): number = opened
         case .failure(let error): throw .systemCall(operation: "create", subject: beside, code: error.code)
         }
-        let file = OwnedDescriptor(taking: number)
+        let file = OwnedDescriptor(adopting: number)
         guard flock(file.number, LOCK_EX | LOCK_NB) == 0 else { throw busy }
         defer { SystemCall.remove(beside) }
         guard case .success(let ours) = SystemCall.status(ofDescriptor: file.number),
@@ -138,7 +139,7 @@ final class KSMLease {
         guard case .success(let number) = SystemCall.open(path, flags: O_RDONLY | O_NOFOLLOW) else {
             return false
         }
-        let file = OwnedDescriptor(taking: number)
+        let file = OwnedDescriptor(adopting: number)
         guard flock(file.number, LOCK_EX | LOCK_NB) == 0,
             case .success(let bytes) = SystemCall.read(file.number, count: 65536, at: 0)
         else { return false }

@@ -1,3 +1,5 @@
+import LinuxHost
+
 /// What one process takes of memory, by the kernel's count (proc(5), /proc/PID/status); bytes.
 public struct ProcessFigures: Equatable, Sendable {
     public var anonymousBytes: UInt64 = 0
@@ -70,15 +72,11 @@ public struct MemoryFigures: Equatable, Sendable {
 /// What of the host's memory is in use and cannot be had back by dropping files from the cache.
 enum HostUse {
     static func bytes(root: String = "") -> UInt64? {
-        var found: [Substring: UInt64] = [:]
-        for line in (SystemCall.text(of: root + "/proc/meminfo") ?? "").split(separator: "\n") {
-            let fields = line.split(separator: " ")
-            if fields.count >= 2, let number = UInt64(fields[1]) { found[fields[0]] = number * 1024 }
-        }
-        guard let total = found["MemTotal:"], let free = found["MemFree:"], let cached = found["Cached:"],
-            let shared = found["Shmem:"]
+        let found = SmallFile.table(SystemCall.text(of: root + "/proc/meminfo") ?? "").mapValues { $0 * 1024 }
+        guard let total = found["MemTotal"], let free = found["MemFree"], let cached = found["Cached"],
+            let shared = found["Shmem"]
         else { return nil }
-        let files = cached - min(cached, shared) + (found["Buffers:"] ?? 0) + (found["SwapCached:"] ?? 0)
+        let files = cached - min(cached, shared) + (found["Buffers"] ?? 0) + (found["SwapCached"] ?? 0)
         return total - min(total, free + files + freeByProcessor(root))
     }
 

@@ -1,3 +1,4 @@
+import LinuxHost
 import FoundationEssentials
 import GuestImages
 import MingleSupport
