@@ -41,10 +41,15 @@ let package = Package(
         .systemLibrary(name: "CBlake2", providers: [.apt(["libb2-dev"])]),
         .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
         .target(
-            name: "Sharing", dependencies: ["GuestMemory", "LinuxHost", "CLinux", "CXXHash"],
+            name: "FrameStore", dependencies: ["LinuxHost", "CLinux", "CXXHash"], swiftSettings: strict),
+        .target(name: "FrameIndex", dependencies: ["FrameStore"], swiftSettings: strict),
+        .target(
+            name: "FrameBroker", dependencies: ["FrameIndex", "FrameStore", "LinuxHost", "CLinux"],
             swiftSettings: strict),
         .target(
-            name: "FrameBroker", dependencies: ["Sharing", "GuestMemory", "LinuxHost", "CLinux"],
+            name: "BrokerClient", dependencies: ["FrameStore", "LinuxHost", "CLinux"], swiftSettings: strict),
+        .target(
+            name: "Sharing", dependencies: ["FrameStore", "GuestMemory", "LinuxHost", "CLinux"],
             swiftSettings: strict),
         .target(
             name: "GuestImages",
@@ -53,13 +58,16 @@ let package = Package(
         .executableTarget(
             name: "mingle-vmm",
             dependencies: [
-                "Hypervisor", "Sharing", "FrameBroker", "GuestMemory", "LinuxHost", "CLinux", "CBlake2",
+                "Hypervisor", "Sharing", "FrameStore", "BrokerClient", "GuestMemory", "LinuxHost", "CLinux",
+                "CBlake2",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict),
         .target(
             name: "MingleSupport",
-            dependencies: ["ImageFormats", "CLinux", "FrameBroker", "Sharing", "GuestMemory", "LinuxHost"],
+            dependencies: [
+                "ImageFormats", "CLinux", "FrameStore", "BrokerClient", "GuestMemory", "LinuxHost",
+            ],
             swiftSettings: strict),
         .executableTarget(
             name: "mingle-broker", dependencies: ["FrameBroker", "LinuxHost"], swiftSettings: strict),
@@ -71,9 +79,14 @@ let package = Package(
             ],
             swiftSettings: strict),
         .executableTarget(
-            name: "mingle-bench", dependencies: ["Sharing", "CLinux"], path: "Benchmarks",
+            name: "mingle-bench", dependencies: ["Sharing", "FrameStore", "LinuxHost", "CLinux"],
+            path: "Benchmarks",
             swiftSettings: tests),
         .target(name: "TestSupport", dependencies: [], path: "Tests/TestSupport", swiftSettings: tests),
+        // The store in one process, and frames in an array: for tests and measurements.
+        .target(
+            name: "SharingTestKit", dependencies: ["FrameIndex", "FrameStore", "LinuxHost"],
+            path: "Tests/SharingTestKit", swiftSettings: tests),
         .testTarget(
             name: "LinuxHostTests", dependencies: ["LinuxHost", "TestSupport"], swiftSettings: tests),
         .testTarget(
@@ -85,11 +98,15 @@ let package = Package(
             swiftSettings: tests),
         .testTarget(
             name: "SharingTests",
-            dependencies: ["Sharing", "GuestMemory", "LinuxHost", "CLinux", "TestSupport"],
+            dependencies: [
+                "Sharing", "FrameIndex", "FrameStore", "GuestMemory", "LinuxHost", "CLinux", "SharingTestKit",
+                "TestSupport",
+            ],
             swiftSettings: tests),
         // A broker's client as a process of its own: tests kill it, and it measures.
         .executableTarget(
-            name: "broker-test-client", dependencies: ["FrameBroker", "Sharing", "GuestMemory", "LinuxHost"],
+            name: "broker-test-client",
+            dependencies: ["FrameBroker", "BrokerClient", "FrameIndex", "FrameStore", "LinuxHost"],
             path: "Tests/BrokerTestClient", swiftSettings: tests),
         .testTarget(
             name: "GuestImagesTests",
@@ -102,14 +119,16 @@ let package = Package(
         .testTarget(
             name: "MingleSupportTests",
             dependencies: [
-                "MingleSupport", "FrameBroker", "GuestMemory", "LinuxHost", "mingle", "mingle-broker",
+                "MingleSupport", "FrameStore", "BrokerClient", "GuestMemory", "LinuxHost", "mingle",
+                "mingle-broker",
                 "TestSupport",
             ],
             swiftSettings: tests),
         .testTarget(
             name: "FrameBrokerTests",
             dependencies: [
-                "FrameBroker", "Sharing", "GuestMemory", "LinuxHost", "CLinux", "TestSupport",
+                "FrameBroker", "BrokerClient", "FrameIndex", "FrameStore", "LinuxHost", "CLinux",
+                "SharingTestKit", "TestSupport",
                 "mingle-broker",
                 "broker-test-client",
             ],
@@ -118,6 +137,7 @@ let package = Package(
             name: "IntegrationTests",
             dependencies: [
                 "mingle", "mingle-vmm", "mingle-broker", "MingleSupport", "Hypervisor", "Sharing",
+                "FrameStore", "BrokerClient",
                 "GuestMemory", "LinuxHost",
                 "CLinux", "TestSupport",
             ],

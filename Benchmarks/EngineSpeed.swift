@@ -1,6 +1,6 @@
+import FrameStore
 import CLinux
 import Glibc
-import Sharing
 
 /// Parts of the engine against what the machine can do.
 struct EngineSpeed {

@@ -1,3 +1,4 @@
+import Sharing
 import CLinux
 import FoundationEssentials
 import Glibc

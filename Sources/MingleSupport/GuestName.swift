@@ -1,3 +1,5 @@
+import LinuxHost
+
 /// The rules for names of guests. A name is also a file name in the state directory.
 public enum GuestName {
     /// The longest name, in bytes.

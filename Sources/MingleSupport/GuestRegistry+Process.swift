@@ -1,5 +1,4 @@
 internal import CLinux
-internal import FrameBroker
 internal import GuestMemory
 internal import LinuxHost
 

@@ -1,7 +1,6 @@
 import CLinux
 internal import Glibc
 internal import LinuxHost
-internal import FrameBroker
 
 /// The directory in which running guests of one user are registered.
 ///

@@ -1,5 +1,4 @@
 import CLinux
-import FrameBroker
 import Glibc
 import GuestMemory
 import LinuxHost

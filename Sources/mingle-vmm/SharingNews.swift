@@ -1,4 +1,4 @@
-import FrameBroker
+import FrameStore
 import Logging
 
 /// What to tell people of a guest's store: pure. Each change is said once, and what passes by itself not at all.

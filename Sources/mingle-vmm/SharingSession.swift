@@ -1,4 +1,5 @@
-import FrameBroker
+import FrameStore
+import BrokerClient
 import GuestMemory
 import LinuxHost
 import Hypervisor

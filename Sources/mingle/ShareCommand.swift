@@ -1,3 +1,4 @@
+import LinuxHost
 import ArgumentParser
 import MingleSupport
 

@@ -1,8 +1,8 @@
-import FrameBroker
+import FrameStore
+import BrokerClient
 import Glibc
 import GuestMemory
 import LinuxHost
-import Sharing
 
 /// What a broker costs: run it against a broker of its own that nobody else uses.
 struct Benchmark {

@@ -1,8 +1,8 @@
-import FrameBroker
+import FrameStore
+import BrokerClient
 import Glibc
 import GuestMemory
 import LinuxHost
-import Sharing
 
 /// What an honest client has to wait while others do all they can to keep the broker busy.
 struct HostileBenchmark {

@@ -1,8 +1,8 @@
-import FrameBroker
+import FrameStore
+import BrokerClient
 import Glibc
 import GuestMemory
 import LinuxHost
-import Sharing
 
 /// `client SOCKET DOMAIN PAGES`: joins, sights PAGES pages that hold their own numbers, publishes what it is asked to,
 /// says `ready REFERENCES`, then obeys the lines of standard input: `close`, `hold` (speak, and say the references), `map`

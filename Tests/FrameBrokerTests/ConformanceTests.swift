@@ -1,3 +1,7 @@
+import SharingTestKit
+@testable import FrameStore
+@testable import FrameIndex
+@testable import BrokerClient
 import Foundation
 import GuestMemory
 @testable import LinuxHost

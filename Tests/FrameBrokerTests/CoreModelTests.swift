@@ -1,4 +1,6 @@
-import FrameBroker
+import SharingTestKit
+@testable import FrameStore
+@testable import FrameIndex
 import GuestMemory
 @testable import Sharing
 import TestSupport

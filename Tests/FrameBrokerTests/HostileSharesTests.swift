@@ -1,3 +1,5 @@
+@testable import FrameStore
+@testable import BrokerClient
 import CLinux
 import Foundation
 import GuestMemory

@@ -1,3 +1,5 @@
+@testable import FrameStore
+@testable import BrokerClient
 import Foundation
 import GuestMemory
 @testable import LinuxHost

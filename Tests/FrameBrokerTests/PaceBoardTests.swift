@@ -1,7 +1,8 @@
-import Sharing
+@testable import FrameStore
 import Testing
 
 @testable import FrameBroker
+import BrokerClient
 
 @Suite struct PaceBoardTests {
     private static let second: UInt64 = 1_000_000_000

@@ -7,6 +7,7 @@ import TestSupport
 
 @testable import FrameBroker
 @testable import Sharing
+import BrokerClient
 
 /// What the module of the C library leaves out.
 private enum Calls {

@@ -1,6 +1,5 @@
 import Foundation
 import LinuxHost
-import FrameBroker
 import TestSupport
 import Testing
 

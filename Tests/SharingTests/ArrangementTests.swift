@@ -1,3 +1,4 @@
+@testable import FrameStore
 import GuestMemory
 import TestSupport
 import Testing

@@ -1,3 +1,4 @@
+@testable import FrameStore
 import CLinux
 import Foundation
 import GuestMemory

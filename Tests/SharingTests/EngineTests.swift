@@ -1,7 +1,9 @@
+@testable import FrameIndex
 import GuestMemory
 import Testing
 
 @testable import Sharing
+import FrameStore
 
 /// Single behaviours of the engine; each was once wrong, or is promised by the design.
 @Suite struct EngineTests {

@@ -1,3 +1,4 @@
+@testable import FrameStore
 import Foundation
 import GuestMemory
 import LinuxHost

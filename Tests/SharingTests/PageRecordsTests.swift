@@ -1,3 +1,4 @@
+@testable import FrameStore
 import TestSupport
 import Testing
 

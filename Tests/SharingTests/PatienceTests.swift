@@ -1,7 +1,9 @@
+@testable import FrameStore
 import GuestMemory
 import Testing
 
 @testable import Sharing
+import FrameIndex
 
 /// What takes time or several rounds: quiet and busy guests, the audit, frames without company, stray news.
 @Suite struct PatienceTests {

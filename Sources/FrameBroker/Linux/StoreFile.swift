@@ -1,6 +1,5 @@
-internal import GuestMemory
+public import FrameStore
 public import LinuxHost
-public import Sharing
 
 internal import CLinux
 internal import Glibc
@@ -73,15 +72,4 @@ public final class MemfdBacking: FrameBacking {
         // Cannot fail on a memory file, whose seals allow it; a failure would only keep memory.
         _ = mingle_punch_hole(file.number, location.fileOffset, UInt64(count) << 12)
     }
-}
-
-/// Random bytes of the kernel.
-func randomBytes(_ count: Int) throws(LinuxError) -> [UInt8] {
-    var bytes = [UInt8](repeating: 0, count: count)
-    // SAFETY: the array is `count` bytes long.
-    try checked(unsafe mingle_random(&bytes, count), "getrandom")
-    return bytes
-}
-func randomWord() throws(LinuxError) -> UInt64 {
-    try randomBytes(8).reduce(0) { $0 << 8 | UInt64($1) }
 }

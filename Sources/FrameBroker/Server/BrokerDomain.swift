@@ -1,6 +1,6 @@
-internal import GuestMemory
+internal import FrameStore
+internal import FrameIndex
 internal import LinuxHost
-internal import Sharing
 
 /// Guests that may share, and their store.
 final class BrokerDomain {

@@ -1,6 +1,6 @@
 internal import CLinux
-internal import GuestMemory
 internal import LinuxHost
+internal import FrameStore
 
 // What keeps one process from taking what others need: the broker's time, and its places.
 extension BrokerServer {

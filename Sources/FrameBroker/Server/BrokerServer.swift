@@ -1,7 +1,7 @@
+internal import FrameStore
+internal import FrameIndex
 internal import CLinux
-internal import GuestMemory
 internal import LinuxHost
-internal import Sharing
 
 /// The broker: one thread, one loop, never blocks on a client.
 ///

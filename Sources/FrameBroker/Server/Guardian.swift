@@ -1,5 +1,5 @@
+internal import FrameStore
 internal import CLinux
-internal import GuestMemory
 internal import LinuxHost
 
 /// A worker's eye on its supervisor: when that is gone, another one is started, which is given the lock, the listening socket and

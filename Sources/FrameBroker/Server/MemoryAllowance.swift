@@ -1,4 +1,3 @@
-internal import GuestMemory
 internal import LinuxHost
 
 /// How much memory stores may take: pure arithmetic. What a guest claims to have counts for nothing: what its process once held, and what

@@ -1,4 +1,4 @@
-internal import Sharing
+import FrameStore
 
 /// What clients say of the CPU time that they use and lack, for all to hear.
 struct PaceBoard {

@@ -1,4 +1,5 @@
-internal import Sharing
+import FrameStore
+import FrameIndex
 
 /// The connections of one process, and what they cost together.
 final class ProcessAccount {

@@ -1,7 +1,7 @@
+internal import FrameStore
 internal import CLinux
-internal import GuestMemory
 internal import LinuxHost
-internal import Sharing
+internal import FrameIndex
 
 /// A connection, and what remains of it when it closed: a process that may still map frames.
 ///

@@ -1,5 +1,5 @@
+internal import FrameStore
 internal import CLinux
-internal import GuestMemory
 internal import LinuxHost
 
 /// The program `mingle-broker`, in four roles:

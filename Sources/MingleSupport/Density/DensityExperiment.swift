@@ -1,6 +1,5 @@
 import CLinux
 internal import LinuxHost
-internal import FrameBroker
 
 /// Runs N guests side by side and measures what they take: first with sharing off, then with it.
 ///

@@ -1,3 +1,5 @@
+import LinuxHost
+
 /// What guests hold, counted by content: the best that any merging could do.
 public struct ContentCount: Equatable, Sendable {
     /// Pages that are allocated.

@@ -1,6 +1,5 @@
 import CLinux
 internal import LinuxHost
-internal import FrameBroker
 
 /// The steps of one run of guests, each between two looks at signals and at guests that died.
 struct DensityPhase {

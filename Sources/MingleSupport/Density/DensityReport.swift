@@ -1,3 +1,5 @@
+import LinuxHost
+
 /// What an experiment found, for people and for programs.
 public struct DensityReport: Sendable {
     public struct Guest: Equatable, Sendable {

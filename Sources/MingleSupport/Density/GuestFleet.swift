@@ -1,5 +1,4 @@
 import CLinux
-internal import FrameBroker
 internal import GuestMemory
 internal import LinuxHost
 

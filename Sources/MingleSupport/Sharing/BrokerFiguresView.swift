@@ -1,7 +1,7 @@
-internal import FrameBroker
+internal import FrameStore
+internal import BrokerClient
 internal import GuestMemory
 public import LinuxHost
-internal import Sharing
 
 /// What a broker says of itself, for tables and JSON.
 public struct BrokerReport: Equatable, Sendable {

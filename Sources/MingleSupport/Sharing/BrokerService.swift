@@ -1,4 +1,5 @@
-internal import FrameBroker
+internal import FrameStore
+internal import BrokerClient
 internal import GuestMemory
 public import LinuxHost
 

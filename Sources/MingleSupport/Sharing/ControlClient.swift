@@ -1,6 +1,7 @@
-internal import FrameBroker
+internal import BrokerClient
 internal import GuestMemory
 internal import LinuxHost
+internal import FrameStore
 
 /// A connection to the control socket of one guest (docs/control.md). One thread at a time.
 public final class ControlClient {

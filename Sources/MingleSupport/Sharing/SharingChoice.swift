@@ -1,3 +1,5 @@
+import LinuxHost
+
 /// How a guest's memory is shared, as the options say.
 public struct SharingChoice: Equatable, Sendable {
     /// Who merges pages.

@@ -1,3 +1,5 @@
+import FrameStore
+
 // Which parts of a guest's memory are mapped to what, so that there are few mappings.
 //
 // A page that is the guest's own may live in the home file, or as a private copy over a mapping of zeros or of frames: it

@@ -1,3 +1,4 @@
+public import FrameStore
 internal import GuestMemory
 public import LinuxHost
 

@@ -1,3 +1,5 @@
+public import FrameStore
+
 /// Something happened to a page; for `--trace-share`, without which a lost byte could not be found.
 public struct ShareEvent: Equatable, Sendable, CustomStringConvertible {
     public enum Kind: String, Sendable {

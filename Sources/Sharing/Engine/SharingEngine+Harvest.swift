@@ -1,3 +1,4 @@
+internal import FrameStore
 internal import GuestMemory
 internal import LinuxHost
 

@@ -1,3 +1,4 @@
+internal import FrameStore
 internal import GuestMemory
 
 // Steps 3, 4 and 6 of a pass: looking at pages and asking the store.

@@ -17,6 +17,7 @@
 // counted *before* the mapping is made, and given back *after* it is gone. Home is punched *after* the mapping that hides
 // it is recorded.
 
+public import FrameStore
 public import GuestMemory
 public import LinuxHost
 

@@ -14,6 +14,7 @@
 // nothing.
 // A reader that comes between the failure and the repair finds nothing mapped, and ends the guest: see docs/sharing.md.
 
+package import FrameStore
 internal import CLinux
 internal import GuestMemory
 internal import LinuxHost

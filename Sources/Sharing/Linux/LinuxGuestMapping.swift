@@ -1,3 +1,4 @@
+package import FrameStore
 internal import CLinux
 package import GuestMemory
 package import LinuxHost

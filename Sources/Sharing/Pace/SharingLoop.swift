@@ -1,5 +1,6 @@
 internal import GuestMemory
 internal import LinuxHost
+internal import FrameStore
 
 /// What a sharing thread does between its start and its end.
 ///

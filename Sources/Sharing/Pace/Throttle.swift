@@ -1,3 +1,4 @@
+internal import FrameStore
 public import GuestMemory
 public import LinuxHost
 

@@ -1,4 +1,4 @@
-import FrameBroker
+import BrokerClient
 import GuestMemory
 import Sharing
 

@@ -1,3 +1,4 @@
+import LinuxHost
 import MingleSupport
 
 /// Turns the options of `mingle run` into the arguments of `mingle-vmm`, in the order in which a reader would check

@@ -1,4 +1,4 @@
-import Sharing
+import FrameStore
 
 /// The content of a page in the model: 256 words of one value, then 256 of another, so that a page can be written in
 /// halves, be uniform, or zero.

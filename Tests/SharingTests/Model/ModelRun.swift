@@ -2,6 +2,8 @@ import GuestMemory
 import TestSupport
 
 @testable import Sharing
+import FrameStore
+import FrameIndex
 
 /// Runs a sequence of operations on a world of its own.
 final class ModelRun {

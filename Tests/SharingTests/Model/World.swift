@@ -1,3 +1,5 @@
+@testable import FrameStore
+@testable import FrameIndex
 import GuestMemory
 
 @testable import Sharing

@@ -1,0 +1,380 @@
+public import FrameStore
+
+// How the store works. Everything it knows of a client hangs on one of the client's pages, so a client can never make it
+// hold more than its own size (nor more than its owner allows: FrameStoreCore+Room), and a dead client's references are
+// found by walking its pages.
+//
+//   page:   nothing --sighted--> sighted by it --published by another--> leased --forgotten--> nothing
+//              |                                                           ^
+//              +---------- known content, or own publication --------------+
+//
+//   frame:  written --last reference gone--> retired --every client has spoken once more--> discarded, slot free
+//
+// A frame is never overwritten in place: its slot is punched first, and that only after all clients that might have
+// learned of it have sent another batch. No call is long: what takes time (walking the pages of a client that left, punching retired frames) is done in slices
+// by `sweep`, which the owner calls while `hasWork`.
+
+/// The logic of a domain's store, without sockets or files: index by content, frames, references by client and page.
+/// Not thread-safe: its owner calls it from one thread.
+public final class FrameStoreCore {
+    /// Contents with one hash that are remembered at a time; more are refused (an attack, or a test's constant hash).
+    public static let chainLimit = 4
+    /// Patterns of uniform pages that get runs of copies; more are treated like any content.
+    public static let patternLimit = 64
+    /// Clients at a time, those that left and are being forgotten included.
+    public static let clientLimit = 8192
+    /// Elements of a batch, over all its lists.
+    public static let batchLimit = 4096
+    /// Publications in a batch, which are also the pages of a staging area.
+    public static let stagingSlots = StagingArea.slots
+    /// Promotions in one reply.
+    public static let promotionLimit = 512
+    /// Pages of a client that one look for lonely frames passes, and that it may find.
+    static let lonelyLook = 1 << 15
+    public static let lonelyLimit = 256
+    /// Pages of retired frames that may wait for their memory to be freed; beyond it nothing new is published.
+    public static let retiredLimit = 1 << 16
+    /// Retired frames that one batch frees at most, besides ``sweep(limit:)``.
+    private static let discardsPerBatch = 64
+
+    enum Tag {
+        static let leased: UInt32 = 1 << 31
+        /// With `leased`: the index is a pattern's.
+        static let uniform: UInt32 = 1 << 30
+        static let index: UInt32 = uniform - 1
+    }
+
+    final class Client {
+        let name: StoreClient
+        /// For each page: 0, or the number of its entry, with `Tag`.
+        var pages: PageWords
+        /// Pages to be announced by later replies, each at most once: `queued` says which, `pending` which of them still
+        /// are what was to be announced.
+        var promotions = FIFO<ClientPage>()
+        var queued = PageBitmap()
+        var pending = PageBitmap()
+        /// Its pages that are leased.
+        var leases = 0
+        /// Its pages of which anything is known: sighted or leased.
+        var known = 0
+        /// What ``FrameStoreCore/load(of:)`` may become, and whether it may make frames.
+        var room = Int.max
+        var mayMakeFrames = true
+        /// The generation at its last batch.
+        var generation: UInt64
+        /// Its connection is closed but its process may still map frames: it keeps its references and hears nothing.
+        var isSilent = false
+        var isLeaving = false
+        /// Its last empty batch was for news only.
+        var hearsOnlyNews = false
+        /// Where the look for frames that should not be as they are goes on.
+        var lonelyCursor = 0
+        /// ``FrameStoreCore/unrest`` when the current round of looks began, and when the last one began that found nothing
+        /// while this client got no further lease; 0: not so.
+        var roundUnrest: UInt64 = 0
+        var calmUnrest: UInt64 = 0
+        init(_ name: StoreClient, pageCount: Int, generation: UInt64) {
+            self.name = name
+            pages = PageWords(count: pageCount)
+            self.generation = generation
+        }
+    }
+
+    let backing: any FrameBacking
+    private let hash: ([UInt8]) -> ContentHash
+    var table: ContentTable
+    var slots = SlotMap()
+    var patterns = [Pattern?](repeating: nil, count: FrameStoreCore.patternLimit)
+    var patternNumbers: [UInt64: Int] = [:]
+    /// Patterns that got runs in the current batch.
+    var newPatterns = 0
+    /// Frames whose mappers are asked to leave them for a better place.
+    var moving: Set<UInt32> = []
+    /// Page numbers of the places that were left lately, and the generation in which that is forgotten.
+    var moved = PageBitmap()
+    var forgetMoved: UInt64 = 0
+    private(set) var clients: [StoreClient: Client] = [:]
+    private var leaving = FIFO<(client: Client, next: Int)>()
+    private var current: (client: Client, next: Int)?
+    var retired = FIFO<Retired>()
+    private(set) var generation: UInt64 = 1
+    /// Counts what may have made a frame lonely, or freed a better place for one.
+    var unrest: UInt64 = 1 { didSet { occurrences += 1 } }
+    /// Counts what may have made ``wantsToHear(_:)`` true for somebody.
+    public internal(set) var occurrences: UInt64 = 0
+
+    public internal(set) var statistics = StoreStatistics()
+
+    /// - Parameters:
+    ///   - backing: where frames are kept.
+    ///   - indexKey: random and known to nobody else; clients that knew it could make the index slow.
+    ///   - hash: the domain's keyed hash of a page; the store hashes what it copied, whatever the client said.
+    public init(
+        backing: any FrameBacking, indexKey: UInt64 = UInt64.random(in: 0...UInt64.max),
+        hash: @escaping ([UInt8]) -> ContentHash
+    ) {
+        self.backing = backing
+        self.hash = hash
+        table = ContentTable(key: indexKey)
+    }
+
+    // MARK: clients
+
+    /// A client joins with a guest of so many pages.
+    /// - Returns: false when the number of pages is not possible, or too many clients joined, or their frames are left.
+    public func join(_ name: StoreClient, pageCount: Int) -> Bool {
+        precondition(clients[name] == nil, "names of clients are not used twice")
+        guard pageCount > 0, pageCount <= Int(FrameLocation.segmentSpan), clients.count < Self.clientLimit
+        else { return false }
+        clients[name] = Client(name, pageCount: pageCount, generation: generation)
+        statistics.clients = clients.count
+        return true
+    }
+
+    /// The client's process is gone, or gave back everything: all that it knew and held goes with it, in slices
+    /// (``sweep(limit:)``); until then it counts as silent. Only when that is certain.
+    public func leave(_ name: StoreClient) {
+        guard let client = clients[name], !client.isLeaving else { return }
+        silence(name)
+        client.isLeaving = true
+        leaving.append((client, 0))
+    }
+
+    /// The client cannot speak any more, but its process may live: its references stay until ``leave(_:)``. What it only
+    /// sighted stays in the index, but whoever sees the same takes the sighting over.
+    public func silence(_ name: StoreClient) {
+        guard let client = clients[name], !client.isSilent else { return }
+        client.isSilent = true
+        client.promotions.removeAll()
+    }
+
+    /// References that a client holds; nil when there is no such client (any more).
+    public func leases(of name: StoreClient) -> Int? { clients[name]?.leases }
+
+    /// Whether a client should send a batch: there is news for it, retired frames wait for it, or its frames are to be
+    /// looked at. Asking for nothing suffices, as often as this is so.
+    public func wantsToHear(_ name: StoreClient) -> Bool {
+        guard let client = clients[name], !client.isSilent else { return false }
+        if client.promotions.count > 0 || isHoldingBack(client) { return true }
+        return !client.hearsOnlyNews && !isCalm(client)
+    }
+
+    // MARK: slices of work
+
+    /// Whether ``sweep(limit:)`` has anything to do now.
+    public var hasWork: Bool {
+        current != nil || leaving.count > 0 || (retired.first.map { $0.generation < safeGeneration } ?? false)
+    }
+
+    /// Does a slice of what waits: at most `limit` pages of clients that left are forgotten, and as many frames freed.
+    public func sweep(limit: Int) {
+        discardRetired(limit: limit)
+        var budget = limit
+        while budget > 0 {
+            guard let (client, start) = current ?? leaving.popFirst() else { break }
+            var page = client.pages.firstPossible(from: start)
+            while page < client.pages.count, budget > 0 {
+                forget(client, ClientPage(page))
+                budget -= 1
+                page += 1
+            }
+            current = page < client.pages.count ? (client, page) : nil
+            if current == nil {
+                clients[client.name] = nil
+                statistics.clients = clients.count
+            }
+        }
+        discardRetired(limit: limit)
+    }
+
+    // MARK: batches
+
+    /// Carries out a client's batch. Whatever it says, only its own pages are touched.
+    /// - Parameter staging: the bytes of a staging slot as they are now, or nil when there are not 4096 of them.
+    /// - Returns: nil when the client is unknown, or the batch breaks the rules: names a page that the client does not
+    ///   have, or is too large.
+    public func exchange(
+        _ name: StoreClient, _ batch: StoreBatch, staging: (UInt32) -> [UInt8]?
+    ) -> StoreReply? {
+        guard let client = clients[name], !client.isSilent, Self.isLegal(batch, pageCount: client.pages.count)
+        else {
+            return nil
+        }
+        generation += 1
+        client.generation = generation
+        newPatterns = 0
+        var reply = StoreReply()
+        for page in batch.forgotten { forget(client, page) }
+        reply.sightings = batch.sightings.map { sight(client, $0.page, $0.hash) }
+        reply.uniform = batch.uniform.map { shareUniform(client, $0.page, $0.pattern) }
+        reply.publications = batch.publications.map { publication in
+            guard let bytes = staging(publication.slot), bytes.count == 4096 else { return .refused }
+            return publish(client, publication.page, bytes)
+        }
+        takePromotions(client, &reply)
+        if batch.isEmpty {
+            client.hearsOnlyNews = batch.isForNewsOnly
+            if !batch.isForNewsOnly, reply.promotions.isEmpty, !isCalm(client) {
+                lookAtPlaces(of: client, &reply)
+            }
+        }
+        discardRetired(limit: Self.discardsPerBatch)
+        return reply
+    }
+
+    private static func isLegal(_ batch: StoreBatch, pageCount: Int) -> Bool {
+        batch.count <= batchLimit && batch.publications.count <= stagingSlots
+            && batch.forgotten.allSatisfy { $0 < pageCount }
+            && batch.sightings.allSatisfy { $0.page < pageCount }
+            && batch.uniform.allSatisfy { $0.page < pageCount }
+            && batch.publications.allSatisfy { $0.page < pageCount }
+    }
+
+    private func takePromotions(_ client: Client, _ reply: inout StoreReply) {
+        while reply.promotions.count < Self.promotionLimit, let page = client.promotions.popFirst() {
+            client.queued.remove(Int(page))
+            // Forgotten since: the lease is gone as well, whatever the page holds now.
+            guard client.pending.contains(Int(page)) else { continue }
+            client.pending.remove(Int(page))
+            let index = client.pages[Int(page)] & Tag.index
+            reply.promotions.append(
+                StoreReply.Promotion(page: page, location: FrameLocation(table[index].place)))
+        }
+        reply.hasMore = client.promotions.count > 0
+    }
+
+    // MARK: one page
+
+    private func sight(_ client: Client, _ page: ClientPage, _ hash: ContentHash) -> StoreAnswer {
+        forget(client, page)
+        let index = table.find(hash)
+        guard hasRoom(client, page) else { return .refused }
+        guard index != 0 else { return record(client, page, hash) }
+        if table[index].references > 0 { return lease(client, page, index) }
+        if takeOver(index, client, page) { return .recorded }
+        // Seen before: now it pays to keep it. The sighter learns of it when it is published.
+        return .publish
+    }
+
+    private func record(_ client: Client, _ page: ClientPage, _ hash: ContentHash) -> StoreAnswer {
+        guard let index = table.insert(hash, place: UInt64(client.name.value) << 32 | UInt64(page)) else {
+            return .refused
+        }
+        client.pages[Int(page)] = index
+        client.known += 1
+        statistics.sightings += 1
+        return .recorded
+    }
+
+    private func sighter(of index: UInt32) -> (client: Client?, page: ClientPage) {
+        let place = table[index].place
+        return (clients[StoreClient(UInt32(place >> 32))], ClientPage(truncatingIfNeeded: place))
+    }
+
+    /// Makes a sighting this page's when its sighter is silent: nobody could tell that one of a frame.
+    private func takeOver(_ index: UInt32, _ client: Client, _ page: ClientPage) -> Bool {
+        let (sighter, sighted) = sighter(of: index)
+        if let sighter, !sighter.isSilent { return false }
+        sighter?.pages[Int(sighted)] = 0
+        sighter?.known -= 1
+        table.setPlace(UInt64(client.name.value) << 32 | UInt64(page), of: index)
+        client.pages[Int(page)] = index
+        client.known += 1
+        return true
+    }
+
+    private func publish(_ client: Client, _ page: ClientPage, _ bytes: [UInt8]) -> StoreAnswer {
+        forget(client, page)
+        guard statistics.retired < Self.retiredLimit, hasRoom(client, page) else { return .refused }
+        let hash = hash(bytes)
+        var chain = 0
+        var sighting: UInt32 = 0
+        var index = table.find(hash)
+        while index != 0 {
+            chain += 1
+            let entry = table[index]
+            if entry.references == 0 {
+                sighting = index
+            } else if backing.matches(bytes, at: FrameLocation(entry.place)) {
+                return lease(client, page, index)
+            }
+            index = table.find(hash, after: index)
+        }
+        if sighting != 0 {
+            return takeOver(sighting, client, page) ? .recorded : makeFrame(client, page, sighting, bytes)
+        }
+        // Nobody else has it (any more), and a frame with one mapper would save nothing.
+        return chain < Self.chainLimit ? record(client, page, hash) : .refused
+    }
+
+    /// Turns a sighting into a frame.
+    private func makeFrame(_ client: Client, _ page: ClientPage, _ index: UInt32, _ bytes: [UInt8])
+        -> StoreAnswer
+    {
+        let (donor, sighted) = sighter(of: index)
+        guard let donor, hasRoomForFrame(client), let location = takePlace(donor, sighted, client, page)
+        else { return .refused }
+        do throws(FrameStoreError) { try backing.write(bytes, at: location) } catch {
+            // Part of it may have been written.
+            backing.discard(location, count: 1)
+            slots.release(location)
+            return .refused
+        }
+        statistics.sightings -= 1
+        statistics.frames += 1
+        statistics.references += 1
+        table.setPlace(location.value, of: index)
+        table.setReferences(1, of: index)
+        donor.pages[Int(sighted)] = index | Tag.leased
+        donor.leases += 1
+        disturb(donor)
+        donor.pending.insert(Int(sighted))
+        if !donor.queued.contains(Int(sighted)) {
+            donor.queued.insert(Int(sighted))
+            donor.promotions.append(sighted)
+            occurrences += 1
+        }
+        return lease(client, page, index)
+    }
+
+    private func lease(_ client: Client, _ page: ClientPage, _ index: UInt32) -> StoreAnswer {
+        let entry = table[index]
+        guard entry.references < UInt32.max else { return .refused }
+        table.setReferences(entry.references + 1, of: index)
+        count(client, page, index | Tag.leased)
+        return .frame(FrameLocation(entry.place))
+    }
+
+    func count(_ client: Client, _ page: ClientPage, _ tag: UInt32) {
+        client.pages[Int(page)] = tag
+        client.known += 1
+        client.leases += 1
+        statistics.references += 1
+        disturb(client)
+    }
+
+    func forget(_ client: Client, _ page: ClientPage) {
+        let tag = client.pages[Int(page)]
+        guard tag != 0 else { return }
+        client.pages[Int(page)] = 0
+        client.known -= 1
+        let index = tag & Tag.index
+        if tag & Tag.leased == 0 {
+            statistics.sightings -= 1
+            table.remove(index)
+            return
+        }
+        client.pending.remove(Int(page))
+        client.leases -= 1
+        statistics.references -= 1
+        if tag & Tag.uniform != 0 { return forgetUniform(Int(index)) }
+        let entry = table[index]
+        if entry.references > 1 {
+            if entry.references == 2 { unrest += 1 }
+            return table.setReferences(entry.references - 1, of: index)
+        }
+        table.remove(index)
+        moving.remove(index)
+        retire(FrameLocation(entry.place), places: 1, frames: 1)
+    }
+}
