@@ -23,6 +23,9 @@ public struct LinuxError: Error, Equatable, Sendable, CustomStringConvertible {
         return "\(what): \(Self.message(code)) (errno \(code))" + (hint.map { "; \($0)" } ?? "")
     }
 
+    /// The kernel had no memory for it: it may go well later.
+    public var isForWantOfMemory: Bool { code == ENOMEM || code == EAGAIN }
+
     /// The text of an errno, thread-safe.
     public static func message(_ code: Int32) -> String {
         // SAFETY: strerrordesc_np gives a constant string of the C library, or NULL for an unknown number.

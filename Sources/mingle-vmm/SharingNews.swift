@@ -42,7 +42,8 @@ struct SharingNews {
     mutating func failed(_ error: BrokerError, now: UInt64) -> (Logger.Level, String)? {
         let since = failingSince ?? now
         failingSince = since
-        if case .refused = error {} else if now - since < Self.patience { return nil }
+        let passes = if case .refused(let reason, _) = error { reason == .busy } else { true }
+        if passes, now - since < Self.patience { return nil }
         let reason = "\(error)"
         guard reason != said, said == nil || now - saidAt >= Self.pause else { return nil }
         said = reason

@@ -37,6 +37,27 @@ import TestSupport
         #expect(places.victim(for: stranger(9, 7), among: all) == 1)
     }
 
+    /// With few descriptors there are few places for strangers as well, so that some are left for clients.
+    @Test(arguments: [64, 100, 128, 256, 1024, 16384]) func placesFitTheDescriptors(_ descriptors: Int) {
+        var limits = BrokerLimits()
+        limits.fit(descriptors: descriptors)
+        #expect(limits.strangers >= 4 && limits.clients >= 4 && limits.strangersOfProcess <= limits.strangers)
+        #expect(limits.strangers * 4 + limits.clients * 2 + 24 <= descriptors)
+        #expect(descriptors < 16384 || limits.strangers == 64 && limits.clients == 1024)
+    }
+
+    /// A list of poll(2) may have no more entries than files may be open.
+    @Test func whatIsNoDescriptorTakesNoPlace() throws {
+        let pair = try PacketSocket.pair()
+        #expect(pair.first.send([1]) == .done)
+        var list = PollList()
+        #expect(list.add(-1, Int16(POLLIN)) == nil)
+        let quiet = list.add(pair.first.descriptor.number, Int16(POLLIN))
+        let loud = list.add(pair.second.descriptor.number, Int16(POLLIN))
+        list.wait(milliseconds: 10_000)
+        #expect(list.events(quiet) == 0 && list.events(loud) == Int16(POLLIN) && list.events(nil) == 0)
+    }
+
     @Test func placesAreKeptForWhoIsKnown() {
         let places = Strangers(places: 3, placesOfProcess: 4)
         let crowd = (1...3).map { stranger($0, Int($0)) }

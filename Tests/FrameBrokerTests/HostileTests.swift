@@ -316,4 +316,21 @@ import TestSupport
         #expect(numbers.total.frames == 50 && numbers.clients.count == 3)
         check(leases, pages, in: honest.first)
     }
+
+    /// One process connects on behalf of many guests, as a supervisor does that offers a new worker to them: more at once than
+    /// it has places as a stranger. Who has greeted is heard before it has to go.
+    @Test func whoHasGreetedIsHeardBeforeItsPlaceIsTaken() throws {
+        let stand = try BrokerStand()
+        let first = try stand.join("honest")
+        let worker = try stand.worker()
+        let staging = try StagingArea()
+        #expect(kill(worker, SIGSTOP) == 0)
+        let clients = try (0..<24).map { _ in try RawClient(stand.path) }
+        let hello = Hello(domain: "honest", pageCount: 4).encoded()
+        for client in clients { #expect(client.send(hello, passing: staging.descriptor.number) == .done) }
+        #expect(kill(worker, SIGCONT) == 0)
+        for client in clients { #expect(client.receive()?.first == MessageKind.welcome.rawValue) }
+        #expect(try stand.figures().clients.count == 25)
+        _ = try first.exchange(StoreBatch())
+    }
 }

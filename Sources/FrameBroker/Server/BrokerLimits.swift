@@ -37,9 +37,11 @@ public struct BrokerLimits: Sendable {
 
     public init() {}
 
-    /// Keeps the number of clients within the number of descriptors that the process may have: each takes up to six, with the
-    /// closed connection that it replaces.
+    /// Keeps the numbers of strangers and clients within the number of descriptors that the process may have: a client takes up to
+    /// six, with the closed connection that it replaces.
     mutating func fit(descriptors: Int) {
+        strangers = max(4, min(strangers, (descriptors - 32) / 8))
+        strangersOfProcess = min(strangersOfProcess, strangers)
         clients = max(4, min(clients, (descriptors - strangers * 4 - 32) / 6))
     }
 }

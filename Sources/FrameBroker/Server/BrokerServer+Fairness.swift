@@ -5,11 +5,12 @@ internal import FrameStore
 // What keeps one process from taking what others need: the broker's time, and its places.
 extension BrokerServer {
     /// Listens to who has something to say, for as long as a turn may take.
-    func listen(_ ready: [Int16]) {
+    func listen(_ ready: [(session: Session, events: Int16)]) {
         var events: [UInt32: (session: Session, events: Int16)] = [:]
         var waiting: [TurnOrder<Session.Owner, ObjectIdentifier>.Waiting] = []
-        for (index, session) in sessions.enumerated() where ready[1 + index * 2] != 0 {
-            events[session.number] = (session, ready[1 + index * 2])
+        for found in ready {
+            let session = found.session
+            events[session.number] = found
             waiting.append(
                 .init(
                     process: session.owner, client: session.number,
@@ -27,12 +28,23 @@ extension BrokerServer {
         }
     }
 
-    /// Closes another stranger's connection when there are too many.
+    /// Closes another stranger's connection when there are too many; first it is heard, if it has said something.
     func makePlace(for newcomer: Session) {
+        while let victim = victim(for: newcomer) {
+            if victim.hasInput {
+                serve(victim, Int16(POLLIN))
+                if !victim.isStranger { continue }
+            }
+            _ = refuse(victim, .busy, "others wait for a connection: try again")
+            return victim.close()
+        }
+    }
+
+    private func victim(for newcomer: Session) -> Session? {
         typealias Places = StrangerPlaces<Session.Owner>
         let strangers = sessions.filter(\.isStranger)
         // Who is known is looked up only when it matters.
-        guard strangers.count >= min(limits.strangers, limits.strangersOfProcess) else { return }
+        guard strangers.count >= min(limits.strangers, limits.strangersOfProcess) else { return nil }
         func isKnown(_ session: Session) -> Bool {
             accounts[session.owner]?.sessions.contains { $0.state == .joined || $0.state == .silent } ?? false
         }
@@ -42,13 +54,8 @@ extension BrokerServer {
                 isKnown: isKnown(session))
         }
         let places = Places(places: limits.strangers, placesOfProcess: limits.strangersOfProcess)
-        guard let victim = places.victim(for: describe(newcomer), among: strangers.map(describe)) else {
-            return
-        }
-        for session in sessions where session.number == victim {
-            _ = refuse(session, .busy, "others wait for a connection: try again")
-            session.close()
-        }
+        let number = places.victim(for: describe(newcomer), among: strangers.map(describe))
+        return strangers.first { $0.number == number }
     }
 
     func remember(_ session: Session) {

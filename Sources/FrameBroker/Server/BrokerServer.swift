@@ -19,7 +19,7 @@ final class BrokerServer {
     private var domains: [String: BrokerDomain] = [:]
     private var nextSession: UInt32 = 1
     private var nextPrivate: UInt64 = 1
-    private var board = PaceBoard()
+    private var board = PaceBoard<Session.Owner>()
     private var buffer = [UInt8](repeating: 0, count: BrokerProtocol.messageLimit)
     private var lastClient: UInt64
     private var hadClient = false
@@ -64,20 +64,24 @@ final class BrokerServer {
     private func turn() {
         let hasWork = domains.values.contains { $0.core.hasWork }
         let now = monotonicNanoseconds()
-        var wanted: [(descriptor: Int32, events: Int16)] = []
-        wanted.reserveCapacity(1 + sessions.count * 2)
-        wanted.append((acceptAgain > now ? -1 : listener.descriptor.number, Int16(POLLIN)))
+        var watch = PollList()
+        watch.reserveCapacity(2 + sessions.count * 2)
+        let door = acceptAgain > now ? nil : watch.add(listener.descriptor.number, Int16(POLLIN))
+        let supervisor = guardian.flatMap { watch.add($0.descriptor, Int16(POLLIN)) }
+        var said: [(session: Session, place: Int)] = []
+        var ended: [(session: Session, place: Int)] = []
         for session in sessions {
-            wanted.append(session.interest ?? (-1, 0))
-            wanted.append((session.processEnd, Int16(POLLIN)))
+            if let interest = session.interest, let place = watch.add(interest.descriptor, interest.events) {
+                said.append((session, place))
+            }
+            if let place = watch.add(session.processEnd, Int16(POLLIN)) { ended.append((session, place)) }
         }
-        wanted.append((guardian?.descriptor ?? -1, Int16(POLLIN)))
-        let ready = poll(wanted, milliseconds: hasWork ? 0 : patience(now))
-        listen(ready)
+        watch.wait(milliseconds: hasWork ? 0 : patience(now))
+        listen(said.map { ($0.session, watch.events($0.place)) }.filter { $0.1 != 0 })
         // After its messages: what it still said counts for nothing, but order keeps this simple to follow.
-        for (index, session) in sessions.enumerated() where ready[2 + index * 2] != 0 { session.end() }
-        if ready[wanted.count - 1] != 0 || guardian?.isAlone == true { guardian?.look() }
-        if ready[0] != 0 { acceptConnections() }
+        for (session, place) in ended where watch.events(place) != 0 { session.end() }
+        if watch.events(supervisor) != 0 || guardian?.isAlone == true { guardian?.look() }
+        if watch.events(door) != 0 { acceptConnections() }
         if monotonicNanoseconds() >= nextCheck { checkPatience() }
         sweep()
         for domain in domains.values where domain.occurrences != domain.core.occurrences {
@@ -175,7 +179,8 @@ final class BrokerServer {
                 var reply = domain.core.exchange(session.name, batch, staging: { session.stagedPage($0) })
             else { return false }
             let now = monotonicNanoseconds()
-            board.note(session.number, waiting: batch.waiting, asks: !batch.isEmpty, now)
+            board.note(
+                session.number, of: session.owner, waiting: batch.waiting, asks: !batch.isEmpty, now)
             reply.market = board.market(now)
             reply.microseconds = UInt32(clamping: (threadCPUNanoseconds() - began) / 1000)
             session.hear()
@@ -199,7 +204,10 @@ final class BrokerServer {
     /// connection: its token was given to that one, and the process is another.
     private func endEarlierConnections(of session: Session, _ tokens: [SessionToken]) {
         for earlier in sessions
-        where earlier.state == .silent && earlier.identity == session.identity {
+        where earlier !== session && earlier.identity == session.identity
+            && (earlier.state == .silent || earlier.state == .joined)
+        {
+            // Of one that is open still, the end has not been heard yet.
             if let token = earlier.token, tokens.contains(token) { earlier.end() }
         }
     }
@@ -235,11 +243,11 @@ final class BrokerServer {
         }
         if let reason = places.refusal(of: peer.identity) { return refuse(session, .full, reason) }
         do throws(LinuxError) {
+            let token = try SessionToken.random()
             let domain = try domain(named: hello.domain)
             guard domain.core.join(session.name, pageCount: Int(hello.pageCount)) else {
                 return refuse(session, .pages, "a guest has between 1 page and 256 GiB")
             }
-            let token = try SessionToken.random()
             // Its process is known from here on, and need not be the one that connected.
             forget(session)
             session.join(domain, pageCount: hello.pageCount, staging: staging, peer, token)

@@ -87,6 +87,8 @@ final class Guardian {
     func end() {
         if tellsSupervisor() { return }
         files.remove(files.socket)
+        OwnCgroup.adopted()?.remove()
+        files.remove(files.group)
         files.remove(files.lock)
     }
 

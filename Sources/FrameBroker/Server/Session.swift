@@ -68,6 +68,9 @@ final class Session {
     var isStranger: Bool { state == .greeting || state == .observing }
     var hasUnsent: Bool { unsent != nil }
 
+    /// Something that it said waits to be heard.
+    var hasInput: Bool { socket?.waitForInput(until: 0) ?? false }
+
     /// What to wait for on the socket; nil when there is none.
     var interest: (descriptor: Int32, events: Int16)? {
         guard let number = socket?.descriptor.number else { return nil }

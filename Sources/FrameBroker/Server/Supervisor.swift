@@ -174,6 +174,12 @@ struct Supervisor {
         var pause = Self.pauses.lowerBound
         var worker = consume first
         var isFirst = worker == nil
+        // Made before there is a worker that nobody would wait for without it.
+        let signals: OwnedDescriptor
+        do throws(LinuxError) { signals = try HostProcess.signalDescriptor(BrokerProgram.signals) } catch {
+            files.note("mingle-broker: \(error)")
+            return
+        }
         while true {
             let started = monotonicNanoseconds()
             var ending = Ending.failed("not started")
@@ -187,7 +193,7 @@ struct Supervisor {
                     if !isFirst { BrokerOffer.offerToAll(files) }
                 }
                 isFirst = false
-                ending = try wait(for: current)
+                ending = wait(for: current, signals)
             } catch { ending = .failed("\(error)") }
             guard case .failed(let how) = ending else { break }
             files.note("mingle-broker: the worker failed (\(how)); starting another in \(pause) ms")
@@ -220,8 +226,7 @@ struct Supervisor {
     }
 
     /// Waits until the worker has ended, or this process is told to end, and then the worker is ended, too.
-    private func wait(for worker: borrowing Worker) throws(LinuxError) -> Ending {
-        let signals = try HostProcess.signalDescriptor(BrokerProgram.signals)
+    private func wait(for worker: borrowing Worker, _ signals: borrowing OwnedDescriptor) -> Ending {
         var buffer = [UInt8](repeating: 0, count: 16)
         var isOver = false
         while true {

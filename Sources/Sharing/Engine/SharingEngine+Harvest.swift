@@ -184,8 +184,13 @@ extension SharingEngine {
 
     /// Starts the log. What has memory by then counts as written long ago, and is cleared as the plan says; all else is
     /// cleared at once, which costs the guest nothing, so that its first write is reported.
-    func beginLog() throws(LinuxError) {
-        try log.beginLogging()
+    /// - Returns: false when the kernel has no memory for the log now.
+    func beginLog() throws(LinuxError) -> Bool {
+        do throws(LinuxError) { try log.beginLogging() } catch {
+            guard error.isForWantOfMemory else { throw error }
+            statistics.putOffNoMemory += 1
+            return false
+        }
         isLogging = true
         for index in dirty.indices { dirty[index] = 0 }
         vmmWrites.harvest(into: &dirty)
@@ -202,6 +207,7 @@ extension SharingEngine {
         try log.clearDirtyPages(toClear)
         // Those that the guest touched between the look and the clear.
         findMemory(0..<records.count)
+        return true
     }
 
     private func proveAgain(_ slice: Range<Int>) -> Int {
@@ -245,7 +251,7 @@ extension SharingEngine {
         forget(page)
     }
 
-    private func tellMovedOver() {
+    func tellMovedOver() {
         guard countsEarlier else { return }
         countsEarlier = false
         var batch = StoreBatch()

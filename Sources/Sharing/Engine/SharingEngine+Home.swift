@@ -88,8 +88,13 @@ extension SharingEngine {
         let isLast = rehome(pages) == pages.count && pages.count < limit
         if isLast { for page in 0..<records.count where records.isKnown(page) { forget(page) } }
         sendForgotten()
-        // Frames are freed when every client has spoken once more.
-        if isLast { speak() }
+        if isLast {
+            // What an earlier connection counted is mapped no more, either.
+            hasOrphans = false
+            tellMovedOver()
+            // Frames are freed when every client has spoken once more.
+            speak()
+        }
         flushTrace()
         refreshStatistics()
         return fatal == nil && !isLast

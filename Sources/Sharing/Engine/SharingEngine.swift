@@ -208,6 +208,9 @@ public final class SharingEngine {
         }
     }
 
+    /// An earlier connection's references have to be given back, and there is no store to be told.
+    var mustReconnect: Bool { countsEarlier && store == nil }
+
     /// Whether pages would be taken home now that are better off there.
     var mayMove: Bool { policy.isEnabled && !policy.holdsMerges && busySince == nil }
 
@@ -232,7 +235,7 @@ public final class SharingEngine {
         let now = monotonicClock()
         if now - lastHarvest >= policy.quietTime {
             if !isLogging {
-                try beginLog()
+                guard try beginLog() else { return putPassOff() }
             } else if now - lastHarvest > 2 * policy.longestInterval {
                 try takeStock()
             }

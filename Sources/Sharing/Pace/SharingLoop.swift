@@ -80,7 +80,7 @@ final class SharingLoop {
     /// - Returns: false when the guest's memory is lost.
     private func turn(_ policy: SharingPolicy, _ requests: Int) throws(LinuxError) -> Bool {
         // At the start in any case: who is to share later keeps the store's broker from ending for want of clients.
-        if policy.isEnabled || nextConnect == 0, !engine.statistics.hasStore,
+        if policy.isEnabled || nextConnect == 0 || engine.mustReconnect, !engine.statistics.hasStore,
             monotonicNanoseconds() >= nextConnect
         {
             connect(engine)
@@ -108,7 +108,7 @@ final class SharingLoop {
         }
         state.update { $0.isInPass = false }
         wait(
-            until: isHome ? nil : now + rest, for: requests,
+            until: isHome ? engine.mustReconnect ? nextConnect : nil : now + rest, for: requests,
             hearings: isEager && throttle.lossLimit == .infinity ? Self.hearings : 0)
         return engine.fatal == nil
     }

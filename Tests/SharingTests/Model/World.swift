@@ -147,6 +147,7 @@ final class Member {
         isPassing = true
         defer { isPassing = false }
         if !engine.policy.isEnabled {
+            if engine.mustReconnect { connect(world) }
             _ = engine.goHome(limit: 8)
             return
         }
