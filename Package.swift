@@ -19,11 +19,10 @@ let package = Package(
         .executable(name: "mingle", targets: ["mingle"]),
         .executable(name: "mingle-vmm", targets: ["mingle-vmm"]),
         .executable(name: "mingle-broker", targets: ["mingle-broker"]),
-        .library(name: "Hypervisor", targets: ["Hypervisor", "GuestMemory", "LinuxHost"]),
+        .library(name: "Hypervisor", targets: ["Hypervisor", "GuestMemory", "ImageFormats", "LinuxHost"]),
     ],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
-        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
     ],
     targets: [
         .target(name: "CLinux", cSettings: [.treatAllWarnings(as: .error)]),
@@ -55,18 +54,21 @@ let package = Package(
             name: "GuestImages",
             dependencies: ["ImageFormats", "CLinux", "CLZ4", "CZstd", "CLZMA", "CZlib"],
             swiftSettings: strict),
+        .target(
+            name: "VMMProtocol", dependencies: ["ImageFormats", "GuestMemory"], swiftSettings: strict),
         .executableTarget(
             name: "mingle-vmm",
             dependencies: [
-                "Hypervisor", "Sharing", "FrameStore", "BrokerClient", "GuestMemory", "LinuxHost", "CLinux",
-                "CBlake2",
-                .product(name: "Logging", package: "swift-log"),
+                "VMMProtocol", "Hypervisor", "ImageFormats", "Sharing", "FrameStore", "BrokerClient",
+                "GuestMemory",
+                "LinuxHost", "CLinux", "CBlake2",
             ],
             swiftSettings: strict),
         .target(
             name: "MingleSupport",
             dependencies: [
-                "ImageFormats", "CLinux", "FrameStore", "BrokerClient", "GuestMemory", "LinuxHost",
+                "VMMProtocol", "ImageFormats", "CLinux", "FrameStore", "BrokerClient", "GuestMemory",
+                "LinuxHost",
             ],
             swiftSettings: strict),
         .executableTarget(
@@ -74,7 +76,8 @@ let package = Package(
         .executableTarget(
             name: "mingle",
             dependencies: [
-                "MingleSupport", "Hypervisor", "GuestImages", "GuestMemory", "LinuxHost",
+                "VMMProtocol", "MingleSupport", "Hypervisor", "ImageFormats", "GuestImages", "GuestMemory",
+                "LinuxHost",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -117,8 +120,13 @@ let package = Package(
             ],
             swiftSettings: tests),
         .testTarget(
+            name: "VMMProtocolTests",
+            dependencies: ["VMMProtocol", "ImageFormats", "GuestMemory", "TestSupport"],
+            swiftSettings: tests),
+        .testTarget(
             name: "MingleSupportTests",
             dependencies: [
+                "VMMProtocol",
                 "MingleSupport", "FrameStore", "BrokerClient", "GuestMemory", "LinuxHost", "mingle",
                 "mingle-broker",
                 "TestSupport",
@@ -136,6 +144,7 @@ let package = Package(
         .testTarget(
             name: "IntegrationTests",
             dependencies: [
+                "VMMProtocol",
                 "mingle", "mingle-vmm", "mingle-broker", "MingleSupport", "Hypervisor", "Sharing",
                 "FrameStore", "BrokerClient",
                 "GuestMemory", "LinuxHost",

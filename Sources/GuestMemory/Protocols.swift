@@ -18,3 +18,12 @@ public protocol WriterControl: Sendable {
     func pauseWriters()
     func resumeWriters()
 }
+
+/// Whether KVM records which pages the guest writes.
+public enum DirtyLogMode: String, CaseIterable, Sendable {
+    case off
+    /// KVM_GET_DIRTY_LOG clears what it reports.
+    case on
+    /// KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: reported pages stay reported until cleared, in chosen ranges.
+    case manual
+}

@@ -2,6 +2,7 @@ import CLinux
 internal import Glibc
 internal import GuestMemory
 internal import LinuxHost
+internal import VMMProtocol
 
 /// Whether the worst case of all guests fits in memory: each of them may write all of its pages at any time, and what
 /// is shared then must be had once more. Guests of other users are known only by what they hold already.

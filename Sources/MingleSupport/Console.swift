@@ -1,15 +1,7 @@
 import LinuxHost
 import CLinux
 import Glibc
-
-/// How much is told on standard error.
-public enum LogLevel: String, CaseIterable, Comparable, Sendable {
-    case trace, debug, info, warning, error
-
-    public static func < (left: LogLevel, right: LogLevel) -> Bool { left.rank < right.rank }
-
-    private var rank: Int { Self.allCases.firstIndex(of: self) ?? 0 }
-}
+public import VMMProtocol
 
 /// Messages for people on standard error, one line each.
 public struct Console: Sendable {

@@ -1,28 +1,9 @@
-import LinuxHost
+public import VMMProtocol
 
-/// The rules for names of guests. A name is also a file name in the state directory.
-public enum GuestName {
-    /// The longest name, in bytes.
-    public static let maximumLength = 64
-
+extension GuestName {
     /// Checks a name and gives it back.
     public static func checked(_ text: String) throws(SupportError) -> String {
-        let bytes = Array(text.utf8)
-        guard (1...maximumLength).contains(bytes.count), let first = bytes.first, isAlphanumeric(first),
-            bytes.allSatisfy({ isAlphanumeric($0) || "._-".utf8.contains($0) })
-        else { throw .invalidName(text: text) }
+        guard isValid(text) else { throw .invalidName(text: text) }
         return text
-    }
-
-    /// The name of a guest that was given none.
-    public static func standard(process: Int32) -> String { "guest-\(process)" }
-
-    private static func isAlphanumeric(_ byte: UInt8) -> Bool {
-        switch byte {
-        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-            UInt8(ascii: "0")...UInt8(ascii: "9"):
-            true
-        default: false
-        }
     }
 }

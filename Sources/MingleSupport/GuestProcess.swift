@@ -1,6 +1,7 @@
 import CLinux
 internal import GuestMemory
 internal import LinuxHost
+internal import VMMProtocol
 
 /// A handle on the process of one guest that cannot come to mean another process.
 public final class GuestProcess {

@@ -1,6 +1,7 @@
 internal import CLinux
 internal import GuestMemory
 internal import LinuxHost
+public import VMMProtocol
 
 // Which process a guest is: the number in its record means something in one PID namespace only, and the state directory may
 // be shared by several (a container that has it mounted).

@@ -1,6 +1,7 @@
 import LinuxHost
 import CLinux
 import Glibc
+public import VMMProtocol
 
 /// The guests that are registered in a state directory.
 ///

@@ -1,3 +1,5 @@
+internal import VMMProtocol
+
 /// The command line of a Linux guest.
 public enum KernelCommandLine {
     /// The most bytes that x86 Linux keeps (COMMAND_LINE_SIZE is 2048 with the NUL).
@@ -33,16 +35,10 @@ public enum KernelCommandLine {
     }
 }
 
-/// Texts that end up in line-based files or in the kernel's command line.
-enum OneLine {
+extension OneLine {
     static func check(_ text: String, option: String) throws(SupportError) {
         if let control = text.utf8.first(where: { $0 < 0x20 || $0 == 0x7f }) {
             throw .controlCharacter(option: option, value: control)
         }
-    }
-
-    /// The same text with control characters replaced, for labels that are shown and nothing else.
-    static func label(_ text: String) -> String {
-        String(decoding: text.utf8.map { $0 < 0x20 || $0 == 0x7f ? UInt8(ascii: "?") : $0 }, as: UTF8.self)
     }
 }

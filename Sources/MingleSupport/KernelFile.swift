@@ -1,6 +1,6 @@
 internal import LinuxHost
 import CLinux
-internal import ImageFormats
+public import ImageFormats
 
 /// What the headers of a kernel or payload file say about it. The file is not trusted: every field is bounded.
 public struct KernelFile: Equatable, Sendable {
@@ -108,9 +108,4 @@ public struct KernelFile: Equatable, Sendable {
                     + "name a vmlinux, a bzImage or a payload")
         }
     }
-}
-
-/// The values of `--boot`.
-public enum BootProtocol: String, CaseIterable, Sendable {
-    case auto, pvh, linux64, bzimage, payload
 }

@@ -1,6 +1,7 @@
 import LinuxHost
 import CLinux
 import Glibc
+import VMMProtocol
 
 /// The settings of a terminal as they were before a guest put it into raw mode.
 ///

@@ -1,5 +1,6 @@
 internal import GuestMemory
 internal import LinuxHost
+internal import VMMProtocol
 
 /// What can go wrong in the command line tool before a guest runs. The description is one line that says what was
 /// wrong and what to do about it.

@@ -3,7 +3,7 @@ import BrokerClient
 import GuestMemory
 import LinuxHost
 import Hypervisor
-import Logging
+import VMMProtocol
 import Sharing
 import Synchronization
 
@@ -21,7 +21,7 @@ final class BrokerSeeker: Sendable {
 
     private let path: String?
     private let domain: String?
-    private let logLevel: Logger.Level
+    private let logLevel: LogLevel
     private let state = Mutex(Known())
     private let news: Mutex<SharingNews>
     private let offered = Mutex<BrokerConnection?>(nil)
@@ -90,7 +90,7 @@ final class BrokerSeeker: Sendable {
         say(news.withLock { $0.failed(error, now: monotonicNanoseconds()) })
     }
 
-    private func say(_ message: (level: Logger.Level, text: String)?) {
+    private func say(_ message: (level: LogLevel, text: String)?) {
         guard let message, message.level >= logLevel else { return }
         HostIO.tell("mingle: \(message.level.rawValue): \(message.text)\n")
     }

@@ -2,6 +2,7 @@ import Glibc
 import GuestMemory
 import LinuxHost
 import Hypervisor
+import VMMProtocol
 
 /// The guest's serial line on the host: where its bytes go (``GuestOutput``), where they come from, and the escape key.
 struct Console: ~Copyable {
@@ -28,13 +29,13 @@ struct Console: ~Copyable {
     ) throws {
         let output = try GuestOutput(options, file, serial: serial, timeline: timeline)
         let terminal =
-            options.serial == .stdio ? try RawTerminal(stateDirectory: options.stateDirectory) : nil
+            options.serial == .standardStreams ? try RawTerminal(stateDirectory: options.stateDirectory) : nil
         self.serial = serial
         self.output = output
         self.terminal = terminal
         pipe = options.endOfFileToGuest ? PipeEncoder() : nil
         mayRead = pipe == nil
-        hasInput = options.serial == .stdio
+        hasInput = options.serial == .standardStreams
     }
 
     /// Where to read from, if the guest could take more; else -1. A terminal that is not ours (a background job's) is not read.

@@ -1,6 +1,7 @@
 import GuestMemory
 import LinuxHost
 import Hypervisor
+import VMMProtocol
 
 /// The files that the options name for output. None is opened so that somebody would have to be waited for, and none is
 /// changed before all are known to be neither an input nor another output.
@@ -52,7 +53,7 @@ struct GuestFiles: ~Copyable {
         func add(_ identity: FileIdentity?, _ name: String) {
             if let identity { known[identity] = name }
         }
-        if options.serial == .stdio {
+        if options.serial == .standardStreams {
             add(FileIdentity.of(descriptor: 0), "standard input")
             add(FileIdentity.of(descriptor: 1), "standard output")
         }

@@ -3,6 +3,7 @@ import Glibc
 import GuestMemory
 import LinuxHost
 import Hypervisor
+import VMMProtocol
 
 /// How it ended, for the shell.
 struct Outcome {
@@ -80,7 +81,7 @@ struct GuestLoop: ~Copyable {
 
     /// Runs until the guest has ended or must be stopped.
     mutating func run(
-        _ signals: borrowing OwnedDescriptor, _ wake: WakeEvent, _ record: GuestRecord?
+        _ signals: borrowing OwnedDescriptor, _ wake: WakeEvent, _ record: GuestRegistration?
     ) -> Outcome {
         while true {
             if let end = machine.end { return outcome(end) }
@@ -89,7 +90,7 @@ struct GuestLoop: ~Copyable {
                 announcedReady = true
                 sharing?.guestIsReady()
                 record?.update(
-                    state: stopping != nil ? "stopping" : watch?.isPaused == true ? "paused" : "running")
+                    state: stopping != nil ? .stopping : watch?.isPaused == true ? .paused : .running)
             }
             if !console.mayRead, timeline.acceptsInput { console.mayRead = true }
             console.look()
@@ -120,21 +121,21 @@ struct GuestLoop: ~Copyable {
         }
     }
 
-    private func lookAtMemory(isReady: Bool, _ record: GuestRecord?) {
+    private func lookAtMemory(isReady: Bool, _ record: GuestRegistration?) {
         switch watch?.look(isReady: isReady) {
-        case .paused: record?.update(state: "paused")
-        case .resumed: record?.update(state: announcedReady ? "running" : "booting")
+        case .paused: record?.update(state: .paused)
+        case .resumed: record?.update(state: announcedReady ? .running : .booting)
         case nil: break
         }
     }
 
     /// - Parameter signal: nil: standard output is gone.
-    private mutating func receive(_ signal: Int32?, _ record: GuestRecord?) -> Outcome? {
+    private mutating func receive(_ signal: Int32?, _ record: GuestRegistration?) -> Outcome? {
         if let stopping { return stop(after: stopping.signal) }
         let now = monotonicNanoseconds()
         stopping = Stopping(
             signal: signal, deadline: now + UInt64(options.grace * 1e9), nextPress: now + 500_000_000)
-        record?.update(state: "stopping")
+        record?.update(state: .stopping)
         guard machine.hasPowerButton else { return stop(after: signal) }
         watch?.release()
         machine.requestStop()

@@ -2,6 +2,7 @@ import Glibc
 import GuestMemory
 import LinuxHost
 import Hypervisor
+import VMMProtocol
 
 /// What the guest says, on its way to whoever listens: standard output, a log, or nobody.
 struct GuestOutput: ~Copyable {
@@ -43,8 +44,8 @@ struct GuestOutput: ~Copyable {
     ) throws(OutputFileError) {
         self.serial = serial
         self.timeline = timeline
-        standard = options.serial == .stdio ? .standard(1) : nil
-        boot = options.serial == .stdio && options.endOfFileToGuest ? .standard(2) : nil
+        standard = options.serial == .standardStreams ? .standard(1) : nil
+        boot = options.serial == .standardStreams && options.endOfFileToGuest ? .standard(2) : nil
         log = nil
         guard let file else {
             logNumber = nil

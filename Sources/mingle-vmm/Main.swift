@@ -3,7 +3,7 @@ import Glibc
 import GuestMemory
 import LinuxHost
 import Hypervisor
-import Logging
+import VMMProtocol
 import Sharing
 
 /// One guest, one process: build it, run its console until it ends, say how it ended.
@@ -27,7 +27,7 @@ struct VMM {
             fail("\(error)", status: usageStatus)
         }
         do throws(UsageError) { options = try Options(words) } catch {
-            fail("\(error)\n\(Options.usage)", status: usageStatus)
+            fail("\(error)\n\(VMMInvocation.usage)", status: usageStatus)
         }
         do {
             exit(try run(options, Timeline(started: started)))
@@ -37,7 +37,7 @@ struct VMM {
     private static func run(_ options: Options, _ timeline: Timeline) throws -> Int32 {
         if options.diesWithParent { HostIO.dieWithParent() }
         let signals = try HostIO.signals([SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGTSTP, SIGCONT])
-        let record = try GuestRecord(options)
+        let record = try GuestRegistration(options)
         // From here on the guest is counted: the next one may be checked.
         if let admission = options.admission { _ = OwnedDescriptor(adopting: admission) }
         let wake = try WakeEvent()
@@ -67,12 +67,12 @@ struct VMM {
         let control = try ControlServer(options, machine, sharing, watch, timeline)
         var loop = try GuestLoop(options, machine, timeline, control, watch, sharing, log: files.takeLog())
         try machine.start()
-        record?.update(state: "booting")
+        record?.update(state: .booting)
         var outcome = loop.run(signals, wake, record)
         sharing?.stop()
         machine.stop()
         let ended = monotonicNanoseconds()
-        record?.update(state: "stopping")
+        record?.update(state: .stopping)
         outcome = loop.finish(outcome, signals)
         if let problem = sharing?.trace?.problem { outcome.lose(problem) }
         let report = Report(
@@ -86,7 +86,7 @@ struct VMM {
 
     /// One line for people; quiet when the guest did what was asked.
     private static func sayGoodbye(_ outcome: Outcome, _ options: Options, seconds: Double) {
-        let level: Logger.Level =
+        let level: LogLevel =
             switch outcome.end {
             case _ where outcome.isLoss: .error
             case .poweredOff, .exited: .info

@@ -1,7 +1,7 @@
 import GuestMemory
 import LinuxHost
 import Hypervisor
-import Logging
+import VMMProtocol
 import Sharing
 
 /// Looks how short memory is, and has merging held, and an overcommitted guest paused, while it is too short
@@ -97,7 +97,7 @@ final class MemoryWatch {
             + "\(bound.reserveBytes >> 20) in reserve"
     }
 
-    private func say(_ level: Logger.Level, _ text: String) {
+    private func say(_ level: LogLevel, _ text: String) {
         guard options.logLevel <= level else { return }
         HostIO.tell("mingle: \(level.rawValue): \(options.configuration.name): \(text)\n")
     }

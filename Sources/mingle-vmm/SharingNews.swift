@@ -1,5 +1,5 @@
 import FrameStore
-import Logging
+import VMMProtocol
 
 /// What to tell people of a guest's store: pure. Each change is said once, and what passes by itself not at all.
 struct SharingNews {
@@ -23,7 +23,7 @@ struct SharingNews {
 
     /// The guest has a store.
     /// - Parameter domain: as people know it.
-    mutating func connected(domain: String) -> (Logger.Level, String)? {
+    mutating func connected(domain: String) -> (LogLevel, String)? {
         defer {
             hadStore = true
             failingSince = nil
@@ -31,7 +31,7 @@ struct SharingNews {
         }
         if hadStore, said == nil { return nil }
         // Who was warned shall hear that it is over.
-        let level: Logger.Level = said == nil ? .info : .warning
+        let level: LogLevel = said == nil ? .info : .warning
         return (
             level, "\(guest) shares memory\(said == nil ? "" : " now"): domain \(domain), window \(window)"
         )
@@ -39,7 +39,7 @@ struct SharingNews {
 
     /// An attempt to get one failed.
     /// - Parameter now: monotonic nanoseconds.
-    mutating func failed(_ error: BrokerError, now: UInt64) -> (Logger.Level, String)? {
+    mutating func failed(_ error: BrokerError, now: UInt64) -> (LogLevel, String)? {
         let since = failingSince ?? now
         failingSince = since
         let passes = if case .refused(let reason, _) = error { reason == .busy } else { true }

@@ -3,7 +3,7 @@ import BrokerClient
 import GuestMemory
 import LinuxHost
 import Hypervisor
-import Logging
+import VMMProtocol
 import Sharing
 import Synchronization
 

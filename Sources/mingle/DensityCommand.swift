@@ -1,5 +1,6 @@
 import ArgumentParser
 import MingleSupport
+import VMMProtocol
 
 /// `mingle density`: how much memory guests take side by side, and what sharing saves of it.
 struct DensityCommand: ParsableCommand {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import MingleSupport
+import VMMProtocol
 
 /// `mingle images`: the kernels, RAM disks and payloads that guests are made of.
 struct ImagesCommand: ParsableCommand {

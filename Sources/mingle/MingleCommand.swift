@@ -2,6 +2,7 @@ import ArgumentParser
 import GuestMemory
 import LinuxHost
 import MingleSupport
+import VMMProtocol
 
 /// The program: `mingle SUBCOMMAND`.
 struct MingleCommand: ParsableCommand {

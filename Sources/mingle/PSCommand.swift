@@ -1,6 +1,7 @@
 import LinuxHost
 import ArgumentParser
 import MingleSupport
+import VMMProtocol
 
 /// `mingle ps`: the running guests of this user.
 struct PSCommand: ParsableCommand {

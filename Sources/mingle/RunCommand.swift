@@ -1,5 +1,6 @@
 import ArgumentParser
 import MingleSupport
+import VMMProtocol
 
 /// `mingle run`: prepares the images of a guest, checks what it needs, and becomes its VMM.
 struct RunCommand: ParsableCommand {

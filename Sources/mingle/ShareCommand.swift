@@ -1,6 +1,7 @@
 import LinuxHost
 import ArgumentParser
 import MingleSupport
+import VMMProtocol
 
 /// `mingle share`: changes how running guests share memory.
 struct ShareCommand: ParsableCommand {

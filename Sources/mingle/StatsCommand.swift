@@ -1,6 +1,7 @@
 import LinuxHost
 import ArgumentParser
 import MingleSupport
+import VMMProtocol
 
 /// `mingle stats`: what guests share.
 struct StatsCommand: ParsableCommand {

@@ -1,6 +1,7 @@
 import LinuxHost
 import ArgumentParser
 import MingleSupport
+import VMMProtocol
 
 /// `mingle stop`: asks guests to power off, and waits until they have.
 struct StopCommand: ParsableCommand {

@@ -4,6 +4,7 @@ import LinuxHost
 import Testing
 
 @testable import MingleSupport
+import VMMProtocol
 
 @Suite("Whether guests' worst case fits") struct AdmissionTests {
     private let temporary: TemporaryDirectory

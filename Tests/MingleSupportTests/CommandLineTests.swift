@@ -4,6 +4,7 @@ import TestSupport
 import Testing
 
 @testable import MingleSupport
+import VMMProtocol
 
 /// Runs the built `mingle`, with a script in the place of its VMM.
 @Suite struct CommandLineTests {

@@ -5,6 +5,7 @@ import TestSupport
 import Testing
 
 @testable import MingleSupport
+import VMMProtocol
 
 private func digest(_ number: UInt64) -> PageDigest { PageDigest(high: number, low: number) }
 

@@ -2,6 +2,9 @@ import LinuxHost
 import Testing
 
 @testable import MingleSupport
+import VMMProtocol
+import GuestMemory
+import ImageFormats
 
 @Suite struct ProcessMemoryTests {
     @Test func readsProportionalShares() {
@@ -118,12 +121,12 @@ extension ProcessMemory {
         invocation.sendsEndOfFile = true
         invocation.timeoutSeconds = 9
         invocation.graceSeconds = 0
-        invocation.logLevel = "debug"
+        invocation.logLevel = .debug
         invocation.stateDirectory = "/d"
         invocation.seed = .max
         invocation.guestIndex = 4
         invocation.payloadArguments = "p q"
-        invocation.dirtyLog = "manual"
+        invocation.dirtyLog = .manual
         invocation.report = "/r"
         invocation.image = "debian\n6"
         invocation.overcommits = true

@@ -1,6 +1,7 @@
 import Testing
 
 @testable import MingleSupport
+import ImageFormats
 
 @Suite struct KernelFileTests {
     let temporary: TemporaryDirectory

@@ -4,6 +4,8 @@ import Glibc
 import Testing
 
 @testable import MingleSupport
+import VMMProtocol
+import GuestMemory
 
 @Suite("Options of sharing")
 struct SharingOptionTests {
@@ -42,7 +44,7 @@ struct SharingOptionTests {
         invocation.sharing.broker = "/b"
         invocation.control = "/c"
         invocation.diesWithParent = true
-        invocation.usesMergeableMemory = true
+        invocation.ram = .anonymousMergeable
         let text = invocation.arguments.joined(separator: " ")
         #expect(
             text.hasSuffix(

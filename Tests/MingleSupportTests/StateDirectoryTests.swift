@@ -3,6 +3,7 @@ import Glibc
 import Testing
 
 @testable import MingleSupport
+import VMMProtocol
 
 @Suite struct StateDirectoryTests {
     let temporary: TemporaryDirectory

@@ -3,6 +3,7 @@ import Glibc
 import Testing
 
 @testable import MingleSupport
+import VMMProtocol
 
 /// A directory that goes away with its last user.
 final class TemporaryDirectory {

@@ -4,6 +4,7 @@ import LinuxHost
 import Testing
 
 @testable import MingleSupport
+import VMMProtocol
 
 @Suite("Limits, and records that say nothing") struct SurroundingsTests {
     private static let nice = ProcessConstraint(kind: .priority, allowance: 4, description: "nice value 15")

@@ -2,6 +2,7 @@ import LinuxHost
 import Testing
 
 @testable import MingleSupport
+import VMMProtocol
 
 @Suite struct ByteSizeTests {
     @Test(
@@ -88,13 +89,15 @@ import Testing
 
 @Suite struct ChoiceTests {
     @Test func serialDestinations() throws {
-        #expect(try SerialDestination("stdio") == .standardStreams)
-        #expect(try SerialDestination("none") == .none)
-        #expect(try SerialDestination("file:/tmp/a:b") == .file(path: "/tmp/a:b"))
+        #expect(try SerialDestination.checked("stdio") == .standardStreams)
+        #expect(try SerialDestination.checked("none") == .none)
+        #expect(try SerialDestination.checked("file:/tmp/a:b") == .file(path: "/tmp/a:b"))
         for text in ["", "file", "file:", "tcp:1", "STDIO"] {
-            #expect(throws: SupportError.invalidSerial(text: text)) { try SerialDestination(text) }
+            #expect(throws: SupportError.invalidSerial(text: text)) { try SerialDestination.checked(text) }
         }
-        for text in ["stdio", "none", "file:x"] { #expect(try SerialDestination(text).argument == text) }
+        for text in ["stdio", "none", "file:x"] {
+            #expect(try SerialDestination.checked(text).argument == text)
+        }
     }
 
     @Test func kernels() throws {

@@ -1,18 +1,5 @@
 public import GuestMemory
-
-/// How a kernel file is entered.
-public enum BootProtocol: String, CaseIterable, Sendable {
-    /// By what the file says: payload note, PVH note, other ELF, bzImage.
-    case auto
-    /// ELF with a PVH note, 32-bit entry.
-    case pvh
-    /// ELF by Linux's 64-bit protocol.
-    case linux64
-    /// bzImage by its 64-bit entry.
-    case bzimage
-    /// Static program in ring 3 (guests/README.md).
-    case payload
-}
+public import ImageFormats
 
 /// What a payload finds in its boot information page.
 public struct PayloadOptions: Equatable, Sendable {
@@ -22,15 +9,6 @@ public struct PayloadOptions: Equatable, Sendable {
     public var guestIndex: UInt32 = 0
     public var seed: UInt64 = 1
     public init() {}
-}
-
-/// Whether KVM records which pages the guest writes.
-public enum DirtyLogMode: String, CaseIterable, Sendable {
-    case off
-    /// KVM_GET_DIRTY_LOG clears what it reports.
-    case on
-    /// KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: reported pages stay reported until cleared, in chosen ranges.
-    case manual
 }
 
 /// A guest to be: everything that is fixed before it starts.

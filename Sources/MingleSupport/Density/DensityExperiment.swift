@@ -1,5 +1,7 @@
 import CLinux
 internal import LinuxHost
+internal import VMMProtocol
+internal import GuestMemory
 
 /// Runs N guests side by side and measures what they take: first with sharing off, then with it.
 ///
@@ -82,7 +84,7 @@ public final class DensityExperiment {
             throw error
         }
         progress.say(mode, "powering off")
-        fleet.powerOff(seconds: Double(plan.template.graceSeconds ?? 5) + 5)
+        fleet.powerOff(seconds: (plan.template.graceSeconds ?? 5) + 5)
         let guests = fleet.members.map {
             DensityReport.Guest(
                 name: $0.name, bootSeconds: $0.bootSeconds,
@@ -143,7 +145,7 @@ public final class DensityExperiment {
                 invocation.sharing.window = plan.window
                 invocation.sharing.broker = broker
             }
-            invocation.usesMergeableMemory = mode == .ksm
+            invocation.ram = mode == .ksm ? .anonymousMergeable : nil
             invocation.overcommits = plan.overcommits
             if let data = plan.data {
                 invocation.commandLine = [invocation.commandLine, data.word(guest: index)].compactMap(\.self)

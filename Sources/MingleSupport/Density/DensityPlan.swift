@@ -1,3 +1,5 @@
+public import VMMProtocol
+
 /// What a density experiment is to do.
 public struct DensityPlan: Sendable {
     public enum Mode: String, CaseIterable, Sendable {

@@ -1,6 +1,7 @@
 import CLinux
 internal import GuestMemory
 internal import LinuxHost
+internal import VMMProtocol
 
 /// The guests of one run: started, asked, ended and reaped together.
 final class GuestFleet {

@@ -1,5 +1,6 @@
 import LinuxHost
 import CLinux
+import VMMProtocol
 
 /// The kernel's own merging (Documentation/admin-guide/mm/ksm.rst): its settings are those of the whole host, so they
 /// are written down before they are changed, and put back by whoever comes next if we cannot.

@@ -1,6 +1,7 @@
 internal import CLinux
 internal import GuestMemory
 internal import LinuxHost
+internal import VMMProtocol
 
 /// A broker that is gone, supervisor and all, while guests would share: VMMs start none, so the next `mingle` of any kind does.
 public enum LostBroker {

@@ -1,4 +1,5 @@
 import MingleSupport
+import VMMProtocol
 
 /// Turns the options of `mingle density` into a plan: finds the image, checks what can be checked.
 struct DensityPreparation {
@@ -63,7 +64,7 @@ struct DensityPreparation {
         func invocation(_ path: String) -> VMMInvocation {
             var result = VMMInvocation(
                 name: "", memoryBytes: command.memory.bytes, cpuCount: command.cpus, kernel: path)
-            result.logLevel = command.log.logLevel.rawValue
+            result.logLevel = command.log.logLevel
             return result
         }
         if command.image == "linux" {

@@ -1,5 +1,6 @@
 import LinuxHost
 import MingleSupport
+import VMMProtocol
 
 /// Turns the options of `mingle run` into the arguments of `mingle-vmm`, in the order in which a reader would check
 /// them: machine, kernel, KVM, registration, RAM disk, command line.
@@ -160,11 +161,11 @@ struct GuestPreparation {
 
     private func addRunning(to result: inout VMMInvocation) throws(SupportError) {
         let running = command.running
-        result.serial = try SerialDestination(running.serial)
-        result.timeoutSeconds = running.timeout?.count
-        result.graceSeconds = running.grace
-        result.logLevel = command.log.logLevel.rawValue
-        result.dirtyLog = running.dirtyLog?.rawValue
+        result.serial = try SerialDestination.checked(running.serial)
+        result.timeoutSeconds = running.timeout.map { Double($0.count) }
+        result.graceSeconds = Double(running.grace)
+        result.logLevel = command.log.logLevel
+        result.dirtyLog = running.dirtyLog
         result.report = running.report
     }
 

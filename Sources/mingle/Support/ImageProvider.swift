@@ -2,6 +2,7 @@ import LinuxHost
 import FoundationEssentials
 import GuestImages
 import MingleSupport
+import VMMProtocol
 
 /// Everything that the command line tool wants of the `GuestImages` library, with its errors turned into ours.
 struct ImageProvider {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import MingleSupport
+import VMMProtocol
 
 /// The options that every subcommand has.
 struct LogOptions: ParsableArguments {

@@ -1,6 +1,9 @@
 import LinuxHost
 import ArgumentParser
 import MingleSupport
+import VMMProtocol
+import GuestMemory
+import ImageFormats
 
 /// What the machine is.
 struct GuestOptions: ParsableArguments {
@@ -153,7 +156,7 @@ struct RunningOptions: ParsableArguments {
 
     var destination: SerialDestination {
         get throws {
-            try ValidationError.checking { () throws(SupportError) in try SerialDestination(serial) }
+            try ValidationError.checking { () throws(SupportError) in try SerialDestination.checked(serial) }
         }
     }
 }
@@ -228,9 +231,6 @@ struct SharingTuning: ParsableArguments {
         try ValidationError.checking { () throws(SupportError) in try SharingChoice.percent(text) }
     }
 }
-
-/// The values of `--dirty-log`.
-enum DirtyLogMode: String, CaseIterable, ExpressibleByArgument { case off, on, manual }
 
 /// The values of `--format`.
 enum KernelFormat: String, CaseIterable, ExpressibleByArgument { case vmlinux, bzimage, decompressed }

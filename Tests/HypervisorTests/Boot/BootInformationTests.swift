@@ -5,6 +5,7 @@ import TestSupport
 import Testing
 
 @testable import Hypervisor
+import ImageFormats
 
 /// What a guest reads first. The expected bytes are written from the documents, not from the code.
 @Suite struct BootInformationTests {

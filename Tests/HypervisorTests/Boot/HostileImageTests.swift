@@ -4,6 +4,7 @@ import TestSupport
 import Testing
 
 @testable import Hypervisor
+import ImageFormats
 
 /// Loads a file as a kernel into memory of its own, or of the caller.
 struct LoaderBench {

@@ -4,6 +4,7 @@ import TestSupport
 import Testing
 
 @testable import Hypervisor
+import ImageFormats
 
 /// Valid images, changed at random: each is loaded or refused by an error of ours, and what is loaded lies in RAM.
 /// `MINGLE_FUZZ_COUNT` says how many (3000 if unset).

@@ -46,16 +46,20 @@ public struct GuestRecord: Equatable, Sendable {
         self.broker = broker
     }
 
-    /// Reads the text of a record file. `path` is only for the error.
-    public init(text: String, path: String) throws(SupportError) {
+    /// Why a text is no record: for people, to stand behind the file's name.
+    public struct Malformed: Error, Equatable, Sendable {
+        public let reason: String
+    }
+
+    /// Reads the text of a record file.
+    public init(text: String) throws(Malformed) {
         let values = KeyValueText(parsing: text)
-        func missing(_ key: String) -> SupportError {
+        func missing(_ key: String) -> Malformed {
             // A disk that was full left such records.
             if text.utf8.allSatisfy({ $0 == 0 }) {
-                return .malformedRecord(
-                    path: path, reason: "it is \(text.isEmpty ? "empty" : "nothing but zeros")")
+                return Malformed(reason: "it is \(text.isEmpty ? "empty" : "nothing but zeros")")
             }
-            return .malformedRecord(path: path, reason: "no usable '\(key)' in the record of a guest")
+            return Malformed(reason: "no usable '\(key)' in the record of a guest")
         }
         guard let process = values.number("pid", as: Int32.self), process > 0 else { throw missing("pid") }
         guard let name = values["name"] else { throw missing("name") }

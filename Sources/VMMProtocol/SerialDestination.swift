@@ -7,13 +7,13 @@ public enum SerialDestination: Equatable, Sendable {
     /// Output is written to a file; nothing can be typed.
     case file(path: String)
 
-    /// Parses `stdio`, `none` or `file:PATH`.
-    public init(_ text: String) throws(SupportError) {
+    /// Parses `stdio`, `none` or `file:PATH`; nil if it is none of them.
+    public init?(_ text: String) {
         switch text {
         case "stdio": self = .standardStreams
         case "none": self = .none
         default:
-            guard text.hasPrefix("file:"), text.utf8.count > 5 else { throw .invalidSerial(text: text) }
+            guard text.hasPrefix("file:"), text.utf8.count > 5 else { return nil }
             self = .file(path: String(text.dropFirst(5)))
         }
     }

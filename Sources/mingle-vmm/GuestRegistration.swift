@@ -3,11 +3,12 @@ import Glibc
 import GuestMemory
 import LinuxHost
 import Hypervisor
+import VMMProtocol
 
 /// This guest's entry in the state directory (`guests/NAME`), for `mingle ps` and `mingle stop`.
-final class GuestRecord {
+final class GuestRegistration {
     private var file: RegisteredFile
-    private let text: String
+    private var record: GuestRecord
 
     /// - Returns: nil when no state directory was given.
     /// - Throws: `NameTaken` when a guest of that name runs, `NoRecord` when it cannot be written.
@@ -20,30 +21,26 @@ final class GuestRecord {
             throw NoRecord(directory: directory, error: error)
         }
         guard var file = claimed else { throw NameTaken(name: configuration.name) }
-        let image = options.imageLabel.isEmpty ? configuration.kernelPath : options.imageLabel
-        let text = """
-            pid=\(getpid())
-            pid_namespace=\(ProcessNamespace.current)
-            name=\(configuration.name)
-            memory_bytes=\(configuration.memorySizeInBytes)
-            cpus=\(configuration.processorCount)
-            image=\(image.filter { !$0.isNewline })
-            started_unix_ns=\(Clock.realtime.nanoseconds)
-            started_boot_ns=\(Clock.boot.nanoseconds)
-            guest_index=\(configuration.payload.guestIndex)
-
-            """ + (options.sharing.isOn ? options.sharing.brokerPath.map { "broker=\($0)\n" } ?? "" : "")
-        do throws(LinuxError) { try file.write(Self.whole(text, "booting")) } catch {
+        let record = GuestRecord(
+            name: configuration.name, process: getpid(), memoryBytes: configuration.memorySizeInBytes,
+            cpuCount: configuration.processorCount,
+            image: options.imageLabel.isEmpty ? configuration.kernelPath : options.imageLabel,
+            startedUnixNanoseconds: Clock.realtime.nanoseconds,
+            startedBootNanoseconds: Clock.boot.nanoseconds, state: .booting,
+            guestIndex: configuration.payload.guestIndex, processNamespace: ProcessNamespace.current,
+            broker: options.sharing.isOn ? options.sharing.brokerPath : nil)
+        do throws(LinuxError) { try file.write(record.text) } catch {
             throw NoRecord(directory: directory, error: error)
         }
         self.file = file
-        self.text = text
+        self.record = record
     }
 
-    private static func whole(_ text: String, _ state: String) -> String { text + "state=\(state)\n" }
-
     /// A record that cannot be replaced says the old state: everything else in it stays true.
-    func update(state: String) { try? file.write(Self.whole(text, state)) }
+    func update(state: GuestRecord.State) {
+        record.state = state
+        try? file.write(record.text)
+    }
 }
 
 /// Two running guests cannot have one name.
