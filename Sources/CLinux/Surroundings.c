@@ -11,6 +11,11 @@ int mingle_normal_scheduling(void) {
     return result;
 }
 
+int mingle_normal_io_priority(void) {
+    // IOPRIO_WHO_PROCESS, IOPRIO_CLASS_NONE: as the nice value says (linux/ioprio.h).
+    return syscall(SYS_ioprio_set, 1, 0, 0) < 0 ? -errno : 0;
+}
+
 int mingle_use_all_processors(void) {
     // The kernel takes those that exist and are allowed.
     unsigned char mask[1024];

@@ -76,4 +76,6 @@ public enum StandardOutput {
 public enum StopSignal {
     public static let terminate = SIGTERM
     public static let kill = SIGKILL
+    /// A process that was stopped goes on.
+    public static let goOn = SIGCONT
 }

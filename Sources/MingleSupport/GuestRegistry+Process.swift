@@ -44,6 +44,16 @@ extension GuestRegistry {
                     "it was started in another PID namespace, and nothing proves which process it is here: use the "
                     + "command where it was started")
         }
+        // The record claims a number; the kernel knows who holds its lock.
+        let file = try? SystemCall.linkStatus(directory.guestsPath + "/" + record.name).get()
+        let holder = file.flatMap { LockHolder.process(of: $0) }
+        guard holder == record.process else {
+            throw .guest(
+                name: record.name,
+                reason: "its record says process \(record.process), but "
+                    + (holder.map { "process \($0) holds it: end that by hand" }
+                        ?? "nothing proves who holds it: end it by hand"))
+        }
         do throws(Peer.Unknown) { return try Peer(number: record.process) } catch {
             if error == .ended { return nil }
             throw .guest(name: record.name, reason: "process \(record.process): \(error)")

@@ -89,7 +89,8 @@ public struct GuestRegistry: Sendable {
         let descriptor: OwnedDescriptor
         switch SystemCall.open(path, flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK) {
         case .success(let number): descriptor = OwnedDescriptor(adopting: number)
-        case .failure(let error) where error.code == ENOENT: return .absent
+        // What is no file was made by no VMM.
+        case .failure(let error) where error.code == ENOENT || error.code == ELOOP: return .absent
         case .failure(let error): throw .systemCall(operation: "open", subject: path, code: error.code)
         }
         if flock(descriptor.number, LOCK_SH | LOCK_NB) == 0 {

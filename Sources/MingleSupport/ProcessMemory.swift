@@ -1,5 +1,15 @@
 import LinuxHost
 
+/// What a process is at.
+public enum ProcessState {
+    /// Whether a signal has stopped it (proc_pid_stat(5), state T).
+    public static func isStopped(_ process: Int32) -> Bool {
+        // Behind the name, which may hold anything.
+        let fields = (SystemCall.text(of: "/proc/\(process)/stat") ?? "").split(separator: ")").last
+        return fields?.split(separator: " ").first == "T"
+    }
+}
+
 /// How much memory a process has in RAM, from the kernel's own count.
 public struct ProcessMemory: Equatable, Sendable {
     /// Its share of anonymous memory, in bytes.

@@ -129,13 +129,19 @@ extension RunChecks {
 
     /// Sees that a file can be written, without creating or changing it.
     public static func writableFile(_ path: String, option: String) throws(SupportError) {
+        guard !path.isEmpty else {
+            throw .requirement(problem: "\(option) names no file", advice: "name one, or leave \(option) out")
+        }
         if case .success(let status) = SystemCall.status(path), status.isDirectory {
             throw .unusableImage(path: path, reason: "is a directory: name a file with \(option)")
         }
         if SystemCall.exists(path) {
             guard SystemCall.isAccessible(path, mode: W_OK) else {
+                let reason = LinuxError.current("access", path).code
                 throw .unusableImage(
-                    path: path, reason: "cannot be written: name another file with \(option)")
+                    path: path,
+                    reason:
+                        "cannot be written (\(LinuxError.message(reason))): name another file with \(option)")
             }
             return
         }

@@ -1,4 +1,3 @@
-
 /// How a guest's memory is shared, as the options say.
 public struct SharingChoice: Equatable, Sendable {
     /// Who merges pages.

@@ -1,8 +1,15 @@
 import FrameStore
+import Glibc
 import BrokerClient
 import GuestMemory
 import LinuxHost
 import Hypervisor
+
+/// Something that is no socket has the name of ours.
+struct SocketInTheWay: Error, CustomStringConvertible {
+    let path: String
+    var description: String { "\(path) is in the way of the guest's control socket: remove it" }
+}
 
 /// Takes commands for a running guest at a Unix packet socket: one message, one command, one answer (docs/control.md).
 /// The directory that the socket lies in keeps other users out. Runs on the main thread.
@@ -45,7 +52,9 @@ final class ControlServer {
         self.path = path
         digest = try ContentDigest()
         HostIO.removeSocket(path)
-        socket = try PacketSocket.listen(at: path, backlog: 8)
+        do throws(LinuxError) { socket = try PacketSocket.listen(at: path, backlog: 8) } catch {
+            throw error.code == EADDRINUSE ? SocketInTheWay(path: path) as any Error : error
+        }
         self.options = options
         self.machine = machine
         self.sharing = sharing

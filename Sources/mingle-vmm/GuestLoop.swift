@@ -89,9 +89,10 @@ struct GuestLoop: ~Copyable {
             if !announcedReady, timeline.isReady {
                 announcedReady = true
                 sharing?.guestIsReady()
-                record?.update(
-                    state: stopping != nil ? .stopping : watch?.isPaused == true ? .paused : .running)
             }
+            record?.update(
+                state: stopping != nil
+                    ? .stopping : machine.isPaused ? .paused : announcedReady ? .running : .booting)
             if !console.mayRead, timeline.acceptsInput { console.mayRead = true }
             console.look()
             let hasOutput = console.output.hasOutput()
@@ -101,7 +102,7 @@ struct GuestLoop: ~Copyable {
                     (signals.number, .input), (wake.number, .input), (console.wantedInput, .input),
                     (hasOutput ? console.output.target : -1, .output), (watch?.descriptor ?? -1, .urgent),
                 ] + (control?.wanted ?? []), timeout: timeout(nextInput))
-            lookAtMemory(isReady: !ready[4].isEmpty, record)
+            _ = watch?.look(isReady: !ready[4].isEmpty)
             control?.serve(ready.dropFirst(5))
             if !ready[1].isEmpty { wake.drain() }
             if !ready[3].isEmpty { console.output.write() }
@@ -118,14 +119,6 @@ struct GuestLoop: ~Copyable {
             if console.output.failure != nil, stopping == nil, let outcome = receive(nil, record) {
                 return outcome
             }
-        }
-    }
-
-    private func lookAtMemory(isReady: Bool, _ record: GuestRegistration?) {
-        switch watch?.look(isReady: isReady) {
-        case .paused: record?.update(state: .paused)
-        case .resumed: record?.update(state: announcedReady ? .running : .booting)
-        case nil: break
         }
     }
 

@@ -38,6 +38,7 @@ final class GuestRegistration {
 
     /// A record that cannot be replaced says the old state: everything else in it stays true.
     func update(state: GuestRecord.State) {
+        guard state != record.state else { return }
         record.state = state
         try? file.write(record.text)
     }

@@ -45,6 +45,8 @@ struct PSCommand: ParsableCommand {
         let residentBytes: UInt64?
         /// nil of a guest that was started by an older version.
         let uptimeSeconds: UInt64?
+        /// What it is at; `stopped`: its process is, by a terminal or a signal.
+        let state: String
         let statistics: GuestStatistics?
         var sharing: SharingFigures? { statistics?.sharing }
 
@@ -56,6 +58,8 @@ struct PSCommand: ParsableCommand {
             process = registry.localProcess(of: record)
             residentBytes = process.flatMap { ProcessMemory(process: $0) }?.residentBytes
             uptimeSeconds = record.uptimeSeconds(boot: now)
+            let isStopped = process.map { ProcessState.isStopped($0) } ?? false
+            state = isStopped ? "stopped" : record.state.rawValue
         }
 
         var sharedBytes: UInt64? { sharing.map { $0.sharedPages * RunChecks.pageSize } }
@@ -63,7 +67,7 @@ struct PSCommand: ParsableCommand {
         var json: JSONValue {
             .object([
                 ("name", .string(record.name)), ("pid", process.map { .integer(Int64($0)) } ?? .null),
-                ("state", .string(record.state.rawValue)), ("image", .string(record.image)),
+                ("state", .string(state)), ("image", .string(record.image)),
                 ("memory_bytes", .unsigned(record.memoryBytes)), ("resident_bytes", .optional(residentBytes)),
                 ("cpus", .integer(Int64(record.cpuCount))), ("uptime_seconds", .optional(uptimeSeconds)),
                 ("started_unix_ns", .unsigned(record.startedUnixNanoseconds)),
@@ -97,7 +101,7 @@ struct PSCommand: ParsableCommand {
             rightAligned: ["PID", "MEMORY", "RESIDENT", "SHARED", "CPUS", "UPTIME"])
         for row in rows {
             table.add([
-                row.record.name, row.process.map { "\($0)" } ?? "-", row.record.state.rawValue,
+                row.record.name, row.process.map { "\($0)" } ?? "-", row.state,
                 row.record.image,
                 ByteSize.format(row.record.memoryBytes), row.residentBytes.map(ByteSize.format) ?? "-",
                 row.sharedBytes.map(ByteSize.format) ?? "-", row.statistics?.domainText ?? "-",

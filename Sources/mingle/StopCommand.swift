@@ -79,6 +79,8 @@ struct StopCommand: ParsableCommand {
     private func signal(_ name: String, in registry: GuestRegistry) throws(SupportError) -> GuestProcess? {
         guard let process = try GuestProcess.open(name, in: registry) else { return nil }
         let sent = try process.send(signal: force ? StopSignal.kill : StopSignal.terminate)
+        // One that was stopped by its terminal could not hear it.
+        if !force { _ = try process.send(signal: StopSignal.goOn) }
         log.console.log(
             .debug, "signalled process \(process.number.map(String.init) ?? "-") of guest '\(name)': \(sent)")
         return process

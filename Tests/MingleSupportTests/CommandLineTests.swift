@@ -306,22 +306,24 @@ import VMMProtocol
         let unknown = try mingle("stop", "other")
         #expect(unknown.status == 1 && unknown.errors.first?.contains("no guest called 'other'") == true)
         lock.release()
-        let holder = try HeldLock(
-            try temporary.write("mingle/guests/web", record(process: child.process).text))
+        let guest = try MingleSupportTests.child(holding: try temporary.write("mingle/guests/web", ""))
+        // One that was stopped hears it, too.
+        #expect(kill(guest.process, SIGSTOP) == 0)
+        #expect(
+            eventually { (try? mingle("ps").output.last?.contains(" stopped ")) == true }, "ps says so")
         let stopped = try mingle("stop", "web", "--timeout", "20", "--log-level", "error")
         #expect(stopped.status == 0 && stopped.output == ["web: stopped"])
-        holder.release()
         #expect(try mingle("ps", "--json").output == ["[]"])
     }
 
     @Test func aGuestThatDoesNotStopIsReported() throws {
         _ = try temporary.state()
         let ready = temporary.path + "/ready"
-        let child = try Child("trap '' TERM; : > '\(ready)'; while :; do sleep 1; done")
+        let child = try child(
+            holding: try temporary.write("mingle/guests/web", ""),
+            "trap '' TERM; : > '\(ready)'; while :; do sleep 1; done")
+        defer { withExtendedLifetime(child) {} }
         try #require(eventually { SystemCall.exists(ready) }, "the shell ignores the signal")
-        let lock = try HeldLock(
-            try temporary.write("mingle/guests/web", record(process: child.process).text))
-        defer { lock.release() }
         let result = try mingle("stop", "--all", "--timeout", "1")
         #expect(result.status == 1 && result.errors.first?.contains("use --force") == true)
         #expect(try mingle("stop", "--force", "web").status == 0)

@@ -225,10 +225,11 @@ import VMMProtocol
         #expect(SystemCall.exists(path))
     }
 
-    @Test func symbolicLinksAreNotFollowed() throws {
+    @Test func symbolicLinksAreNoGuestsAndNotFollowed() throws {
         let target = try temporary.write("target", "x")
         try #require(symlink(target, state.guestsPath + "/web") == 0)
-        #expect(throws: SupportError.self) { try registry.probe("web") }
+        #expect(try registry.probe("web") == .absent)
+        #expect(try registry.guests().unreadable.isEmpty)
         #expect(SystemCall.exists(target))
     }
 
@@ -253,10 +254,8 @@ import VMMProtocol
     }
 
     @Test func signalsAndWaits() throws {
-        let child = try Child("exec sleep 100")
-        let lock = try HeldLock(
-            try temporary.write("mingle/guests/web", record(process: child.process).text))
-        defer { lock.release() }
+        let child = try child(holding: try temporary.write("mingle/guests/web", ""))
+        defer { withExtendedLifetime(child) {} }
         let process = try #require(try GuestProcess.open("web", in: registry))
         #expect(try !process.wait(until: second(after: 0.05)))
         #expect(try process.send(signal: StopSignal.terminate))
@@ -282,6 +281,17 @@ import VMMProtocol
             #expect(try registry.probe("web") == .running(foreign))
             #expect(throws: SupportError.self) { try GuestProcess.open("web", in: registry) }
         }
+        #expect(waitpid(child.process, nil, WNOHANG) == 0)
+    }
+
+    /// A record claims a number; only the kernel says who holds its lock.
+    @Test func whoDoesNotHoldItsRecordIsNeverSignalled() throws {
+        let child = try Child("exec sleep 100")
+        let lock = try HeldLock(
+            try temporary.write("mingle/guests/web", record(process: child.process).text))
+        defer { lock.release() }
+        let error = #expect(throws: SupportError.self) { try GuestProcess.open("web", in: registry) }
+        #expect(error?.description.contains("process \(getpid()) holds it") == true)
         #expect(waitpid(child.process, nil, WNOHANG) == 0)
     }
 
@@ -320,10 +330,9 @@ import VMMProtocol
     }
 
     @Test func anEndedProcessTakesNoSignal() throws {
-        var child: Child? = try Child("exec sleep 100")
-        let lock = try HeldLock(
-            try temporary.write("mingle/guests/web", record(process: try #require(child?.process)).text))
-        defer { lock.release() }
+        var child: Child? = try MingleSupportTests.child(
+            holding: try temporary.write("mingle/guests/web", ""))
+        defer { withExtendedLifetime(child) {} }
         let process = try #require(try GuestProcess.open("web", in: registry))
         child = nil
         #expect(try !process.send(signal: StopSignal.kill))

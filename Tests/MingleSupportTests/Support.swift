@@ -1,6 +1,8 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
+@testable import LinuxHost
 
 @testable import MingleSupport
 import VMMProtocol
@@ -87,6 +89,17 @@ final class Child {
         kill(process, SIGKILL)
         waitpid(process, nil, 0)
     }
+}
+
+/// A process that holds the lock of its record, as a VMM does.
+func child(holding path: String, _ script: String = "exec sleep 100") throws -> Child {
+    let child = try Child("exec flock -F -x '\(path)' sh -c \"\(script)\"")
+    try #require(
+        eventually {
+            (try? SystemCall.linkStatus(path).get()).flatMap { LockHolder.process(of: $0) } == child.process
+        }, "it has the lock")
+    try SystemCall.overwrite(path, with: record(process: child.process).text).get()
+    return child
 }
 
 func record(

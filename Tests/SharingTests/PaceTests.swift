@@ -14,6 +14,18 @@ import TestSupport
         GuestLoad(nanoseconds: UInt64(seconds * 1e9), running: running, waiting: waiting)
     }
 
+    /// A guest that rests wants a few milliseconds in seconds: what it loses is not told as a share of these.
+    @Test func ofARestingGuestLittleIsLittle() {
+        var budget = LossBudget()
+        for _ in 0..<12 { budget.earn(load(running: 0.002)) }
+        budget.pay(5e6)
+        #expect(budget.recentShare > 0.01 && budget.recentShare < 0.02, "5 ms of a tenth of 3 s")
+        var busy = LossBudget()
+        for _ in 0..<12 { busy.earn(load(running: 1)) }
+        busy.pay(60e6)
+        #expect(busy.recentShare > 0.019 && busy.recentShare < 0.023, "60 ms of 3 s")
+    }
+
     // MARK: the CPU's budgets
 
     /// Passes of 50 ms each that never finish: the share of the time that they get is the budget.

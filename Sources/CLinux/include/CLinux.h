@@ -143,8 +143,9 @@ static inline int mingle_open(const char *path, int flags, mode_t mode) {
 /// Standard streams that are closed become /dev/null: otherwise the next file opened would get their number, and what is meant for
 /// people.
 static inline void mingle_fill_standard_streams(void) {
+    // Reading finds the end; writing to a standard output that is closed stays an error.
     for (int fd = 0; fd <= 2; fd++)
-        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0) _exit(125);
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 2 ? O_RDWR : O_RDONLY) < 0) _exit(125);
 }
 /// SIG_IGN is a cast.
 static inline void mingle_ignore_signal(int number) { signal(number, SIG_IGN); }
@@ -284,6 +285,8 @@ int mingle_random(void *bytes, size_t count);
 // returns 0, or -errno. ----
 /// The normal scheduling class and nice value 0.
 int mingle_normal_scheduling(void);
+/// The usual class of input and output.
+int mingle_normal_io_priority(void);
 /// Every processor that the process's cpuset has.
 int mingle_use_all_processors(void);
 /// Memory from wherever the kernel finds best.

@@ -72,9 +72,15 @@ public struct OutputFile: ~Copyable, Sendable {
             let identity = FileIdentity.of(descriptor: descriptor.number)
             return OutputFile(descriptor: descriptor, path: path, identity: identity, isNew: isNew)
         } catch {
-            guard error.code == ENXIO else { throw OutputFileError(path, error.code) }
+            guard error.code == ENXIO, isFIFO(path) else { throw OutputFileError(path, error.code) }
             throw OutputFileError(path: path, reason: "nobody reads it: start its reader first")
         }
+    }
+
+    private static func isFIFO(_ path: String) -> Bool {
+        var status = stat()
+        // SAFETY: a live local; the path is a NUL-terminated copy.
+        return unsafe stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFIFO
     }
 
     enum Kind { case nothing, regular, stream }

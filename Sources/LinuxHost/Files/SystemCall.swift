@@ -1,4 +1,4 @@
-package import CLinux
+internal import CLinux
 internal import Glibc
 
 /// System calls with errno and EINTR dealt with in one place. All of them may be called from any thread.
@@ -7,7 +7,7 @@ package enum SystemCall {
     package static func fillStandardStreams() { mingle_fill_standard_streams() }
 
     /// Opens a file, always with O_CLOEXEC. Throws errno.
-    package static func open(_ path: String, flags: Int32, mode: mode_t = 0) -> Result<Int32, LinuxError> {
+    package static func open(_ path: String, flags: Int32, mode: UInt32 = 0) -> Result<Int32, LinuxError> {
         while true {
             // SAFETY: the bridged string is NUL-terminated and outlives the call.
             let result = unsafe mingle_open(path, flags, mode)

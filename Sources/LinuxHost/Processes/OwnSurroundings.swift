@@ -9,6 +9,7 @@ package enum OwnSurroundings {
         (Int32(RLIMIT_FSIZE.rawValue), .max), (Int32(__RLIMIT_RSS.rawValue), .max),
         (Int32(RLIMIT_AS.rawValue), .max), (Int32(RLIMIT_DATA.rawValue), .max),
         (Int32(RLIMIT_CPU.rawValue), .max), (Int32(__RLIMIT_NPROC.rawValue), .max),
+        (Int32(__RLIMIT_MEMLOCK.rawValue), .max), (Int32(__RLIMIT_SIGPENDING.rawValue), .max),
         (Int32(RLIMIT_NOFILE.rawValue), 16384), (Int32(RLIMIT_STACK.rawValue), 8 << 20),
     ]
     /// With fewer descriptors no guest can be served.
@@ -20,6 +21,7 @@ package enum OwnSurroundings {
         for (resource, enough) in resources { lift(resource, enough) }
         // Lowering the nice value and leaving some scheduling classes takes a right (RLIMIT_NICE).
         _ = mingle_normal_scheduling()
+        _ = mingle_normal_io_priority()
         _ = mingle_use_all_processors()
         _ = mingle_default_memory_policy()
         lowerDanger()

@@ -1,4 +1,5 @@
 internal import CLinux
+internal import SwiftGlibc
 
 /// The clocks of the system, in nanoseconds.
 package enum Clock: Sendable {

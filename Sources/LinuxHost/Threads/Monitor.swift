@@ -1,4 +1,5 @@
 internal import CLinux
+internal import SwiftGlibc
 
 /// A lock with a condition: state that threads change under the lock and wait for.
 ///

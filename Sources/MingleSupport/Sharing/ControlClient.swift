@@ -19,8 +19,21 @@ public final class ControlClient {
     public init(guest: String, path: String, seconds: Double = 10) throws(SupportError) {
         self.guest = guest
         self.seconds = seconds
-        do throws(LinuxError) { socket = try PacketSocket.connect(to: try Self.checked(path)) } catch {
+        do throws(LinuxError) {
+            socket = try Self.connect(
+                try Self.checked(path), until: monotonicNanoseconds() + UInt64(seconds * 1e9))
+        } catch {
             throw .guest(name: guest, reason: "no answer at its control socket: \(error)")
+        }
+    }
+
+    /// Who waits in front of us may take all places for a moment.
+    private static func connect(_ path: String, until deadline: UInt64) throws(LinuxError) -> PacketSocket {
+        while true {
+            do throws(LinuxError) { return try PacketSocket.connect(to: path) } catch {
+                guard error.code == 11, monotonicNanoseconds() < deadline else { throw error }
+            }
+            SystemCall.sleep(milliseconds: 10)
         }
     }
 

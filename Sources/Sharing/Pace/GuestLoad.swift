@@ -12,8 +12,9 @@ struct GuestLoad: Equatable {
     /// vCPUs that wanted to run, on average.
     var demand: Double { running + waiting }
     /// The guest does next to nothing: what it is made to wait for is nobody's loss.
-    var isResting: Bool { demand < Self.restLimit }
-    private static let restLimit = 0.1
+    var isResting: Bool { demand < Self.restingDemand }
+    /// vCPUs that a guest may want to run on average, and is still said to rest.
+    static let restingDemand = 0.1
 }
 
 /// Turns times that only grow into loads.

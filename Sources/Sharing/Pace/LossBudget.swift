@@ -41,7 +41,7 @@ struct LossBudget {
     /// Nanoseconds lost and wanted since the start; and of late, over some ten seconds.
     private(set) var lost: Double = 0
     private(set) var wanted: Double = 0
-    private(set) var recent: (lost: Double, wanted: Double) = (0, 0)
+    private(set) var recent: (lost: Double, wanted: Double, passed: Double) = (0, 0, 0)
     private var demand: Double = 1
 
     /// An interval has passed.
@@ -55,7 +55,9 @@ struct LossBudget {
         if load.isResting { credit = max(credit, 0) }
         wanted += load.demand * time
         let fade = 1 / (1 + time / 1e10)
-        recent = (recent.lost * fade, recent.wanted * fade + load.demand * time)
+        recent = (
+            recent.lost * fade, recent.wanted * fade + load.demand * time, recent.passed * fade + time
+        )
     }
 
     mutating func pay(_ cost: Double) {
@@ -67,6 +69,10 @@ struct LossBudget {
     /// Nanoseconds until something may be done again at the present load.
     var delay: UInt64 { credit < 0 ? UInt64(min(-credit / (Self.share * demand), 60e9)) : 0 }
 
-    /// Of the time that it wanted of late.
-    var recentShare: Double { recent.wanted > 0 ? min(recent.lost / recent.wanted, 1) : 0 }
+    /// Of the time that it wanted of late. A guest that rests counts as one that wants as much as a guest may that rests: of
+    /// the moments in which it runs, anything would be much.
+    var recentShare: Double {
+        let wanted = max(recent.wanted, recent.passed * GuestLoad.restingDemand)
+        return wanted > 0 ? min(recent.lost / wanted, 1) : 0
+    }
 }

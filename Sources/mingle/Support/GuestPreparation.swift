@@ -176,7 +176,11 @@ struct GuestPreparation {
         if let path = command.sharing.traceShare { outputs.append(("--trace-share", path)) }
         if let path = invocation.report { outputs.append(("--report", path)) }
         let inputs =
-            invocation.initrds.map { ("an initial RAM disk", $0) } + [("the kernel", invocation.kernel)]
+            invocation.initrds.map { ("an initial RAM disk", $0) }
+            + [
+                ("the kernel", invocation.kernel), ("the program mingle", "/proc/self/exe"),
+                ("the program mingle-vmm", try VMMProgram.path()),
+            ]
         try RunChecks.outputs(outputs, inputs: inputs)
     }
 

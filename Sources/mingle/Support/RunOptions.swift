@@ -214,7 +214,7 @@ struct SharingOptions: ParsableArguments {
 /// What sharing may cost.
 struct SharingTuning: ParsableArguments {
     @Option(
-        help: ArgumentHelp("How much of one CPU merging may take. (default: 25%)", valueName: "percent"),
+        help: ArgumentHelp("How much of one CPU merging may take. (default: 10%)", valueName: "percent"),
         transform: Self.percent)
     var shareCpu: Double?
 
