@@ -1,5 +1,5 @@
 internal import CLinux
-internal import SwiftGlibc
+internal import Glibc
 
 /// The clocks of the system, in nanoseconds.
 package enum Clock: Sendable {

@@ -1,5 +1,5 @@
 internal import CLinux
-internal import SwiftGlibc
+internal import Glibc
 
 /// A lock with a condition: state that threads change under the lock and wait for.
 ///
