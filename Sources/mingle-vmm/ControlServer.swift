@@ -70,6 +70,9 @@ final class ControlServer {
             + clients.map { ($0.socket.descriptor.number, $0.waiting.isEmpty ? .input : .output) }
     }
 
+    /// Some client has paused the guest. (The engine's windows pause it as well, for moments.)
+    var holdsGuest: Bool { clients.contains { $0.pauses > 0 } }
+
     /// When a client's patience is over, monotonic nanoseconds; nil: none waits.
     var nextLook: UInt64? {
         clients.filter { !$0.waiting.isEmpty }.map { $0.lastActive + Self.patience }.min()
@@ -189,7 +192,7 @@ final class ControlServer {
     private func statistics() -> String {
         let state =
             machine.end != nil
-            ? "ended" : machine.isPaused ? "paused" : timeline.isReady ? "running" : "booting"
+            ? "ended" : watch?.isPaused == true || holdsGuest ? "paused" : timeline.isReady ? "running" : "booting"
         let reason = watch?.isPaused == true && machine.end == nil ? "\"memory\"" : "null"
         let pressure = watch.map { "\"\($0.level)\"" } ?? "null"
         let ready = timeline.readyAfter.map { "\(Double($0) / 1e9)" } ?? "null"

@@ -92,7 +92,9 @@ struct GuestLoop: ~Copyable {
             }
             record?.update(
                 state: stopping != nil
-                    ? .stopping : machine.isPaused ? .paused : announcedReady ? .running : .booting)
+                    ? .stopping
+                    : watch?.isPaused == true || control?.holdsGuest == true
+                        ? .paused : announcedReady ? .running : .booting)
             if !console.mayRead, timeline.acceptsInput { console.mayRead = true }
             console.look()
             let hasOutput = console.output.hasOutput()

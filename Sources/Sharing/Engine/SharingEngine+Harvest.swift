@@ -252,7 +252,8 @@ extension SharingEngine {
     }
 
     func tellMovedOver() {
-        guard countsEarlier else { return }
+        // Whom nobody hears has not told it.
+        guard countsEarlier, store != nil else { return }
         countsEarlier = false
         var batch = StoreBatch()
         batch.hasMovedOver = true
