@@ -85,10 +85,11 @@ import LinuxHost
         func failing(every count: Int, after unmapping: Bool) -> MappingCalls {
             let calls = CallCount()
             @Sendable func fails(_ place: UInt, _ size: Int, _ replaces: Bool) -> Bool {
-                // Not every Nth: that may be the same step of each merge for ever.
-                guard (UInt64(calls.next()) &* 0x9E37_79B9_7F4A_7C15) >> 33 % UInt64(count) == 0 else {
-                    return false
-                }
+                // Of each N calls the first or the second, as a fixed pseudo-random sequence says: every Nth may be the same
+                // step of each merge for ever. After a failure some calls go well, so that what failed can be repaired.
+                let number = calls.next()
+                let shift = Int((UInt64(number / count) &* 0x9E37_79B9_7F4A_7C15) >> 63)
+                guard number % count == shift else { return false }
                 // SAFETY: the caller owns the range, and gave it up for what it wants mapped there.
                 if replaces, unmapping { _ = unsafe munmap(UnsafeMutableRawPointer(bitPattern: place), size) }
                 return true
