@@ -192,7 +192,8 @@ final class ControlServer {
     private func statistics() -> String {
         let state =
             machine.end != nil
-            ? "ended" : watch?.isPaused == true || holdsGuest ? "paused" : timeline.isReady ? "running" : "booting"
+            ? "ended"
+            : watch?.isPaused == true || holdsGuest ? "paused" : timeline.isReady ? "running" : "booting"
         let reason = watch?.isPaused == true && machine.end == nil ? "\"memory\"" : "null"
         let pressure = watch.map { "\"\($0.level)\"" } ?? "null"
         let ready = timeline.readyAfter.map { "\(Double($0) / 1e9)" } ?? "null"
