@@ -142,8 +142,11 @@ extension HostKVM {
             let tool = try CommandLineTool()
             let pair = try Churn.Pair(tool, window: window, domain: "fail", faults: "eager,\(fault)")
             for guest in pair.guests {
+                // What fails while a stretch is put together beside is often made good at once, and nothing is put off: but each
+                // window makes a call at least, and one in so many fails.
                 try guest.wait("mappings were made, and failed", within: 90) {
-                    try guest.count("pages_merged") > 100 && guest.count("put_off_no_mapping") > 10
+                    try guest.count("pages_merged") > 100
+                        && (guest.count("put_off_no_mapping") > 10 || guest.count("windows") > 100)
                 }
             }
             try wait(pair, turns: 10)
