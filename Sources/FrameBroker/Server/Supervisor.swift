@@ -178,6 +178,13 @@ struct Supervisor {
         let signals: OwnedDescriptor
         do throws(LinuxError) { signals = try HostProcess.signalDescriptor(BrokerProgram.signals) } catch {
             files.note("mingle-broker: \(error)")
+            // A worker that lives starts another supervisor; without one, whoever comes next finds nothing in the way.
+            if isFirst {
+                files.remove(files.socket)
+                cgroup?.remove()
+                files.remove(files.group)
+                files.remove(files.lock)
+            }
             return
         }
         while true {
@@ -230,9 +237,10 @@ struct Supervisor {
         var buffer = [UInt8](repeating: 0, count: 16)
         var isOver = false
         while true {
-            _ = poll(
-                [(signals.number, Int16(POLLIN)), (worker.channel.descriptor.number, Int16(POLLIN))],
-                milliseconds: -1)
+            var watch = PollList()
+            _ = watch.add(signals.number, Int16(POLLIN))
+            _ = watch.add(worker.channel.descriptor.number, Int16(POLLIN))
+            watch.wait(milliseconds: -1)
             while let signal = HostProcess.nextSignal(BrokerProgram.signals, milliseconds: 0) {
                 if signal == SIGCHLD { continue }
                 try? worker.process.send(SIGKILL)

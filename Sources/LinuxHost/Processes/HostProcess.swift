@@ -197,10 +197,10 @@ package struct ErrorPipe: ~Copyable {
         while bytes.count < 4096 {
             let now = monotonicNanoseconds()
             guard now < deadline else { break }
-            let ready = poll(
-                [(input.number, Int16(POLLIN))],
+            let ready = PollList.events(
+                of: input.number, Int16(POLLIN),
                 milliseconds: Int32(clamping: (deadline - now) / 1_000_000 + 1))
-            guard ready[0] != 0 else { continue }
+            guard ready != 0 else { continue }
             // SAFETY: the buffer is as long as said.
             let count = unsafe read(input.number, &buffer, buffer.count)
             if count < 0, errno == EINTR { continue }

@@ -103,7 +103,7 @@ extension PacketSocket {
     }
 
     package func stands() -> Bool {
-        poll([(descriptor.number, 0)], milliseconds: 0)[0] & Int16(POLLHUP | POLLERR) == 0
+        PollList.events(of: descriptor.number, 0, milliseconds: 0) & Int16(POLLHUP | POLLERR) == 0
     }
 
     /// As ``receive(into:)``, with who sent it, of a socket that tells senders.

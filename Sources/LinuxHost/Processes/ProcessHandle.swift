@@ -17,7 +17,7 @@ package struct ProcessHandle: ~Copyable {
     package init(descriptor: consuming OwnedDescriptor) { self.descriptor = descriptor }
 
     /// Whether the process has ended.
-    package var hasEnded: Bool { poll([(descriptor.number, Int16(POLLIN))], milliseconds: 0)[0] != 0 }
+    package var hasEnded: Bool { PollList.events(of: descriptor.number, Int16(POLLIN), milliseconds: 0) != 0 }
 
     /// Waits for its end.
     /// - Returns: false when the time was over first.
@@ -26,7 +26,7 @@ package struct ProcessHandle: ~Copyable {
         while true {
             let now = monotonicNanoseconds()
             let left = end > now ? Int32((end - now + 999_999) / 1_000_000) : 0
-            if poll([(descriptor.number, Int16(POLLIN))], milliseconds: left)[0] != 0 { return true }
+            if PollList.events(of: descriptor.number, Int16(POLLIN), milliseconds: left) != 0 { return true }
             if left == 0 { return false }
         }
     }

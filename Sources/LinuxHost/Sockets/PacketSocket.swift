@@ -113,7 +113,7 @@ package struct PacketSocket: ~Copyable {
         while true {
             let now = monotonicNanoseconds()
             let left = deadline > now ? (deadline - now + 999_999) / 1_000_000 : 0
-            if poll([(descriptor.number, events)], milliseconds: Int32(clamping: left))[0] != 0 {
+            if PollList.events(of: descriptor.number, events, milliseconds: Int32(clamping: left)) != 0 {
                 return true
             }
             if left == 0 { return false }
@@ -128,13 +128,4 @@ package struct PacketPair: ~Copyable {
 
     /// Closes the second.
     package consuming func onlyFirst() -> PacketSocket { first }
-}
-
-/// poll(2): the returned events of each descriptor; all 0 when the wait was interrupted or the time is over.
-/// - Parameter milliseconds: negative waits for ever.
-package func poll(_ wanted: [(descriptor: Int32, events: Int16)], milliseconds: Int32) -> [Int16] {
-    var list = wanted.map { pollfd(fd: $0.descriptor, events: $0.events, revents: 0) }
-    // SAFETY: the array is alive for the call and as long as said.
-    let count = unsafe CLinux.poll(&list, nfds_t(list.count), milliseconds)
-    return list.map { count > 0 ? $0.revents : 0 }
 }

@@ -24,6 +24,14 @@ package struct PollList {
         }
     }
 
+    /// Waits for one descriptor.
+    package static func events(of descriptor: Int32, _ events: Int16, milliseconds: Int32) -> Int16 {
+        var list = PollList()
+        let place = list.add(descriptor, events)
+        list.wait(milliseconds: milliseconds)
+        return list.events(place)
+    }
+
     /// What was found; 0 for what was not added.
     package func events(_ place: Int?) -> Int16 { place.map { list[$0].revents } ?? 0 }
 }

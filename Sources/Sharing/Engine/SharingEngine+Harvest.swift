@@ -204,6 +204,7 @@ extension SharingEngine {
         }
         for index in toClear.indices { toClear[index] = ~deferred[index] }
         if records.count % 64 != 0 { toClear[toClear.count - 1] &= 1 << UInt64(records.count % 64) - 1 }
+        disturbances.calls += 1
         try log.clearDirtyPages(toClear)
         // Those that the guest touched between the look and the clear.
         findMemory(0..<records.count)

@@ -107,8 +107,10 @@ final class SharingLoop {
             engine.rest()
         }
         state.update { $0.isInPass = false }
+        // At home there is nothing to do, unless a store has to be told so.
+        let next = isHome ? (engine.mustReconnect ? nextConnect : nil) : now + rest
         wait(
-            until: isHome ? engine.mustReconnect ? nextConnect : nil : now + rest, for: requests,
+            until: next, for: requests,
             hearings: isEager && throttle.lossLimit == .infinity ? Self.hearings : 0)
         return engine.fatal == nil
     }
