@@ -232,6 +232,46 @@ import TestSupport
         #expect(hold?.reason == .cpu || hold?.reason == .guest)
     }
 
+    /// Guests that fill their memory, wait for a CPU meanwhile, and rest when sharing is turned on.
+    @Test func whatAGuestDidWhileSharingWasOffIsForgotten() {
+        let guest = Guest()
+        guest.told.update { $0.isReady = true }
+        var policy = SharingPolicy()
+        policy.isEnabled = false
+        var throttle = Throttle(guest.signals, wall: 0, cpu: 0)
+        _ = throttle.hold(Self.second, cpu: 0, policy: policy, market: StoreMarket())
+        guest.run(400_000_000)
+        guest.wait(500_000_000)
+        _ = throttle.hold(2 * Self.second, cpu: 0, policy: policy, market: StoreMarket())
+        #expect(throttle.lossLimit < .infinity && throttle.waiting == 500)
+        policy.isEnabled = true
+        #expect(throttle.hold(2 * Self.second + 1, cpu: 0, policy: policy, market: StoreMarket()) == nil)
+        #expect(throttle.lossLimit == .infinity && throttle.waiting == 0)
+        // One that goes on working is known as such after one look, and owes what it lost until then.
+        throttle.pay(Disturbances(faults: 0, calls: 100, stopped: 0))
+        guest.run(250_000_000)
+        let next = throttle.hold(
+            2 * Self.second + 250_000_000, cpu: 0, policy: policy, market: StoreMarket())
+        #expect(next?.reason == .guest)
+    }
+
+    /// The store still remembers who waited two seconds ago when a pass begins, and in the pass says that nobody does.
+    @Test func aPassIsPaidAtThePriceThatTheStoreNamedLast() {
+        let guest = Guest()
+        guest.told.update { $0.isReady = true }
+        let policy = SharingPolicy()
+        var (scarce, plenty) = (StoreMarket(), StoreMarket())
+        (scarce.sharers, scarce.waiting) = (4, 500)
+        (plenty.sharers, plenty.waiting) = (4, 3)
+        for (named, isFree) in [(plenty, true), (scarce, false)] {
+            var throttle = Throttle(guest.signals, wall: 0, cpu: 0)
+            #expect(throttle.hold(Self.second, cpu: 0, policy: policy, market: scarce) == nil)
+            throttle.spend(Self.second + 200_000_000, cpu: 200_000_000, policy: policy, market: named)
+            let rest = throttle.rest(after: SharingPace.unfinished, policy: policy)
+            #expect((rest == 0) == isFree, "rests \(rest) ns")
+        }
+    }
+
     /// Where the host's kernel does not count, the guest is merged as one at rest once it has booted.
     @Test func withoutTimesReadinessDecides() {
         let isReady = Monitor(false)

@@ -99,7 +99,7 @@ final class SharingLoop {
         if engine.fatal != nil { return false }
         publish(policy, activity, requests)
         let now = monotonicNanoseconds()
-        throttle.spend(now, cpu: spent, policy: policy)
+        throttle.spend(now, cpu: spent, policy: policy, market: engine.market)
         let rest = throttle.rest(after: activity, policy: policy)
         let isHome = !policy.isEnabled && activity == 0
         if isHome {

@@ -47,6 +47,7 @@ struct Throttle {
     private(set) var load: GuestLoad?
     private var prices: DisturbancePrices?
     private let started: UInt64
+    private var wasEnabled = false
     private(set) var market = StoreMarket()
 
     init(_ signals: GuestSignals, wall: UInt64, cpu: UInt64) {
@@ -73,13 +74,19 @@ struct Throttle {
         -> (reason: SharingHold, nanoseconds: UInt64)?
     {
         let times = signals.times()
+        // Nobody looked while sharing was off: what the guest did then says nothing of what it does now. Until that is known it
+        // counts as at rest; what it loses meanwhile is owed.
+        if policy.isEnabled, !wasEnabled {
+            meter = LoadMeter()
+            load = nil
+        }
+        wasEnabled = policy.isEnabled
         if let times, let new = meter.take(time, times) {
             load = new
             loss.earn(new)
         }
         if times == nil { load = nil }
-        self.market = market
-        self.market.waiting = max(market.waiting, waiting)
+        hear(market)
         pace.pay(wall: time, cpu: cpu, policy: policy, market: self.market)
         guard policy.isEnabled else { return nil }
         if !boot.isOver {
@@ -108,8 +115,15 @@ struct Throttle {
         return adjusted
     }
 
-    /// A pass is over; parameters as of ``hold(_:cpu:policy:market:)``.
-    mutating func spend(_ time: UInt64, cpu: UInt64, policy: SharingPolicy) {
+    private mutating func hear(_ said: StoreMarket) {
+        market = said
+        market.waiting = max(said.waiting, waiting)
+    }
+
+    /// A pass is over; parameters as of ``hold(_:cpu:policy:market:)``: what the pass took is paid at the price that the store
+    /// named last, in the pass.
+    mutating func spend(_ time: UInt64, cpu: UInt64, policy: SharingPolicy, market said: StoreMarket) {
+        hear(said)
         pace.pay(wall: time, cpu: cpu, policy: policy, market: market)
     }
 
