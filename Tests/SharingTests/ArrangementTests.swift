@@ -8,8 +8,8 @@ import Testing
 /// The cheapest arrangement, against all there are.
 @Suite struct ArrangementTests {
     /// What a page is, as the planner sees it.
-    private func randomRecords(_ count: Int, _ random: inout SeededGenerator) throws -> PageRecords {
-        let records = try PageRecords(count: count)
+    private func randomRecords(_ count: Int, _ random: inout SeededGenerator) throws -> GuestPages {
+        let records = try GuestPages.testing(count)
         var page = 0
         while page < count {
             let end = min(count, page + Int.random(in: 1...3, using: &random))
@@ -17,15 +17,10 @@ import Testing
                 .home, .zero, .frame(FrameLocation(UInt64(1000 + page))),
                 .frame(FrameLocation(UInt64(5000 + page))),
             ].randomElement(using: &random)!
-            records.setBacking(page..<end, backing)
-            for page in page..<end {
-                let kinds: [PageRecords.Kind] =
-                    switch backing {
-                    case .home: [.home, .untouched]
-                    case .zero: [.zero, .unshared]
-                    case .frame: [.mapped, .unshared]
-                    }
-                records.setKind(page, kinds.randomElement(using: &random)!)
+            records.back(page..<end, backing)
+            // Pages of zeros and of frames may have been written, and those at home, too.
+            for page in page..<end where random.oneIn(2) {
+                if backing == .home { records.touch(page) } else { records.unshare(page) }
             }
             page = end
         }
@@ -33,7 +28,7 @@ import Testing
     }
 
     private func cost(
-        _ records: PageRecords, _ territories: [Territory], price: Int, giveUp: Int, fixed: Set<Int>
+        _ records: GuestPages, _ territories: [Territory], price: Int, giveUp: Int, fixed: Set<Int>
     ) -> Int? {
         var total = 0
         var asked: [Territory] = [.home, .zero]
@@ -53,7 +48,7 @@ import Testing
         return total
     }
 
-    private func givenUp(_ records: PageRecords, _ territories: [Territory]) -> Int {
+    private func givenUp(_ records: GuestPages, _ territories: [Territory]) -> Int {
         territories.indices.count { page in
             if territories[page] == Territory(records.backing(page), page: page) { return false }
             return switch records.kind(page) {
@@ -86,7 +81,7 @@ import Testing
                 }
             }
             #expect(mine == least, "\(records) \(price) \(giveUp)")
-            #expect(terrain.seams == records.seams)
+            #expect(terrain.seams == records.boundaries)
             #expect(plan.seams == zip(found, found.dropFirst()).count { $0 != $1 })
             #expect(plan.givenUp == givenUp(records, found))
         }
@@ -94,11 +89,11 @@ import Testing
 
     @Test func manyNumberingsAreFollowedToo() throws {
         // Each stretch of frames has its own numbering: more than the planner keeps in mind at a time.
-        let records = try PageRecords(count: 64)
+        let records = try GuestPages.testing(64)
         for stretch in 0..<16 {
             let pages = stretch * 4..<stretch * 4 + 4
-            records.setBacking(pages, .frame(FrameLocation(UInt64(10_000 * (stretch + 1)))))
-            for page in pages { records.setKind(page, page % 4 == 1 ? .unshared : .mapped) }
+            records.back(pages, .frame(FrameLocation(UInt64(10_000 * (stretch + 1)))))
+            for page in pages where page % 4 == 1 { records.unshare(page) }
         }
         let plan = Arrangement(Terrain(records, 0..<64) { _ in false }, giveUpCost: Arrangement.impossible)
         #expect(plan.stretches.count == 16)
@@ -110,13 +105,12 @@ import Testing
     }
 
     /// Frames in place with lone pages of others among them: each costs two mappings, and longer stretches do, too.
-    private func fragmented(_ lengths: [Int]) throws -> PageRecords {
-        let records = try PageRecords(count: lengths.count * 20)
-        records.setBacking(0..<records.count, .frame(FrameLocation(1000)))
-        for page in 0..<records.count { records.setKind(page, .mapped) }
+    private func fragmented(_ lengths: [Int]) throws -> GuestPages {
+        let records = try GuestPages.testing(lengths.count * 20)
+        records.back(0..<records.count, .frame(FrameLocation(1000)))
         for (index, length) in lengths.enumerated() {
             let start = index * 20 + 5
-            records.setBacking(start..<start + length, .frame(FrameLocation(UInt64(50_000 * (index + 1)))))
+            records.back(start..<start + length, .frame(FrameLocation(UInt64(50_000 * (index + 1)))))
         }
         return records
     }
@@ -143,10 +137,9 @@ import Testing
 
     /// The guest's own pages become private copies over one mapping of zeros.
     @Test func pagesOfTheGuestsOwnGoWhereverTheyAreWanted() throws {
-        let records = try PageRecords(count: 100)
+        let records = try GuestPages.testing(100)
         for page in 0..<100 {
-            records.setKind(page, page % 2 == 0 ? .zero : .home)
-            if page % 2 == 0 { records.setBacking(page..<page + 1, .zero) }
+            if page % 2 == 0 { records.back(page..<page + 1, .zero) } else { records.touch(page) }
         }
         let plan = Arrangement.best(Terrain(records, 0..<100) { _ in false }, goal: 0, allowance: 0)
         #expect(plan.givenUp == 0 && plan.seams == 0)
@@ -193,22 +186,25 @@ import Testing
         }
     }
 
-    private func carryOut(_ plan: Arrangement, _ records: PageRecords) {
+    private func carryOut(_ plan: Arrangement, _ records: GuestPages) {
         for stretch in plan.stretches {
             for page in stretch.pages
             where Territory(records.backing(page), page: page) != stretch.territory {
-                records.setKind(page, .unshared)
-                records.setBacking(page..<page + 1, stretch.territory.backing(of: page))
+                let backing = stretch.territory.backing(of: page)
+                if backing == .home {
+                    records.rehome(page..<page + 1) { _ in false }
+                } else {
+                    _ = records.absorb(page..<page + 1, over: backing)
+                }
             }
         }
     }
 
     @Test func frameNumbersEndSomewhere() throws {
         for room in [0, 2, 3] {
-            let records = try PageRecords(count: 6)
-            records.setBacking(0..<3, .frame(FrameLocation(FrameLocation.end - 3 - UInt64(room))))
-            for page in 0..<3 { records.setKind(page, .mapped) }
-            for page in 3..<6 { records.setKind(page, .home) }
+            let records = try GuestPages.testing(6)
+            records.back(0..<3, .frame(FrameLocation(FrameLocation.end - 3 - UInt64(room))))
+            for page in 3..<6 { records.touch(page) }
             let plan = Arrangement(Terrain(records, 0..<6) { _ in false }, giveUpCost: Arrangement.impossible)
             #expect(plan.seams == (room < 3 ? 1 : 0), "room for \(room) more")
         }

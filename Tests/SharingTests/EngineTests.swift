@@ -81,9 +81,9 @@ import FrameStore
         let members = try (0...1).map { try #require(run.member($0)) }
         for guest in 0...1 { try run.perform(.fill(guest, page: 4, count: 6, first: 9, second: 9)) }
         try passes(run, 1)
-        for member in members { for page in 4..<10 { member.engine.unwatch(page) } }
+        for member in members { for page in 4..<10 { member.engine.tracker.unwatch(page) } }
         for page in [7, 4, 9, 5, 8, 6] {
-            members.forEach { $0.engine.watch(page) }
+            members.forEach { $0.engine.tracker.watch(page) }
             try passes(run, 1)
         }
         for member in members {

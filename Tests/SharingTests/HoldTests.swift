@@ -45,7 +45,7 @@ import Testing
             let member = try #require(run.member(guest))
             #expect(member.mappedFrames == Array(0..<4))
             // Pages beside them that were never touched may have become zeros, too, for fewer mappings.
-            #expect((8..<12).allSatisfy { member.engine.records.kind($0) == .zero })
+            #expect((8..<12).allSatisfy { member.engine.pages.kind($0) == .zero })
         }
         #expect(try run.run([]) == nil)
     }

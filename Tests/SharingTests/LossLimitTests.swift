@@ -28,14 +28,14 @@ import Testing
         }
         let limited = try #require(run.member(0)).engine
         let free = try #require(run.member(1)).engine
-        limited.lossScale = LossScale(DisturbancePrices(fault: 1, call: 1), nil)
-        limited.lossLimit = 0
+        limited.conditions.lossScale = LossScale(DisturbancePrices(fault: 1, call: 1), nil)
+        limited.conditions.lossLimit = 0
         // The first clears what was written, the second looks.
         for _ in 0..<2 { for guest in 0...1 { try pass(run, guest) } }
         #expect(free.statistics.pagesHashed == Self.pages)
         #expect((1..<Self.pages / 2).contains(limited.statistics.pagesHashed))
         // Nothing is forgotten.
-        limited.lossLimit = .infinity
+        limited.conditions.lossLimit = .infinity
         for _ in 0..<2 { try pass(run, 0) }
         #expect(limited.statistics.pagesHashed == Self.pages)
     }
@@ -52,11 +52,11 @@ import Testing
         #expect(member.mappedFrames == Array(0..<8))
         let engine = member.engine
         // The clear, and a window: protected, and mapped anew.
-        #expect(engine.disturbances.calls >= 3)
-        #expect(engine.disturbances.faults == 0)
+        #expect(engine.conditions.disturbances.calls >= 3)
+        #expect(engine.conditions.disturbances.faults == 0)
         try run.perform(.fill(0, page: 3, count: 1, first: 77, second: 9))
         try pass(run, 0)
         // One write is one fault, though the page was merged besides being watched.
-        #expect(engine.disturbances.faults == 1)
+        #expect(engine.conditions.disturbances.faults == 1)
     }
 }

@@ -23,7 +23,7 @@ import FrameIndex
         let member = try #require(run.member(0))
         #expect(member.mappedFrames.count == 6)
         try run.perform(.loseStore(0, after: false))
-        member.engine.speak()
+        member.engine.sendKeepalive()
         #expect(!member.engine.statistics.hasStore)
         if reconnects { try passes(0, 3) }
         try run.perform(.exit(1))

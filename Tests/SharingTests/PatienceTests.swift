@@ -68,7 +68,7 @@ import FrameIndex
         for round in 0..<4 {
             try fill(run, 0, round * 260..<round * 260 + 260)
             try pass(run, 0, after: 100)
-            #expect(member.engine.busySince != nil)
+            #expect(member.engine.tracker.busySince != nil)
             #expect(member.engine.statistics.pagesHashed == 0, "round \(round)")
             // All of them in one block.
             #expect(quiet.count { !member.guest.log[$0] } == round + 1, "round \(round): but for sentinels")
@@ -77,7 +77,7 @@ import FrameIndex
         for round in 4..<6 {
             try fill(run, 0, round * 260..<round * 260 + 260)
             try pass(run, 0, after: 100)
-            #expect(member.engine.busySince == nil)
+            #expect(member.engine.tracker.busySince == nil)
         }
         #expect(member.mappedFrames == Array(quiet))
         #expect(run.world.violations.isEmpty)
@@ -90,13 +90,13 @@ import FrameIndex
         run.world.time += 3 * engine.policy.longestInterval
         try fill(run, 0, 0..<400)
         try pass(run, 0)
-        #expect(engine.busySince == nil)
+        #expect(engine.tracker.busySince == nil)
         try pass(run, 0, after: 10)
         #expect(engine.statistics.pagesHashed == 400, "nothing was written between the two passes")
         // What is written from one look to the next does.
         try fill(run, 0, 0..<400, base: 500)
         try pass(run, 0, after: 10)
-        #expect(engine.busySince != nil)
+        #expect(engine.tracker.busySince != nil)
         #expect(try run.run([]) == nil)
     }
 
@@ -106,10 +106,10 @@ import FrameIndex
         for guest in 0...1 { try fill(run, guest, 0..<400) }
         for guest in 0...1 { try pass(run, guest, after: 10) }
         let member = try #require(run.member(0))
-        #expect(member.engine.busySince != nil)
+        #expect(member.engine.tracker.busySince != nil)
         // Sentinels are clean now, but not looked at before the pages around them: that would make pieces.
         for guest in 0...1 { try pass(run, guest, after: 10) }
-        #expect(member.engine.busySince == nil && member.engine.statistics.pagesHashed == 0)
+        #expect(member.engine.tracker.busySince == nil && member.engine.statistics.pagesHashed == 0)
         for guest in 0...1 { try pass(run, guest, after: 10) }
         #expect(member.engine.statistics.pagesHashed == 400)
         for _ in 0..<2 { for guest in 0...1 { try pass(run, guest, after: 10) } }
@@ -128,7 +128,7 @@ import FrameIndex
         #expect(!member.guest.losesNextReport && !member.guest.log[17])
         // A quarter of the pages each pass.
         for _ in 0..<5 { try pass(run, 0) }
-        #expect(member.engine.records.kind(17) != .mapped)
+        #expect(member.engine.pages.kind(17) != .mapped)
         #expect(member.stores.last?.leases == 19 && member.mappedFrames.count == 19)
         #expect(member.engine.statistics.pagesUnsharedTotal == 1)
         #expect(run.world.violations.isEmpty)
@@ -147,7 +147,7 @@ import FrameIndex
         // All of it is looked at in so many passes, and in one more what was found is.
         for _ in 0..<member.engine.policy.auditPasses + 2 { try pass(run, 0) }
         for page in [9, 10, 20] {
-            #expect(member.guest.home[page] == nil && member.engine.records.kind(page) == .zero)
+            #expect(member.guest.home[page] == nil && member.engine.pages.kind(page) == .zero)
         }
         #expect(member.engine.statistics.pagesZero == 3)
         // When sharing is turned on again, nobody waits for the audit.
@@ -176,10 +176,10 @@ import FrameIndex
         }
         try member.pass(run.world)
         member.guest.hook = { _ in }
-        #expect(member.engine.records.kind(22) == .home && member.engine.records.kind(23) == .untouched)
+        #expect(member.engine.pages.kind(22) == .home && member.engine.pages.kind(23) == .untouched)
         try run.perform(.write(0, page: 23, half: 0, value: 7))
         for _ in 0..<4 { for guest in 0...1 { try pass(run, guest) } }
-        #expect(member.engine.records.kind(23) == .home)
+        #expect(member.engine.pages.kind(23) == .home)
         #expect(member.mappedFrames == Array(0..<20))
         #expect(run.world.violations.isEmpty)
     }
@@ -194,7 +194,7 @@ import FrameIndex
         }
         try member.pass(run.world)
         member.guest.hook = { _ in }
-        for page in 8..<12 { #expect(member.engine.records.kind(page) == .home) }
+        for page in 8..<12 { #expect(member.engine.pages.kind(page) == .home) }
         #expect(member.engine.statistics.pagesHashed == 0)
         for _ in 0..<3 { try pass(run, 0) }
         #expect(member.engine.statistics.pagesZero == 4)
@@ -207,7 +207,7 @@ import FrameIndex
         try fill(run, 0, 0..<8)
         for _ in 0..<4 { try pass(run, 0) }
         let member = try #require(run.member(0))
-        let budget = member.engine.plan.budget
+        let budget = member.engine.tracker.plan.budget
         var policy = member.engine.policy
         policy.isEnabled = false
         member.engine.setPolicy(policy)
@@ -215,8 +215,10 @@ import FrameIndex
         policy.isEnabled = true
         member.engine.setPolicy(policy)
         try pass(run, 0, after: 3 * policy.longestInterval)
-        for page in 4..<12 { #expect(member.engine.isWatched(page) && member.engine.records.wait(page) == 0) }
-        #expect(member.engine.plan.budget >= budget)
+        for page in 4..<12 {
+            #expect(member.engine.tracker.isWatched(page) && member.engine.tracker.volatility.wait(page) == 0)
+        }
+        #expect(member.engine.tracker.plan.budget >= budget)
         #expect(run.world.violations.isEmpty)
     }
 
@@ -227,13 +229,13 @@ import FrameIndex
         let members = try (0..<2).map { try #require(run.member($0)) }
         for guest in 0..<2 { try pass(run, guest) }
         try pass(run, 0)
-        #expect((0..<8).allSatisfy { members[0].engine.records.kind($0) == .home }, "only sighted yet")
+        #expect((0..<8).allSatisfy { members[0].engine.pages.kind($0) == .home }, "only sighted yet")
         try pass(run, 1)
         let before = members[0].engine.statistics
         // One of them is written before the news comes, and keeps what was written.
         try run.perform(.write(0, page: 3, half: 0, value: 5))
         try run.perform(.hear(0, meanwhile: []))
-        #expect(members[0].engine.records.count(of: .mapped) == 7)
+        #expect(members[0].engine.pages.count(of: .mapped) == 7)
         let after = members[0].engine.statistics
         #expect(after.fullScans == before.fullScans && after.pagesHashed == before.pagesHashed)
         #expect(after.mismatches == before.mismatches + 1 && after.pagesMapped == 7)
@@ -276,7 +278,7 @@ import FrameIndex
             longest = max(longest, run.world.time - last)
             (last, before) = (run.world.time, store.exchanges)
         }
-        #expect(longest <= SharingEngine.silenceLimit)
+        #expect(longest <= StoreLink.silenceLimit)
         #expect(store.exchanges - settled <= 26)
         // News is taken by the next pass.
         try run.perform(.fill(0, page: 20, count: 1, first: 8, second: 9))
@@ -304,7 +306,7 @@ import FrameIndex
         #expect(member.mappedFrames.isEmpty)
         #expect((0..<6).allSatisfy { member.guest.backing[$0] == .home })
         #expect(member.engine.statistics.pagesRehomed == 6 && member.stores.last?.leases == 0)
-        member.engine.speak()
+        member.engine.sendKeepalive()
         run.world.domains[0].settle()
         #expect(run.world.domains[0].core.statistics.frames == 0)
         // At home they are to be found again.
@@ -317,7 +319,10 @@ import FrameIndex
 
     /// While memory is short, or the guest busy, nothing goes home, and the store neither expects it nor asks for it.
     @Test(arguments: [false, true]) func framesWithoutCompanyStayForNow(isBusy: Bool) throws {
-        let run = try makeRun { $0.arrangementGain = 0 }
+        let run = try makeRun(pages: 3000) {
+            $0.arrangementGain = 0
+            $0.busyPatience = .max / 2
+        }
         for guest in 0...1 { try fill(run, guest, 0..<6) }
         for _ in 0..<8 { for guest in 0...1 { try pass(run, guest) } }
         let member = try #require(run.member(0))
@@ -325,20 +330,26 @@ import FrameIndex
         func change(_ isSo: Bool) {
             var policy = engine.policy
             policy.holdsMerges = isSo && !isBusy
-            // Who is busy is found out by harvests.
-            policy.quietTime = isSo && isBusy ? .max / 2 : 0
             engine.setPolicy(policy)
-            engine.busySince = isSo && isBusy ? 1 : nil
+        }
+        var written = 100
+        func passes(_ count: Int) throws {
+            for _ in 0..<count {
+                if isBusy { try fill(run, 0, written..<written + 260) }
+                written += 260
+                try pass(run, 0)
+                #expect(engine.tracker.isBusy == isBusy)
+            }
         }
         change(true)
         try run.perform(.exit(1))
-        try pass(run, 0)
+        try passes(1)
         let told = try #require(member.stores.last).exchanges
-        for _ in 0..<30 { try pass(run, 0) }
-        #expect(member.mappedFrames.count == 6 && engine.records.lonelyCount == 0)
+        try passes(10)
+        #expect(member.mappedFrames.count == 6 && engine.pages.singleMapperCount == 0)
         #expect(member.stores.last?.exchanges == told)
         change(false)
-        for _ in 0..<engine.policy.lonelyRounds + 1 { try pass(run, 0) }
+        for _ in 0..<engine.policy.singleMapperRounds + 2 { try pass(run, 0) }
         #expect(member.mappedFrames.isEmpty)
         #expect(run.world.violations.isEmpty)
     }

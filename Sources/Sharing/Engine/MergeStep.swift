@@ -17,28 +17,3 @@ public enum MergeStep: String, CaseIterable, Sendable {
     /// The store is about to be told what to forget, and has been.
     case forgetting, forgot
 }
-
-extension SharingEngine {
-    /// Nothing, unless a debug build was asked for faults.
-    func reached(_ step: MergeStep) {
-        #if DEBUG
-            injection?.reached(step)
-        #endif
-    }
-
-    /// A pass is over. Nothing, unless a debug build was asked for faults.
-    func passed() {
-        #if DEBUG
-            injection?.passed(statistics.pagesMerged)
-        #endif
-    }
-
-    /// Whether windows of the kind `pause` stop the guest. They always do, unless a debug build was asked for faults.
-    var pausesInWindows: Bool {
-        #if DEBUG
-            injection?.leavesUnprotected != true
-        #else
-            true
-        #endif
-    }
-}

@@ -29,7 +29,7 @@ public struct SharingPolicy: Equatable, Sendable {
     /// Uniform pages side by side from which on they get copies of their own.
     public var uniformRun = 8
     /// Looks that must find a frame without another mapper before its page goes home.
-    public var lonelyRounds = 8
+    public var singleMapperRounds = 8
     /// Passes in which every page of mapped memory is proved again once, though nothing was reported: two minutes when
     /// nothing changes.
     public var auditPasses = 64

@@ -75,7 +75,7 @@ final class SharingLoop {
     }
 
     /// CPU time that sharing has taken for this guest, the store's part included; nanoseconds.
-    private var spent: UInt64 { threadCPUNanoseconds() + engine.storeNanoseconds }
+    private var spent: UInt64 { threadCPUNanoseconds() + engine.link.storeNanoseconds }
 
     /// - Returns: false when the guest's memory is lost.
     private func turn(_ policy: SharingPolicy, _ requests: Int) throws(LinuxError) -> Bool {
@@ -87,9 +87,9 @@ final class SharingLoop {
             nextConnect = monotonicNanoseconds() + Self.connectInterval
         }
         let hold = throttle.hold(
-            monotonicNanoseconds(), cpu: spent, policy: policy, market: engine.market)
+            monotonicNanoseconds(), cpu: spent, policy: policy, market: engine.link.market)
         engine.setPolicy(throttle.adjust(policy))
-        engine.waiting = throttle.waiting
+        engine.link.waiting = throttle.waiting
         if let hold {
             leaveAlone(hold.reason)
             wait(until: monotonicNanoseconds() + hold.nanoseconds, for: requests, hearings: 0)
@@ -99,12 +99,12 @@ final class SharingLoop {
         if engine.fatal != nil { return false }
         publish(policy, activity, requests)
         let now = monotonicNanoseconds()
-        throttle.spend(now, cpu: spent, policy: policy, market: engine.market)
+        throttle.spend(now, cpu: spent, policy: policy, market: engine.link.market)
         let rest = throttle.rest(after: activity, policy: policy)
         let isHome = !policy.isEnabled && activity == 0
         if isHome {
             throttle.hurry()
-            engine.rest()
+            engine.releaseBuffers()
         }
         state.update { $0.isInPass = false }
         // At home there is nothing to do, unless a store has to be told so.
@@ -118,12 +118,12 @@ final class SharingLoop {
     /// A pass, or some pages on their way home.
     private func work(_ policy: SharingPolicy) throws(LinuxError) -> (activity: Int, isEager: Bool) {
         defer {
-            throttle.pay(engine.disturbances)
-            engine.disturbances = Disturbances()
+            throttle.pay(engine.conditions.disturbances)
+            engine.conditions.disturbances = Disturbances()
         }
         if policy.isEnabled {
-            engine.lossLimit = throttle.lossLimit
-            engine.lossScale = throttle.scale
+            engine.conditions.lossLimit = throttle.lossLimit
+            engine.conditions.lossScale = throttle.scale
             let result = try engine.pass()
             return (result.isUnfinished ? SharingPace.unfinished : result.activity, result.isEager)
         }
@@ -137,7 +137,7 @@ final class SharingLoop {
         quiet = activity == 0 ? quiet + 1 : 0
         passesWithout = engine.statistics.windows.count == windows ? passesWithout + 1 : 0
         windows = engine.statistics.windows.count
-        if passesWithout == Self.passesToRest { engine.rest() }
+        if passesWithout == Self.passesToRest { engine.releaseBuffers() }
         noteLoss()
         state.update { state in
             state.snapshot.statistics = engine.statistics
@@ -149,9 +149,11 @@ final class SharingLoop {
     }
 
     private func noteLoss() {
-        engine.statistics.lostNanoseconds = UInt64(throttle.loss.lost)
-        engine.statistics.wantedNanoseconds = UInt64(throttle.loss.wanted)
-        engine.statistics.recentLoss = throttle.loss.recentShare
+        engine.journal.count { statistics in
+            statistics.lostNanoseconds = UInt64(throttle.loss.lost)
+            statistics.wantedNanoseconds = UInt64(throttle.loss.wanted)
+            statistics.recentLoss = throttle.loss.recentShare
+        }
     }
 
     /// There is no pass now.
@@ -159,7 +161,7 @@ final class SharingLoop {
         let now = monotonicNanoseconds()
         if throttle.market.isScarce, now >= nextReport {
             nextReport = now + Self.reportInterval
-            engine.speak()
+            engine.sendKeepalive()
         } else {
             engine.keepInTouch()
         }
@@ -187,7 +189,7 @@ final class SharingLoop {
             if next == end { return }
             if left > 0 {
                 left -= 1
-                hearNews()
+                pollPromotions()
                 if engine.fatal != nil { return }
             } else {
                 engine.keepInTouch()
@@ -195,14 +197,14 @@ final class SharingLoop {
         }
     }
 
-    private func hearNews() {
+    private func pollPromotions() {
         let mayMap = state.withLock { state in
             if state.holds == 0 { state.isInPass = true }
             return state.holds == 0
         }
         // The thread's next turn waits for the hold to end, and keeps in touch.
         guard mayMap else { return }
-        engine.hearNews()
+        engine.pollPromotions()
         state.update { state in
             state.snapshot.statistics = engine.statistics
             // Nobody may look at memory that is lost, until the guest is told.

@@ -92,7 +92,7 @@ final class ModelRun {
             if !devices[guest].transfers.isEmpty { devices[guest].transfers.removeFirst()() }
         case .pass(let guest, let budget, let meanwhile):
             try during(guest, meanwhile) { try $0.pass(world, budget: budget) }
-        case .hear(let guest, let meanwhile): try during(guest, meanwhile) { $0.hearNews() }
+        case .hear(let guest, let meanwhile): try during(guest, meanwhile) { $0.pollPromotions() }
         case .setSharing(let guest, let on): setPolicy(guest) { $0.isEnabled = on }
         case .setHold(let guest, let on): setPolicy(guest) { $0.holdsMerges = on }
         case .setWindow(let guest, let window): setPolicy(guest) { $0.window = window }
@@ -260,9 +260,9 @@ final class ModelRun {
             world.violated(
                 "\(name): counts \(member.engine.statistics.pagesMapped) of \(mapped.count) mapped pages")
         }
-        if member.engine.records.seams + 1 != member.guest.countBackings() {
+        if member.engine.pages.boundaries + 1 != member.guest.countBackings() {
             world.violated(
-                "\(name): counts \(member.engine.records.seams + 1) mappings of \(member.guest.countBackings())"
+                "\(name): counts \(member.engine.pages.boundaries + 1) mappings of \(member.guest.countBackings())"
             )
         }
     }
@@ -281,15 +281,15 @@ final class ModelRun {
                 if content.first == content.second, !content.isZero { continue }
                 for (member, page) in places where content.isZero || places.count > 1 {
                     // A hole that was only read.
-                    if member.engine.records.kind(page) == .untouched { continue }
+                    if member.engine.pages.kind(page) == .untouched { continue }
                     let guest = member.guest
                     let isFree =
                         guest.copies[page] == nil && (guest.backing[page] != .home || guest.home[page] == nil)
                     if isFree { continue }
                     let states = places.map { other, page in
-                        let records = other.engine.records
+                        let records = other.engine.pages
                         return
-                            "\(other.guest.name) \(page): \(records.kind(page)), \(records.backing(page)), known \(records.isKnown(page)), watched \(other.engine.isWatched(page)), copy \(other.guest.copies[page] != nil), reported \(other.guest.log[page])"
+                            "\(other.guest.name) \(page): \(records.kind(page)), \(records.backing(page)), known \(records.isKnown(page)), watched \(other.engine.tracker.isWatched(page)), copy \(other.guest.copies[page] != nil), reported \(other.guest.log[page])"
                     }
                     world.violated(
                         "\(guest.name): page \(page) (\(content)) is not shared; \(states.joined(separator: "; "))"
@@ -309,7 +309,7 @@ final class ModelRun {
             }
         }
         for domain in world.domains {
-            for member in world.members where member.domain === domain { member.engine.speak() }
+            for member in world.members where member.domain === domain { member.engine.sendKeepalive() }
             domain.settle()
             let left = domain.core.statistics
             if left.frames + left.references + left.sightings + left.retired > 0

@@ -152,16 +152,16 @@ final class Member {
             return
         }
         if !engine.statistics.hasStore { connect(world) }
-        _ = try engine.pass(budget: budget)
+        _ = try engine.pass(for: budget)
         guest.check("after a pass")
     }
 
     /// News is merged between passes. Never inside one.
-    func hearNews() {
+    func pollPromotions() {
         if isPassing || engine.fatal != nil { return }
         isPassing = true
         defer { isPassing = false }
-        engine.hearNews()
+        engine.pollPromotions()
         guest.check("after news")
     }
 

@@ -18,7 +18,7 @@ enum Territory: Equatable {
     /// Frames whose numbers are the pages' plus this.
     case frames(Int)
 
-    init(_ backing: PageRecords.Backing, page: Int) {
+    init(_ backing: PageBacking, page: Int) {
         self =
             switch backing {
             case .home: .home
@@ -27,7 +27,7 @@ enum Territory: Equatable {
             }
     }
 
-    func backing(of page: Int) -> PageRecords.Backing {
+    func backing(of page: Int) -> PageBacking {
         switch self {
         case .home: .home
         case .zero: .zero
@@ -60,7 +60,7 @@ struct Terrain {
     private(set) var seams = 0
     private(set) var sharedPages = 0
 
-    init(_ records: PageRecords, _ pages: Range<Int>, isFixed: (Int) -> Bool) {
+    init(_ records: GuestPages, _ pages: Range<Int>, isFixed: (Int) -> Bool) {
         let first = pages.lowerBound
         before = first > 0 ? Territory(records.backing(first - 1), page: first - 1) : nil
         for page in pages {
