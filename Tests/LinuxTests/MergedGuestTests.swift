@@ -9,14 +9,16 @@ extension LinuxGuests {
     struct MergedGuestTests {
         private static let manyPages = 6000
 
-        /// Merged bit by bit while it boots, a guest has 1000 mappings and more; arranged, 90 to 97 were seen.
+        /// Merged bit by bit, a guest has 700 to 1000 mappings and more; arranged, without giving up a page.
         @Test("Once a guest rests, its memory takes few mappings")
         func mappings() throws {
             try GuestGroup.use { group in
                 try group.turnSharing(on: true)
                 for guest in group.guests { try guest.waitUntilMerged(Self.manyPages) }
                 for guest in group.guests {
-                    try guest.wait("its memory takes few mappings") { try guest.count("mappings") <= 180 }
+                    try guest.wait("its memory takes few mappings") {
+                        try guest.count("mappings") <= 600 && guest.count("arrangements") > 0
+                    }
                     print(
                         "\(guest.name): \(try guest.count("mappings")) mappings,"
                             + " \(try guest.count("arrangements")) arrangements")

@@ -5,20 +5,20 @@ import Testing
 
 /// When mappings are arranged: rounds begin when they are worth it, and come to an end.
 @Suite struct ArrangementScheduleTests {
-    /// A guest whose rounds do what a round can: fewer seams, fewer pieces if they are joined, fewer of both for a price.
+    /// A guest whose rounds do what a round can: fewer seams, fewer pieces if they are joined.
     private struct Guest {
         var schedule = ArrangementSchedule()
         var policy = SharingPolicy()
         var pass = 0
         var seams: Int
         var pieces: Int
+        var price = MemoryPrice.leastMapping
         var rounds: [ArrangementSchedule.Round] = []
 
         var situation: ArrangementSchedule.Situation { found(0) }
         private func found(_ activity: Int) -> ArrangementSchedule.Situation {
             ArrangementSchedule.Situation(
-                pass: pass, activity: activity, seams: seams, pieces: pieces, target: policy.arrangementTarget
-            )
+                pass: pass, activity: activity, seams: seams, pieces: pieces, price: price)
         }
 
         /// - Returns: whether a round began and ended.
@@ -63,26 +63,31 @@ import Testing
         }
     }
 
-    @Test func sharingIsGivenUpOnceAndOnlyAboveTheTarget() {
-        for (seams, pieces) in [(99, 0), (60, 39), (0, 0)] {
-            var guest = Guest(seams: seams, pieces: pieces)
-            for _ in 0..<100 { guest.runPass() }
-            #expect(guest.rounds.allSatisfy { !$0.givesUp })
-        }
+    @Test func noticeablyMoreSeamsAreArrangedOnce() {
         var guest = Guest(seams: 400, pieces: 0)
         for _ in 0..<100 { guest.runPass() }
-        #expect(guest.rounds.count { $0.givesUp } == 1)
-        // A few seams more are not worth it; noticeably more are.
+        #expect(guest.rounds.count == 1)
+        // A few seams more are not worth it; noticeably more are, or fewer.
         guest.seams += 8
         for _ in 0..<100 { guest.runPass() }
-        #expect(guest.rounds.count { $0.givesUp } == 1)
+        #expect(guest.rounds.count == 1)
         guest.seams += 30
         for _ in 0..<100 { guest.runPass() }
-        #expect(guest.rounds.count { $0.givesUp } == 2)
-        // As is another attempt when much has changed.
-        guest.runPass(activity: 1000)
+        #expect(guest.rounds.count == 2)
+        guest.seams -= 60
         for _ in 0..<100 { guest.runPass() }
-        #expect(guest.rounds.count { $0.givesUp } == 3)
+        #expect(guest.rounds.count == 3)
+    }
+
+    @Test func dearerMappingsBeginARoundAndCheaperOnesToo() {
+        var guest = Guest(seams: 0, pieces: 0)
+        for (price, rounds) in [
+            (272, 0), (500, 0), (600, 1), (1100, 1), (1200, 2), (700, 2), (600, 3), (300, 4),
+        ] {
+            guest.price = price
+            for _ in 0..<50 { guest.runPass() }
+            #expect(guest.rounds.count == rounds, "\(price) bytes")
+        }
     }
 
     @Test func nothingHappensWhileMuchChanges() {

@@ -28,7 +28,7 @@ import Testing
     }
 
     private func cost(
-        _ records: GuestPages, _ territories: [Territory], price: Int, giveUp: Int, fixed: Set<Int>
+        _ records: GuestPages, _ territories: [Territory], _ price: MemoryPrice, fixed: Set<Int>
     ) -> Int? {
         var total = 0
         var asked: [Territory] = [.home, .zero]
@@ -36,13 +36,13 @@ import Testing
             // Frames are thought of from the first page on that has some.
             asked.append(Territory(records.backing(page), page: page))
             if !asked.contains(territory) { return nil }
-            if page > 0, territories[page - 1] != territory { total += price }
+            if page > 0, territories[page - 1] != territory { total += price.mapping }
             if territory == Territory(records.backing(page), page: page) { continue }
             if fixed.contains(page) { return nil }
             switch records.kind(page) {
-            case .home, .unshared: total += 16
-            case .untouched where territory == .zero: total += 16
-            default: total += giveUp
+            case .home, .unshared: total += MemoryPrice.move
+            case .untouched where territory == .zero: total += MemoryPrice.move
+            default: total += MemoryPrice.page
             }
         }
         return total
@@ -65,22 +65,21 @@ import Testing
         for _ in 0..<40 {
             let count = Int.random(in: 1...7, using: &random)
             let records = try randomRecords(count, &random)
-            let price = [40, 512, 1024, 2048].randomElement(using: &random)!
-            let giveUp = [1024, 1 << 30].randomElement(using: &random)!
+            let price = MemoryPrice(mapping: [10, 272, 2047, 2049, 20_000].randomElement(using: &random)!)
             let fixed = Set((0..<count).filter { _ in random.oneIn(6) })
             let terrain = Terrain(records, 0..<count) { fixed.contains($0) }
-            let plan = Arrangement(terrain, mappingCost: price, giveUpCost: giveUp)
+            let plan = Arrangement(terrain, price)
             let found = plan.stretches.flatMap { stretch in stretch.pages.map { _ in stretch.territory } }
             try #require(found.count == count)
-            let mine = try #require(cost(records, found, price: price, giveUp: giveUp, fixed: fixed))
+            let mine = try #require(cost(records, found, price, fixed: fixed))
             var least = Int.max
             for code in 0..<Int(1) << (2 * count) {
                 let tried = (0..<count).map { choices[code >> (2 * $0) & 3] }
-                if let cost = cost(records, tried, price: price, giveUp: giveUp, fixed: fixed) {
+                if let cost = cost(records, tried, price, fixed: fixed) {
                     least = min(least, cost)
                 }
             }
-            #expect(mine == least, "\(records) \(price) \(giveUp)")
+            #expect(mine == least, "\(records) \(price)")
             #expect(terrain.seams == records.boundaries)
             #expect(plan.seams == zip(found, found.dropFirst()).count { $0 != $1 })
             #expect(plan.givenUp == givenUp(records, found))
@@ -95,7 +94,7 @@ import Testing
             records.back(pages, .frame(FrameLocation(UInt64(10_000 * (stretch + 1)))))
             for page in pages where page % 4 == 1 { records.unshare(page) }
         }
-        let plan = Arrangement(Terrain(records, 0..<64) { _ in false }, giveUpCost: Arrangement.impossible)
+        let plan = Arrangement(Terrain(records, 0..<64) { _ in false }, MemoryPrice())
         #expect(plan.stretches.count == 16)
         #expect(plan.givenUp == 0)
         #expect(
@@ -115,24 +114,35 @@ import Testing
         return records
     }
 
-    @Test func theCheapestPagesAreGivenUpAndNoMoreThanTheGoalTakes() throws {
+    /// A lone page costs two mappings: its sharing is given up when those cost more than a page, not before.
+    @Test func sharingIsGivenUpForDearerMappingsAlone() throws {
         let records = try fragmented([1, 3, 1, 2, 1, 6])
         let terrain = Terrain(records, 0..<records.count) { _ in false }
         #expect(terrain.seams == 12)
-        for (goal, givenUp, seams) in [(12, 0, 12), (6, 3, 6), (4, 5, 4), (3, 8, 2), (0, 14, 0)] {
-            let plan = Arrangement.best(terrain, goal: goal, allowance: 100)
-            #expect(plan.givenUp == givenUp && plan.seams == seams, "goal \(goal)")
+        let halfPage = MemoryPrice.page / 2
+        let cases = [
+            (MemoryPrice.leastMapping, 0, 12), (halfPage - 1, 0, 12), (halfPage + 1, 3, 6),
+            (2 * halfPage + 1, 5, 4), (3 * halfPage + 1, 8, 2), (6 * halfPage + 1, 14, 0),
+            (MemoryPrice.mostMapping, 14, 0),
+        ]
+        for (mapping, givenUp, seams) in cases {
+            let plan = Arrangement(terrain, MemoryPrice(mapping: mapping))
+            #expect(plan.givenUp == givenUp && plan.seams == seams, "\(mapping) bytes a mapping")
         }
     }
 
-    @Test func nothingIsGivenUpForLittle() throws {
-        let records = try fragmented([1, 3, 1, 2, 1, 6])
-        let terrain = Terrain(records, 0..<records.count) { _ in false }
-        // Three pages take it half of the way to no seams; two, or the way from there on, are not to be had.
-        #expect(Arrangement.best(terrain, goal: 0, allowance: 3).seams == 6)
-        #expect(Arrangement.best(terrain, goal: 0, allowance: 2).givenUp == 0)
-        #expect(Arrangement.best(terrain, goal: 0, allowance: 0).givenUp == 0)
-        #expect(Arrangement.best(terrain, goal: 0, allowance: -7).givenUp == 0)
+    @Test func mappingsGetDearerAsTheyRunOut() {
+        #expect(MemoryPrice(mappings: 1, of: 57_000) == MemoryPrice())
+        #expect(MemoryPrice(mappings: 42_000, of: 57_000) == MemoryPrice())
+        var last = 0
+        for mappings in stride(from: 42_000, through: 70_000, by: 500) {
+            let price = MemoryPrice(mappings: mappings, of: 57_000).mapping
+            #expect(price >= last)
+            last = price
+        }
+        #expect(last == MemoryPrice.mostMapping)
+        // None may be had: what was counted when the kernel refused one.
+        #expect(MemoryPrice(mappings: 5, of: 0).mapping == MemoryPrice.mostMapping)
     }
 
     /// The guest's own pages become private copies over one mapping of zeros.
@@ -141,12 +151,12 @@ import Testing
         for page in 0..<100 {
             if page % 2 == 0 { records.back(page..<page + 1, .zero) } else { records.touch(page) }
         }
-        let plan = Arrangement.best(Terrain(records, 0..<100) { _ in false }, goal: 0, allowance: 0)
+        let plan = Arrangement(Terrain(records, 0..<100) { _ in false }, MemoryPrice())
         #expect(plan.givenUp == 0 && plan.seams == 0)
     }
 
-    /// Whatever it is given: never more seams than before, never more given up than allowed, the goal whenever it can be
-    /// reached; and what was arranged once stays as it is.
+    /// Whatever it is given: never more seams than before, nothing given up while mappings are no concern; and what was arranged
+    /// once stays as it is.
     @Test func plansKeepTheirPromises() throws {
         var random = SeededGenerator(for: "plansKeepTheirPromises")
         for _ in 0..<200 {
@@ -155,14 +165,12 @@ import Testing
             let slice = Int.random(in: 0..<count, using: &random)..<count
             let fixed = Set((0..<count).filter { _ in random.oneIn(20) })
             let terrain = Terrain(records, slice) { fixed.contains($0) }
-            let goal = Int.random(in: 0...100, using: &random)
-            let allowance = Int.random(in: -3...40, using: &random)
-            let plan = Arrangement.best(terrain, goal: goal, allowance: allowance)
-            let free = Arrangement.best(terrain, goal: goal, allowance: 0)
+            let price = MemoryPrice(mapping: Int.random(in: 272...12_000, using: &random))
+            let plan = Arrangement(terrain, price)
+            let free = Arrangement(terrain, MemoryPrice())
+            // A page saves two mappings at most.
             #expect(free.givenUp == 0 && free.seams <= terrain.seams && plan.seams <= free.seams)
-            #expect(plan.givenUp <= max(0, allowance))
-            if free.seams <= goal { #expect(plan.givenUp == 0) }
-            #expect(plan.givenUp == 0 || 2 * (free.seams - plan.seams) >= free.seams - goal)
+            #expect(plan.givenUp * MemoryPrice.page <= (terrain.seams - plan.seams) * price.mapping)
             #expect(plan.stretches.flatMap { Array($0.pages) } == Array(slice))
             for stretch in plan.stretches {
                 for page in stretch.pages where fixed.contains(page) {
@@ -176,8 +184,8 @@ import Testing
             for turn in 0..<20 {
                 let after = Terrain(records, slice) { fixed.contains($0) }
                 #expect(after.seams == seams)
-                let next = Arrangement.best(after, goal: goal, allowance: seams <= goal ? 1000 : 0)
-                #expect(next.givenUp == 0 && next.seams <= seams)
+                let next = Arrangement(after, price)
+                #expect(next.seams <= seams)
                 if next.seams == seams { break }
                 #expect(turn < 19)
                 carryOut(next, records)
@@ -205,7 +213,7 @@ import Testing
             let records = try GuestPages.testing(6)
             records.back(0..<3, .frame(FrameLocation(FrameLocation.end - 3 - UInt64(room))))
             for page in 3..<6 { records.touch(page) }
-            let plan = Arrangement(Terrain(records, 0..<6) { _ in false }, giveUpCost: Arrangement.impossible)
+            let plan = Arrangement(Terrain(records, 0..<6) { _ in false }, MemoryPrice())
             #expect(plan.seams == (room < 3 ? 1 : 0), "room for \(room) more")
         }
     }

@@ -208,6 +208,40 @@ import FrameStore
         }
     }
 
+    /// Lone equal pages among runs of zeros cost two mappings each.
+    @Test func whatWasGivenUpForWantOfMappingsIsSharedWhenThereAreSome() throws {
+        let run = try run { $0.pages = 64 }
+        let members = try (0...1).map { try #require(run.member($0)) }
+        for guest in 0...1 {
+            try run.perform(.fill(guest, page: 0, count: 64, first: 0, second: 0))
+            for page in stride(from: 4, to: 60, by: 8) { try fillUnique(run, guest, page..<page + 1) }
+        }
+        func setLimit(_ limit: Int) {
+            for member in members {
+                var policy = member.engine.policy
+                policy.mappingLimit = limit
+                member.engine.setPolicy(policy)
+            }
+        }
+        try passes(run)
+        #expect(members.allSatisfy { $0.mappedFrames.count == 7 && $0.guest.countBackings() == 15 })
+        setLimit(12)
+        try run.perform(.fill(0, page: 62, count: 1, first: 77, second: 78))
+        try run.perform(.fill(1, page: 62, count: 1, first: 77, second: 78))
+        try passes(run, 30)
+        #expect(members.contains { $0.engine.pages.givenUpCount > 0 })
+        #expect(members.allSatisfy { $0.mappedFrames.count < 7 })
+        setLimit(1000)
+        // A mapping more or less begins a round.
+        for guest in 0...1 { try fillUnique(run, guest, 2..<3, base: 300) }
+        try passes(run, 30)
+        #expect(members.allSatisfy { $0.mappedFrames.count >= 8 && $0.engine.pages.givenUpCount == 0 })
+        let counts = members.map(\.engine.statistics.arrangements)
+        try passes(run, 30)
+        #expect(members.map(\.engine.statistics.arrangements) == counts, "arranged for ever")
+        #expect(run.world.violations.isEmpty)
+    }
+
     /// The last step of each: what the model or the interleavings say when a safety step is left out.
     @Test(arguments: FakeGuest.Sabotage.allCases) func sabotageIsNoticed(sabotage: FakeGuest.Sabotage) throws
     {

@@ -125,6 +125,9 @@ extension GuestPages {
         case 8 where plain.pages[page].kind == .home:
             mine.giveUp(page)
             plain.pages[page].isGivenUp = true
+        case 8:
+            mine.wantAgain(page)
+            plain.pages[page].isGivenUp = false
         case 9:
             mine.noteSighting(page)
             (plain.pages[page].isKnown, plain.pages[page].isGivenUp) = (true, false)
@@ -185,6 +188,7 @@ extension GuestPages {
             #expect(mine.count(of: kind) == plain.pages.count { $0.kind == kind }, "\(what)")
         }
         #expect(mine.boundaries == plain.boundaries, "\(what)")
+        #expect(mine.givenUpCount == plain.pages.count { $0.isGivenUp }, "\(what)")
         #expect(mine.orphanCount == plain.pages.count { $0.isOrphan }, "\(what)")
         #expect(
             mine.sightedCount

@@ -53,10 +53,10 @@ import Testing
         try Self.search(setup, "model, \(guests) guests", runs: Self.runs, length: 100)
     }
 
+    /// Mappings run out, so that they become dearer than pages.
     @Test func sharingIsGivenUpForFewerMappings() throws {
         var setup = ModelRun.Setup()
-        setup.arrangementAllowance = 2
-        setup.policy = { $0.arrangementTarget = 2 }
+        setup.mappingLimit = 12
         try Self.search(setup, "model, arranged at a price", runs: Self.runs, length: 100)
     }
 

@@ -8,8 +8,7 @@ import FrameStore
 // exactly, stretch after stretch of like pages (the Viterbi algorithm), from what each territory costs each page.
 //
 // A shared page between pages of another territory costs two mappings. Its sharing can be given up for them: that is a
-// page of memory. The more a mapping is worth in pages, the fewer mappings are left, so a goal is met at the least price
-// by halving the interval of prices.
+// page of memory. What is cheaper, the prices say (`MemoryPrice`): a mapping is worth a page only when few are left.
 
 /// What a page's part of the mapping is backed by.
 enum Territory: Equatable {
@@ -58,7 +57,6 @@ struct Terrain {
     let before: Territory?
     /// Seams inside the range and at its start.
     private(set) var seams = 0
-    private(set) var sharedPages = 0
 
     init(_ records: GuestPages, _ pages: Range<Int>, isFixed: (Int) -> Bool) {
         let first = pages.lowerBound
@@ -72,7 +70,6 @@ struct Terrain {
                 case .untouched: .untouched
                 case .mapped, .zero: .shared
                 }
-            if kind == .shared { sharedPages += 1 }
             if let last = parts.last, last.territory == territory, last.kind == kind {
                 parts[parts.count - 1].pages = last.pages.lowerBound..<page + 1
                 continue
@@ -83,19 +80,13 @@ struct Terrain {
     }
 }
 
-/// The best territories for a range of pages.
+/// The territories for a range of pages that cost the least memory.
 struct Arrangement {
     struct Stretch: Equatable {
         var pages: Range<Int>
         var territory: Territory
     }
-    /// What a mapping costs, and copying a page that is the guest's own: so many pages are moved for a mapping, not more.
-    static let mappingCost = 1024
-    private static let moveCost = 16
-    /// Of a page whose sharing is given up: never, and the range of prices that are tried, from eight pages for a mapping
-    /// to eight mappings for a page.
-    static let impossible = 1 << 40
-    private static let giveUpCosts = mappingCost / 8...mappingCost * 8
+    private static let impossible = 1 << 40
     /// Home, zero, and the frames of so many numberings at a time.
     private static let slots = 3
     private static let states = 2 + slots
@@ -106,31 +97,8 @@ struct Arrangement {
     /// Seams inside the range and at its start.
     private(set) var seams = 0
 
-    /// The arrangement that gives up as few pages as possible so that no more than `goal` seams are left, and at most
-    /// `allowance` pages. If those do not take it at least half of the way there, none is given up.
-    static func best(_ terrain: Terrain, goal: Int, allowance: Int) -> Arrangement {
-        let free = Arrangement(terrain, giveUpCost: impossible)
-        if free.seams <= goal || allowance <= 0 { return free }
-        var best = free
-        // Giving up at `low` brings it to the goal or takes too many; at `high`, it neither reaches the goal nor takes too many.
-        var (low, high) = (giveUpCosts.lowerBound, giveUpCosts.upperBound + 1)
-        while high - low > max(1, low / 64) {
-            let middle = (low + high) / 2
-            let plan = Arrangement(terrain, giveUpCost: middle)
-            if plan.givenUp > allowance {
-                low = middle
-            } else if plan.seams <= goal {
-                (best, low) = (plan, middle)
-            } else {
-                if plan.seams < best.seams { best = plan }
-                high = middle
-            }
-        }
-        return 2 * (free.seams - best.seams) >= free.seams - goal ? best : free
-    }
-
-    /// - Parameter giveUpCost: of a page that needs memory of its own then.
-    init(_ terrain: Terrain, mappingCost: Int = Arrangement.mappingCost, giveUpCost: Int) {
+    init(_ terrain: Terrain, _ price: MemoryPrice) {
+        let mappingCost = price.mapping
         var path = Path(count: terrain.parts.count)
         var deltas = [Int?](repeating: nil, count: Self.slots)
         // Before the first page there is nothing to change from.
@@ -161,7 +129,7 @@ struct Arrangement {
                     costs[state] = change
                     path.changed[index] |= 1 << UInt8(state)
                 }
-                let local = state == own ? 0 : Self.cost(part.kind, state, giveUpCost)
+                let local = state == own ? 0 : Self.cost(part.kind, state)
                 costs[state] = min(costs[state] + local * part.pages.count, Self.impossible)
             }
         }
@@ -192,14 +160,14 @@ struct Arrangement {
         return slot
     }
 
-    /// What a territory that is not its own costs a page.
-    private static func cost(_ kind: Terrain.Kind, _ state: Int, _ giveUpCost: Int) -> Int {
+    /// What a territory that is not its own costs a page; bytes.
+    private static func cost(_ kind: Terrain.Kind, _ state: Int) -> Int {
         switch (kind, state) {
         case (.fixed, _): impossible
-        case (.own, _): moveCost
+        case (.own, _): MemoryPrice.move
         // A page of zeros, if it is read.
-        case (.untouched, 1): moveCost
-        case (.untouched, _), (.shared, _): giveUpCost
+        case (.untouched, 1): MemoryPrice.move
+        case (.untouched, _), (.shared, _): MemoryPrice.page
         }
     }
 

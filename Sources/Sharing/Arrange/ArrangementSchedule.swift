@@ -1,11 +1,11 @@
 // When mappings are arranged anew, and how: decisions on the numbers of each pass alone.
 //
-//   resting --much changed, or too many mappings--> round: slice by slice, move what is in a wrong place, then join
+//   resting --much changed--> round: slice by slice, move what is in a wrong place, then join
 //      ^                                              |   what the kernel has in pieces
 //      \______________________________________________/
 //
 // It comes to an end on contents that do not change: a round begins only when there are noticeably more (or fewer) seams or
-// pieces than the last one left behind, and gives up sharing once until much changes again or the mappings grow again.
+// pieces than the last one left behind, or mappings cost twice as much, or half.
 
 /// Decides when mappings are arranged, and keeps where a round has got to.
 struct ArrangementSchedule {
@@ -18,8 +18,8 @@ struct ArrangementSchedule {
         var seams: Int
         /// Neighbours that the kernel has not joined though the backing is continued.
         var pieces: Int
-        /// Mappings above which sharing may be given up for fewer.
-        var target: Int
+        /// What a mapping costs; bytes.
+        var price: Int
     }
 
     /// What is done with a slice: first what is in a wrong place is moved, then pieces are joined.
@@ -27,7 +27,6 @@ struct ArrangementSchedule {
 
     /// A round under way.
     struct Round {
-        let givesUp: Bool
         let joins: Bool
         var slice = 0
         var step = Step.moving
@@ -45,8 +44,7 @@ struct ArrangementSchedule {
     /// What the last round left behind.
     private var seams = 0
     private var pieces = 0
-    /// The seams that the last round left that could give up sharing; nil: nothing was given up since much changed.
-    private var seamsGivenUpFor: Int?
+    private var price = MemoryPrice.leastMapping
     /// The pass before which no round begins.
     private var earliest = 0
     /// Rounds in a row that could not move everything.
@@ -56,7 +54,6 @@ struct ArrangementSchedule {
     /// Much changed just now.
     mutating func stir(_ pass: Int) {
         lastStir = pass
-        seamsGivenUpFor = nil
         failures = 0
     }
 
@@ -65,16 +62,13 @@ struct ArrangementSchedule {
         guard now.activity <= policy.arrangementCalm else { return false }
         if round != nil { return true }
         let calm = now.pass - lastStir
-        guard now.pass >= earliest, calm >= policy.arrangementRest / 2 else { return false }
+        guard now.pass >= earliest, calm >= policy.arrangementRest else { return false }
         let least = max(policy.arrangementGain, seams / 16)
-        let isTooMany = now.seams + now.pieces + 1 > now.target
-        let givesUp =
-            isTooMany && calm >= policy.arrangementRest
-            && (seamsGivenUpFor.map { now.seams + now.pieces >= $0 + least } ?? true)
         let joins = now.pieces - pieces >= least || policy.arrangesAll
         let isRetry = failures > 0 && failures < Self.failureLimit
-        guard givesUp || joins || isRetry || abs(now.seams - seams) >= least else { return false }
-        round = Round(givesUp: givesUp, joins: joins || givesUp)
+        let isOtherPrice = now.price >= 2 * price || 2 * now.price <= price
+        guard joins || isRetry || isOtherPrice || abs(now.seams - seams) >= least else { return false }
+        round = Round(joins: joins)
         return true
     }
 
@@ -85,10 +79,9 @@ struct ArrangementSchedule {
     mutating func end(_ now: Situation, _ policy: SharingPolicy) {
         guard let round else { return }
         self.round = nil
-        seams = now.seams
+        (seams, price) = (now.seams, now.price)
         // Pieces that are left though all were to be joined, stay.
         pieces = round.joins ? now.pieces : min(pieces, now.pieces)
-        if round.givesUp { seamsGivenUpFor = now.seams + now.pieces }
         failures = round.isIncomplete ? failures + 1 : 0
         earliest = now.pass + policy.arrangementInterval << min(failures, Self.failureLimit)
     }

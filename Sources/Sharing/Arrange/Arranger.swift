@@ -47,7 +47,7 @@ final class Arranger {
     /// - Returns: whether there was something to do.
     func arrange(_ pass: Int, activity: Int) -> Bool {
         let policy = conditions.policy
-        guard conditions.fatal == nil, policy.arrangementGain > 0, pages.orphanCount == 0,
+        guard conditions.fatal == nil, policy.arrangementGain > 0, pages.orphanCount == 0, budget.isKnown,
             schedule.isDue(situation(pass, activity), policy), var round = schedule.round
         else { return false }
         guard budget.hasMemory(for: .arrangement) else { return false }
@@ -72,27 +72,34 @@ final class Arranger {
         if round.slice * Self.sliceLength >= pages.count {
             budget.recount()
             schedule.end(situation(pass, activity), policy)
+            reconsiderGivenUp()
         }
         return true
     }
 
+    /// What was given up while mappings were scarce is wanted again when they are not: of each two mappings at most, no more pages
+    /// than are to be had without making mappings dearer.
+    private func reconsiderGivenUp() {
+        var room = budget.cheapMappings / 2
+        if pages.givenUpCount == 0 || room <= 0 { return }
+        for page in 0..<pages.count where pages.isGivenUp(page) && room > 0 {
+            pages.wantAgain(page)
+            tracker.watch(page)
+            room -= 1
+        }
+    }
+
     private func situation(_ pass: Int, _ activity: Int) -> ArrangementSchedule.Situation {
-        let slices = (pages.count + Self.sliceLength - 1) / Self.sliceLength
-        return ArrangementSchedule.Situation(
+        ArrangementSchedule.Situation(
             pass: pass, activity: activity, seams: pages.boundaries, pieces: budget.unjoinedMappings,
-            target: conditions.policy.arrangementTarget * slices)
+            price: budget.price.mapping)
     }
 
     /// Moves what is in a wrong place.
     /// - Returns: whether the slice is as it should be, or cannot be better now.
     private func arrange(_ slice: Range<Int>, _ round: inout ArrangementSchedule.Round) -> Bool {
         let terrain = Terrain(pages, slice) { inFlight.count($0) > 0 }
-        let policy = conditions.policy
-        let givenUp = slice.count { pages.isGivenUp($0) }
-        let allowance = (terrain.sharedPages + givenUp) / policy.arrangementAllowance - givenUp
-        // A little below the target, so that it is not passed again soon.
-        let plan = Arrangement.best(
-            terrain, goal: policy.arrangementTarget * 9 / 10, allowance: round.givesUp ? allowance : 0)
+        let plan = Arrangement(terrain, budget.price)
         if !round.isWorthIt {
             guard terrain.seams - plan.seams >= max(1, terrain.seams / 16) else { return true }
             round.isWorthIt = true

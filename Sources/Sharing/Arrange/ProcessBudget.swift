@@ -40,9 +40,17 @@ final class ProcessBudget {
         return false
     }
 
+    /// Not between a call that the kernel refused and the next count: nobody knows then what may be had.
+    var isKnown: Bool { allowed > 0 }
+    /// What a mapping costs now.
+    var price: MemoryPrice { MemoryPrice(mappings: mappings, of: most) }
+    /// So many may be made at the least price.
+    var cheapMappings: Int { Int(Double(most) * MemoryPrice.plenty) - mappings }
+    private var most: Int { min(conditions.policy.mappingLimit, allowed) }
+
     /// Whether so many mappings more may be made; if not, what they are for is put off.
     func hasRoom(for growth: Int) -> Bool {
-        if mappings - 1 + growth < min(conditions.policy.mappingLimit, allowed) { return true }
+        if mappings - 1 + growth < most { return true }
         journal.count { $0.putOffNoMapping += 1 }
         return false
     }

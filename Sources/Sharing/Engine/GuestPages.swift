@@ -42,6 +42,8 @@ final class GuestPages {
     private(set) var boundaries = 0
     /// Pages whose backing belongs to a store that is lost.
     private(set) var orphanCount = 0
+    /// Pages whose sharing was given up for fewer mappings.
+    private(set) var givenUpCount = 0
     /// Pages whose frames were found to have no other mapper.
     private(set) var singleMapperCount = 0
 
@@ -150,7 +152,7 @@ final class GuestPages {
             let givesUp = isGivenUp(page) || isMerged(page)
             if isMerged(page) { forget(page) }
             set(page, .unshared)
-            setFlag(page, Flag.givenUp, givesUp)
+            setGivenUp(page, givesUp)
             setOrphan(page, false)
             journal.note(.absorbed, page)
         }
@@ -183,15 +185,18 @@ final class GuestPages {
     /// The sharing of a page that went home was given up for fewer mappings.
     func giveUp(_ page: Int) {
         precondition(kind(page) == .home, "a page at home")
-        setFlag(page, Flag.givenUp, true)
+        setGivenUp(page, true)
     }
+
+    /// Mappings are no longer scarce: the page may be shared again.
+    func wantAgain(_ page: Int) { setGivenUp(page, false) }
 
     // MARK: verbs: the store
 
     /// The store has recorded what the page holds: nobody else has it now.
     func noteSighting(_ page: Int) {
         setKnown(page, true)
-        setFlag(page, Flag.givenUp, false)
+        setGivenUp(page, false)
         journal.note(.sighted, page)
     }
 
@@ -242,7 +247,14 @@ final class GuestPages {
             known[Int(old & Flag.kind)] -= 1
             known[Int(kind.rawValue)] += 1
         }
-        states[page] = old & ~(Flag.kind | Flag.givenUp) | kind.rawValue
+        setGivenUp(page, false)
+        states[page] = states[page] & ~Flag.kind | kind.rawValue
+    }
+
+    private func setGivenUp(_ page: Int, _ value: Bool) {
+        if value == isGivenUp(page) { return }
+        givenUpCount += value ? 1 : -1
+        setFlag(page, Flag.givenUp, value)
     }
 
     private func setKnown(_ page: Int, _ value: Bool) {

@@ -38,14 +38,10 @@ public struct SharingPolicy: Equatable, Sendable {
     /// Only after a pass that did not more than this, and so many passes after the last time.
     public var arrangementCalm = 256
     public var arrangementInterval = 4
-    /// And only when half as many passes were calm, and none brought a frame a better place; as many, before sharing is
-    /// given up for fewer mappings.
-    public var arrangementRest = 6
+    /// And only after so many passes that were calm and brought no frame a better place.
+    public var arrangementRest = 3
     /// Every stretch is mapped anew each time, whether or not that changes anything; for tests.
     public var arrangesAll = false
-    /// Mappings for each 128 MiB, above which sharing is given up for fewer; and one in so many shared pages at most.
-    public var arrangementTarget = 100
-    public var arrangementAllowance = 40
     /// Pages looked at in a pass, with news, from which on news is asked for between passes.
     public var eagerFrom = 2048
     /// A page must have stayed clean for so long, nanoseconds, before it is looked at.

@@ -61,9 +61,11 @@ final class Merger {
         tracker.watch(page)
     }
 
-    /// Whether these pages, which were given up for fewer mappings and written since, would cost mappings again.
+    /// Whether these pages, which were given up for fewer mappings and written since, would cost more mappings than their sharing
+    /// is worth; or half of that, so that what is shared again is not given up again next.
     func staysGivenUp(_ range: Range<Int>, _ targets: some Collection<Int>, _ backing: PageBacking) -> Bool {
-        targets.allSatisfy(pages.isGivenUp) && pages.growth(range, backing) > 0
+        targets.allSatisfy(pages.isGivenUp)
+            && 2 * pages.growth(range, backing) * budget.price.mapping >= targets.count * MemoryPrice.page
     }
 
     /// Pages in one window at most.

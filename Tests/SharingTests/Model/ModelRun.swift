@@ -13,8 +13,6 @@ final class ModelRun {
         var options = FakeGuest.Options()
         var sabotage = FakeGuest.Sabotage.none
         var mappingLimit = 1000
-        /// One in so many shared pages may be given up for fewer mappings.
-        var arrangementAllowance = 1000
         var domains = 2
         /// What the clock goes on with each pass at the end, nanoseconds.
         var time: UInt64 = 0
@@ -52,7 +50,6 @@ final class ModelRun {
         policy.arrangementGain = 1
         policy.arrangementInterval = 3
         policy.arrangementRest = 2
-        policy.arrangementAllowance = setup.arrangementAllowance
         setup.policy(&policy)
         // The last guest is alone in the second domain, or with the one before.
         let domain = world.domains[setup.guests > 2 && index >= 2 ? 1 : 0]
@@ -224,7 +221,7 @@ final class ModelRun {
             world.violated("\(member.guest.name): mappings are arranged though nothing changes")
         }
         for member in world.members { checkSettled(member) }
-        if !setup.options.constantHash, setup.mappingLimit >= 1000, setup.arrangementAllowance >= 1000,
+        if !setup.options.constantHash, setup.mappingLimit >= 1000,
             !setup.options.readsAreReported
         {
             checkRate()
