@@ -5,20 +5,20 @@ import Testing
 
 /// When mappings are arranged: rounds begin when they are worth it, and come to an end.
 @Suite struct ArrangementScheduleTests {
-    /// A guest whose rounds do what a round can: fewer seams, fewer pieces if they are joined.
+    /// A guest whose rounds do what a round can: fewer boundaries, fewer unjoined if they are joined.
     private struct Guest {
         var schedule = ArrangementSchedule()
         var policy = SharingPolicy()
         var pass = 0
-        var seams: Int
-        var pieces: Int
+        var boundaries: Int
+        var unjoined: Int
         var price = MemoryPrice.leastMapping
         var rounds: [ArrangementSchedule.Round] = []
 
         var situation: ArrangementSchedule.Situation { found(0) }
         private func found(_ activity: Int) -> ArrangementSchedule.Situation {
             ArrangementSchedule.Situation(
-                pass: pass, activity: activity, seams: seams, pieces: pieces, price: price)
+                pass: pass, activity: activity, boundaries: boundaries, unjoined: unjoined, price: price)
         }
 
         /// - Returns: whether a round began and ended.
@@ -27,7 +27,7 @@ import Testing
             activity: Int = 0, _ effect: (inout Guest, inout ArrangementSchedule.Round) -> Void = { _, _ in }
         ) -> Bool {
             defer { pass += 1 }
-            if activity > policy.arrangementCalm { schedule.stir(pass) }
+            if activity > policy.arrangementCalm { schedule.noteChange(pass) }
             guard schedule.isDue(found(activity), policy), var round = schedule.round else { return false }
             effect(&self, &round)
             schedule.update(round)
@@ -41,8 +41,8 @@ import Testing
         var random = SeededGenerator(for: "itEndsWhateverRoundsAchieve")
         for _ in 0..<300 {
             var guest = Guest(
-                seams: Int.random(in: 0...2000, using: &random),
-                pieces: Int.random(in: 0...500, using: &random))
+                boundaries: Int.random(in: 0...2000, using: &random),
+                unjoined: Int.random(in: 0...500, using: &random))
             for _ in 0..<Int.random(in: 0...20, using: &random) {
                 guest.runPass(activity: Int.random(in: 0...600, using: &random))
             }
@@ -52,35 +52,35 @@ import Testing
             for _ in 0..<2000 {
                 guest.runPass { guest, round in
                     round.isIncomplete = isFailing || random.oneIn(3)
-                    guest.seams -= Int.random(in: 0...guest.seams, using: &random) / 2
-                    if round.joins { guest.pieces -= Int.random(in: 0...guest.pieces, using: &random) }
+                    guest.boundaries -= Int.random(in: 0...guest.boundaries, using: &random) / 2
+                    if round.joins { guest.unjoined -= Int.random(in: 0...guest.unjoined, using: &random) }
                 }
             }
             let count = guest.rounds.count
-            #expect(count <= 12, "\(guest.seams) seams, \(guest.pieces) pieces left")
+            #expect(count <= 12, "\(guest.boundaries) boundaries, \(guest.unjoined) unjoined left")
             for _ in 0..<200 { guest.runPass() }
             #expect(guest.rounds.count == count)
         }
     }
 
     @Test func noticeablyMoreSeamsAreArrangedOnce() {
-        var guest = Guest(seams: 400, pieces: 0)
+        var guest = Guest(boundaries: 400, unjoined: 0)
         for _ in 0..<100 { guest.runPass() }
         #expect(guest.rounds.count == 1)
-        // A few seams more are not worth it; noticeably more are, or fewer.
-        guest.seams += 8
+        // A few boundaries more are not worth it; noticeably more are, or fewer.
+        guest.boundaries += 8
         for _ in 0..<100 { guest.runPass() }
         #expect(guest.rounds.count == 1)
-        guest.seams += 30
+        guest.boundaries += 30
         for _ in 0..<100 { guest.runPass() }
         #expect(guest.rounds.count == 2)
-        guest.seams -= 60
+        guest.boundaries -= 60
         for _ in 0..<100 { guest.runPass() }
         #expect(guest.rounds.count == 3)
     }
 
     @Test func dearerMappingsBeginARoundAndCheaperOnesToo() {
-        var guest = Guest(seams: 0, pieces: 0)
+        var guest = Guest(boundaries: 0, unjoined: 0)
         for (price, rounds) in [
             (272, 0), (500, 0), (600, 1), (1100, 1), (1200, 2), (700, 2), (600, 3), (300, 4),
         ] {
@@ -91,7 +91,7 @@ import Testing
     }
 
     @Test func nothingHappensWhileMuchChanges() {
-        var guest = Guest(seams: 400, pieces: 100)
+        var guest = Guest(boundaries: 400, unjoined: 100)
         for pass in 0..<100 { guest.runPass(activity: pass % 2 == 0 ? 1000 : 10) }
         #expect(guest.rounds.isEmpty)
         for _ in 0..<20 { guest.runPass() }
@@ -99,24 +99,24 @@ import Testing
     }
 
     @Test func piecesAreJoinedOnceThereAreSome() {
-        var guest = Guest(seams: 10, pieces: 5)
+        var guest = Guest(boundaries: 10, unjoined: 5)
         guest.policy.arrangementGain = 12
         for _ in 0..<100 { guest.runPass() }
         #expect(guest.rounds.isEmpty)
-        guest.pieces = 40
+        guest.unjoined = 40
         for _ in 0..<100 { guest.runPass() }
         #expect(guest.rounds.count == 1 && guest.rounds[0].joins)
         // They could not be joined: not again, until there are more.
-        guest.pieces = 50
+        guest.unjoined = 50
         for _ in 0..<100 { guest.runPass() }
         #expect(guest.rounds.count == 1)
-        guest.pieces = 60
+        guest.unjoined = 60
         for _ in 0..<100 { guest.runPass() }
         #expect(guest.rounds.count == 2)
     }
 
     @Test func aRoundGoesOnOverCalmPassesOnly() {
-        var guest = Guest(seams: 400, pieces: 0)
+        var guest = Guest(boundaries: 400, unjoined: 0)
         while guest.schedule.round == nil, guest.pass < 100 {
             _ = guest.schedule.isDue(guest.situation, guest.policy)
             guest.pass += 1

@@ -28,32 +28,32 @@ import Testing
     }
 
     private func cost(
-        _ records: GuestPages, _ territories: [Territory], _ price: MemoryPrice, fixed: Set<Int>
+        _ records: GuestPages, _ targets: [MappingTarget], _ price: MemoryPrice, fixed: Set<Int>
     ) -> Int? {
         var total = 0
-        var asked: [Territory] = [.home, .zero]
-        for (page, territory) in territories.enumerated() {
+        var asked: [MappingTarget] = [.home, .zero]
+        for (page, target) in targets.enumerated() {
             // Frames are thought of from the first page on that has some.
-            asked.append(Territory(records.backing(page), page: page))
-            if !asked.contains(territory) { return nil }
-            if page > 0, territories[page - 1] != territory { total += price.mapping }
-            if territory == Territory(records.backing(page), page: page) { continue }
+            asked.append(MappingTarget(records.backing(page), page: page))
+            if !asked.contains(target) { return nil }
+            if page > 0, targets[page - 1] != target { total += price.mapping }
+            if target == MappingTarget(records.backing(page), page: page) { continue }
             if fixed.contains(page) { return nil }
             switch records.kind(page) {
             case .home, .unshared: total += MemoryPrice.move
-            case .untouched where territory == .zero: total += MemoryPrice.move
+            case .untouched where target == .zero: total += MemoryPrice.move
             default: total += MemoryPrice.page
             }
         }
         return total
     }
 
-    private func givenUp(_ records: GuestPages, _ territories: [Territory]) -> Int {
-        territories.indices.count { page in
-            if territories[page] == Territory(records.backing(page), page: page) { return false }
+    private func givenUp(_ records: GuestPages, _ targets: [MappingTarget]) -> Int {
+        targets.indices.count { page in
+            if targets[page] == MappingTarget(records.backing(page), page: page) { return false }
             return switch records.kind(page) {
             case .home, .unshared: false
-            case .untouched: territories[page] != .zero
+            case .untouched: targets[page] != .zero
             case .mapped, .zero: true
             }
         }
@@ -61,15 +61,15 @@ import Testing
 
     @Test func noArrangementIsCheaper() throws {
         var random = SeededGenerator(for: "noArrangementIsCheaper")
-        let choices: [Territory] = [.home, .zero, .frames(1000), .frames(5000)]
+        let choices: [MappingTarget] = [.home, .zero, .frames(1000), .frames(5000)]
         for _ in 0..<40 {
             let count = Int.random(in: 1...7, using: &random)
             let records = try randomRecords(count, &random)
             let price = MemoryPrice(mapping: [10, 272, 2047, 2049, 20_000].randomElement(using: &random)!)
             let fixed = Set((0..<count).filter { _ in random.oneIn(6) })
-            let terrain = Terrain(records, 0..<count) { fixed.contains($0) }
-            let plan = Arrangement(terrain, price)
-            let found = plan.stretches.flatMap { stretch in stretch.pages.map { _ in stretch.territory } }
+            let layout = PageLayout(records, 0..<count) { fixed.contains($0) }
+            let plan = Arrangement(layout, price)
+            let found = plan.stretches.flatMap { stretch in stretch.pages.map { _ in stretch.target } }
             try #require(found.count == count)
             let mine = try #require(cost(records, found, price, fixed: fixed))
             var least = Int.max
@@ -80,8 +80,8 @@ import Testing
                 }
             }
             #expect(mine == least, "\(records) \(price)")
-            #expect(terrain.seams == records.boundaries)
-            #expect(plan.seams == zip(found, found.dropFirst()).count { $0 != $1 })
+            #expect(layout.boundaries == records.boundaries)
+            #expect(plan.boundaries == zip(found, found.dropFirst()).count { $0 != $1 })
             #expect(plan.givenUp == givenUp(records, found))
         }
     }
@@ -94,12 +94,12 @@ import Testing
             records.back(pages, .frame(FrameLocation(UInt64(10_000 * (stretch + 1)))))
             for page in pages where page % 4 == 1 { records.unshare(page) }
         }
-        let plan = Arrangement(Terrain(records, 0..<64) { _ in false }, MemoryPrice())
+        let plan = Arrangement(PageLayout(records, 0..<64) { _ in false }, MemoryPrice())
         #expect(plan.stretches.count == 16)
         #expect(plan.givenUp == 0)
         #expect(
             plan.stretches.allSatisfy {
-                $0.territory == Territory(records.backing($0.pages.lowerBound), page: $0.pages.lowerBound)
+                $0.target == MappingTarget(records.backing($0.pages.lowerBound), page: $0.pages.lowerBound)
             })
     }
 
@@ -117,17 +117,17 @@ import Testing
     /// A lone page costs two mappings: its sharing is given up when those cost more than a page, not before.
     @Test func sharingIsGivenUpForDearerMappingsAlone() throws {
         let records = try fragmented([1, 3, 1, 2, 1, 6])
-        let terrain = Terrain(records, 0..<records.count) { _ in false }
-        #expect(terrain.seams == 12)
+        let layout = PageLayout(records, 0..<records.count) { _ in false }
+        #expect(layout.boundaries == 12)
         let halfPage = MemoryPrice.page / 2
         let cases = [
             (MemoryPrice.leastMapping, 0, 12), (halfPage - 1, 0, 12), (halfPage + 1, 3, 6),
             (2 * halfPage + 1, 5, 4), (3 * halfPage + 1, 8, 2), (6 * halfPage + 1, 14, 0),
             (MemoryPrice.mostMapping, 14, 0),
         ]
-        for (mapping, givenUp, seams) in cases {
-            let plan = Arrangement(terrain, MemoryPrice(mapping: mapping))
-            #expect(plan.givenUp == givenUp && plan.seams == seams, "\(mapping) bytes a mapping")
+        for (mapping, givenUp, boundaries) in cases {
+            let plan = Arrangement(layout, MemoryPrice(mapping: mapping))
+            #expect(plan.givenUp == givenUp && plan.boundaries == boundaries, "\(mapping) bytes a mapping")
         }
     }
 
@@ -151,11 +151,11 @@ import Testing
         for page in 0..<100 {
             if page % 2 == 0 { records.back(page..<page + 1, .zero) } else { records.touch(page) }
         }
-        let plan = Arrangement(Terrain(records, 0..<100) { _ in false }, MemoryPrice())
-        #expect(plan.givenUp == 0 && plan.seams == 0)
+        let plan = Arrangement(PageLayout(records, 0..<100) { _ in false }, MemoryPrice())
+        #expect(plan.givenUp == 0 && plan.boundaries == 0)
     }
 
-    /// Whatever it is given: never more seams than before, nothing given up while mappings are no concern; and what was arranged
+    /// Whatever it is given: never more boundaries than before, nothing given up while mappings are no concern; and what was arranged
     /// once stays as it is.
     @Test func plansKeepTheirPromises() throws {
         var random = SeededGenerator(for: "plansKeepTheirPromises")
@@ -164,32 +164,34 @@ import Testing
             let records = try randomRecords(count, &random)
             let slice = Int.random(in: 0..<count, using: &random)..<count
             let fixed = Set((0..<count).filter { _ in random.oneIn(20) })
-            let terrain = Terrain(records, slice) { fixed.contains($0) }
+            let layout = PageLayout(records, slice) { fixed.contains($0) }
             let price = MemoryPrice(mapping: Int.random(in: 272...12_000, using: &random))
-            let plan = Arrangement(terrain, price)
-            let free = Arrangement(terrain, MemoryPrice())
+            let plan = Arrangement(layout, price)
+            let free = Arrangement(layout, MemoryPrice())
             // A page saves two mappings at most.
-            #expect(free.givenUp == 0 && free.seams <= terrain.seams && plan.seams <= free.seams)
-            #expect(plan.givenUp * MemoryPrice.page <= (terrain.seams - plan.seams) * price.mapping)
+            #expect(
+                free.givenUp == 0 && free.boundaries <= layout.boundaries
+                    && plan.boundaries <= free.boundaries)
+            #expect(plan.givenUp * MemoryPrice.page <= (layout.boundaries - plan.boundaries) * price.mapping)
             #expect(plan.stretches.flatMap { Array($0.pages) } == Array(slice))
             for stretch in plan.stretches {
                 for page in stretch.pages where fixed.contains(page) {
-                    #expect(Territory(records.backing(page), page: page) == stretch.territory)
+                    #expect(MappingTarget(records.backing(page), page: page) == stretch.target)
                 }
             }
             // Carried out, it is what was planned. What was given up, or was never touched, may go anywhere from then on,
             // so there may be a little more to gain, for nothing; but soon there is not.
             carryOut(plan, records)
-            var seams = plan.seams
+            var boundaries = plan.boundaries
             for turn in 0..<20 {
-                let after = Terrain(records, slice) { fixed.contains($0) }
-                #expect(after.seams == seams)
+                let after = PageLayout(records, slice) { fixed.contains($0) }
+                #expect(after.boundaries == boundaries)
                 let next = Arrangement(after, price)
-                #expect(next.seams <= seams)
-                if next.seams == seams { break }
+                #expect(next.boundaries <= boundaries)
+                if next.boundaries == boundaries { break }
                 #expect(turn < 19)
                 carryOut(next, records)
-                seams = next.seams
+                boundaries = next.boundaries
             }
         }
     }
@@ -197,8 +199,8 @@ import Testing
     private func carryOut(_ plan: Arrangement, _ records: GuestPages) {
         for stretch in plan.stretches {
             for page in stretch.pages
-            where Territory(records.backing(page), page: page) != stretch.territory {
-                let backing = stretch.territory.backing(of: page)
+            where MappingTarget(records.backing(page), page: page) != stretch.target {
+                let backing = stretch.target.backing(of: page)
                 if backing == .home {
                     records.rehome(page..<page + 1) { _ in false }
                 } else {
@@ -213,8 +215,8 @@ import Testing
             let records = try GuestPages.testing(6)
             records.back(0..<3, .frame(FrameLocation(FrameLocation.end - 3 - UInt64(room))))
             for page in 3..<6 { records.touch(page) }
-            let plan = Arrangement(Terrain(records, 0..<6) { _ in false }, MemoryPrice())
-            #expect(plan.seams == (room < 3 ? 1 : 0), "room for \(room) more")
+            let plan = Arrangement(PageLayout(records, 0..<6) { _ in false }, MemoryPrice())
+            #expect(plan.boundaries == (room < 3 ? 1 : 0), "room for \(room) more")
         }
     }
 }

@@ -4,14 +4,14 @@ import FrameStore
 //
 // A page that is the guest's own may live in the home file, or as a private copy over a mapping of zeros or of frames: it
 // costs the same memory. So stretches of frames and of zeros can run across such pages, and which is best is a path
-// through the pages: a territory for each, every change from one to another costing a mapping. The cheapest path is found
-// exactly, stretch after stretch of like pages (the Viterbi algorithm), from what each territory costs each page.
+// through the pages: a target for each, every change from one to another costing a mapping. The cheapest path is found
+// exactly, stretch after stretch of like pages (the Viterbi algorithm), from what each target costs each page.
 //
-// A shared page between pages of another territory costs two mappings. Its sharing can be given up for them: that is a
+// A shared page between pages of another target costs two mappings. Its sharing can be given up for them: that is a
 // page of memory. What is cheaper, the prices say (`MemoryPrice`): a mapping is worth a page only when few are left.
 
 /// What a page's part of the mapping is backed by.
-enum Territory: Equatable {
+enum MappingTarget: Equatable {
     case home
     case zero
     /// Frames whose numbers are the pages' plus this.
@@ -36,9 +36,9 @@ enum Territory: Equatable {
 }
 
 /// A range of pages as it is, in parts whose pages are alike.
-struct Terrain {
+struct PageLayout {
     enum Kind: Equatable {
-        /// The guest's own: it may have any territory.
+        /// The guest's own: it may have any target.
         case own
         case untouched
         /// Anywhere else it would need memory of its own.
@@ -48,21 +48,21 @@ struct Terrain {
     }
     struct Part: Equatable {
         var pages: Range<Int>
-        var territory: Territory
+        var target: MappingTarget
         var kind: Kind
     }
 
     private(set) var parts: [Part] = []
-    /// The territory in front of the range.
-    let before: Territory?
-    /// Seams inside the range and at its start.
-    private(set) var seams = 0
+    /// The target in front of the range.
+    let before: MappingTarget?
+    /// Boundaries inside the range and at its start.
+    private(set) var boundaries = 0
 
     init(_ records: GuestPages, _ pages: Range<Int>, isFixed: (Int) -> Bool) {
         let first = pages.lowerBound
-        before = first > 0 ? Territory(records.backing(first - 1), page: first - 1) : nil
+        before = first > 0 ? MappingTarget(records.backing(first - 1), page: first - 1) : nil
         for page in pages {
-            let territory = Territory(records.backing(page), page: page)
+            let target = MappingTarget(records.backing(page), page: page)
             let kind: Kind =
                 switch records.kind(page) {
                 case _ where isFixed(page): .fixed
@@ -70,21 +70,21 @@ struct Terrain {
                 case .untouched: .untouched
                 case .mapped, .zero: .shared
                 }
-            if let last = parts.last, last.territory == territory, last.kind == kind {
+            if let last = parts.last, last.target == target, last.kind == kind {
                 parts[parts.count - 1].pages = last.pages.lowerBound..<page + 1
                 continue
             }
-            if let previous = parts.last?.territory ?? before, previous != territory { seams += 1 }
-            parts.append(Part(pages: page..<page + 1, territory: territory, kind: kind))
+            if let previous = parts.last?.target ?? before, previous != target { boundaries += 1 }
+            parts.append(Part(pages: page..<page + 1, target: target, kind: kind))
         }
     }
 }
 
-/// The territories for a range of pages that cost the least memory.
+/// The targets for a range of pages that cost the least memory.
 struct Arrangement {
     struct Stretch: Equatable {
         var pages: Range<Int>
-        var territory: Territory
+        var target: MappingTarget
     }
     private static let impossible = 1 << 40
     /// Home, zero, and the frames of so many numberings at a time.
@@ -94,27 +94,27 @@ struct Arrangement {
     private(set) var stretches: [Stretch] = []
     /// Pages that need memory of their own then, and need none now.
     private(set) var givenUp = 0
-    /// Seams inside the range and at its start.
-    private(set) var seams = 0
+    /// Boundaries inside the range and at its start.
+    private(set) var boundaries = 0
 
-    init(_ terrain: Terrain, _ price: MemoryPrice) {
+    init(_ layout: PageLayout, _ price: MemoryPrice) {
         let mappingCost = price.mapping
-        var path = Path(count: terrain.parts.count)
+        var path = Path(count: layout.parts.count)
         var deltas = [Int?](repeating: nil, count: Self.slots)
         // Before the first page there is nothing to change from.
-        var costs = [Int](repeating: terrain.before == nil ? 0 : mappingCost, count: Self.states)
-        if let before = terrain.before {
+        var costs = [Int](repeating: layout.before == nil ? 0 : mappingCost, count: Self.states)
+        if let before = layout.before {
             if case .frames(let delta) = before { deltas[0] = delta }
             costs[Self.state(of: before, deltas) ?? 0] = 0
         }
-        for (index, part) in terrain.parts.enumerated() {
-            if case .frames(let delta) = part.territory, Self.state(of: part.territory, deltas) == nil {
+        for (index, part) in layout.parts.enumerated() {
+            if case .frames(let delta) = part.target, Self.state(of: part.target, deltas) == nil {
                 let slot = Self.leastWorth(deltas, costs)
                 path.replaced.append((index, slot, deltas[slot]))
                 deltas[slot] = delta
-                costs[2 + slot] = index == 0 && terrain.before == nil ? 0 : Self.impossible
+                costs[2 + slot] = index == 0 && layout.before == nil ? 0 : Self.impossible
             }
-            let own = Self.state(of: part.territory, deltas) ?? 0
+            let own = Self.state(of: part.target, deltas) ?? 0
             var best = 0
             for state in 1..<Self.states where costs[state] < costs[best] { best = state }
             let change = costs[best] + mappingCost
@@ -133,8 +133,8 @@ struct Arrangement {
                 costs[state] = min(costs[state] + local * part.pages.count, Self.impossible)
             }
         }
-        follow(path, terrain, deltas, costs)
-        count(terrain)
+        follow(path, layout, deltas, costs)
+        count(layout)
     }
 
     /// Whether there are places in the store that continue a numbering over these pages.
@@ -143,9 +143,9 @@ struct Arrangement {
         return pages.lowerBound + delta >= 0 && pages.upperBound + delta <= Int(FrameLocation.end)
     }
 
-    /// The state that stands for a territory; nil for frames of a numbering that has no slot.
-    private static func state(of territory: Territory, _ deltas: [Int?]) -> Int? {
-        switch territory {
+    /// The state that stands for a target; nil for frames of a numbering that has no slot.
+    private static func state(of target: MappingTarget, _ deltas: [Int?]) -> Int? {
+        switch target {
         case .home: 0
         case .zero: 1
         case .frames(let delta): deltas.firstIndex(of: delta).map { 2 + $0 }
@@ -160,8 +160,8 @@ struct Arrangement {
         return slot
     }
 
-    /// What a territory that is not its own costs a page; bytes.
-    private static func cost(_ kind: Terrain.Kind, _ state: Int) -> Int {
+    /// What a target that is not its own costs a page; bytes.
+    private static func cost(_ kind: PageLayout.Kind, _ state: Int) -> Int {
         switch (kind, state) {
         case (.fixed, _): impossible
         case (.own, _): MemoryPrice.move
@@ -185,21 +185,21 @@ struct Arrangement {
     }
 
     /// Walks back from the cheapest end.
-    private mutating func follow(_ path: Path, _ terrain: Terrain, _ last: [Int?], _ costs: [Int]) {
+    private mutating func follow(_ path: Path, _ layout: PageLayout, _ last: [Int?], _ costs: [Int]) {
         var deltas = last
         var replaced = path.replaced[...]
         var state = costs.indices.min { costs[$0] < costs[$1] } ?? 0
-        for (index, part) in terrain.parts.enumerated().reversed() {
-            let territory: Territory =
+        for (index, part) in layout.parts.enumerated().reversed() {
+            let target: MappingTarget =
                 switch state {
                 case 0: .home
                 case 1: .zero
                 default: .frames(deltas[state - 2] ?? 0)
                 }
-            if let last = stretches.last, last.territory == territory {
+            if let last = stretches.last, last.target == target {
                 stretches[stretches.count - 1].pages = part.pages.lowerBound..<last.pages.upperBound
             } else {
-                stretches.append(Stretch(pages: part.pages, territory: territory))
+                stretches.append(Stretch(pages: part.pages, target: target))
             }
             if path.changed[index] & (1 << UInt8(state)) != 0 { state = Int(path.best[index]) }
             while let event = replaced.last, event.index == index {
@@ -210,17 +210,17 @@ struct Arrangement {
         stretches.reverse()
     }
 
-    private mutating func count(_ terrain: Terrain) {
-        let isContinued = terrain.before == nil || stretches.first?.territory == terrain.before
-        seams = stretches.count - (isContinued ? 1 : 0)
+    private mutating func count(_ layout: PageLayout) {
+        let isContinued = layout.before == nil || stretches.first?.target == layout.before
+        boundaries = stretches.count - (isContinued ? 1 : 0)
         var next = 0
-        for part in terrain.parts {
+        for part in layout.parts {
             // Parts never cross the end of a stretch.
             while stretches[next].pages.upperBound <= part.pages.lowerBound { next += 1 }
-            let territory = stretches[next].territory
-            guard territory != part.territory else { continue }
+            let target = stretches[next].target
+            guard target != part.target else { continue }
             switch part.kind {
-            case .untouched: givenUp += territory == .zero ? 0 : part.pages.count
+            case .untouched: givenUp += target == .zero ? 0 : part.pages.count
             case .shared: givenUp += part.pages.count
             case .own, .fixed: break
             }

@@ -4,7 +4,7 @@
 //      ^                                              |   what the kernel has in pieces
 //      \______________________________________________/
 //
-// It comes to an end on contents that do not change: a round begins only when there are noticeably more (or fewer) seams or
+// It comes to an end on contents that do not change: a round begins only when there are noticeably more (or fewer) boundaries or
 // pieces than the last one left behind, or mappings cost twice as much, or half.
 
 /// Decides when mappings are arranged, and keeps where a round has got to.
@@ -15,9 +15,9 @@ struct ArrangementSchedule {
         /// Pages looked at, merged, accounted for in this pass.
         var activity: Int
         /// Places where the backing is not continued.
-        var seams: Int
+        var boundaries: Int
         /// Neighbours that the kernel has not joined though the backing is continued.
-        var pieces: Int
+        var unjoined: Int
         /// What a mapping costs; bytes.
         var price: Int
     }
@@ -40,10 +40,10 @@ struct ArrangementSchedule {
 
     private(set) var round: Round?
     /// The last pass in which much changed.
-    private var lastStir = 0
+    private var lastChange = 0
     /// What the last round left behind.
-    private var seams = 0
-    private var pieces = 0
+    private var boundaries = 0
+    private var unjoined = 0
     private var price = MemoryPrice.leastMapping
     /// The pass before which no round begins.
     private var earliest = 0
@@ -52,8 +52,8 @@ struct ArrangementSchedule {
     private static let failureLimit = 4
 
     /// Much changed just now.
-    mutating func stir(_ pass: Int) {
-        lastStir = pass
+    mutating func noteChange(_ pass: Int) {
+        lastChange = pass
         failures = 0
     }
 
@@ -61,13 +61,15 @@ struct ArrangementSchedule {
     mutating func isDue(_ now: Situation, _ policy: SharingPolicy) -> Bool {
         guard now.activity <= policy.arrangementCalm else { return false }
         if round != nil { return true }
-        let calm = now.pass - lastStir
+        let calm = now.pass - lastChange
         guard now.pass >= earliest, calm >= policy.arrangementRest else { return false }
-        let least = max(policy.arrangementGain, seams / 16)
-        let joins = now.pieces - pieces >= least || policy.arrangesAll
+        let least = max(policy.arrangementGain, boundaries / 16)
+        let joins = now.unjoined - unjoined >= least || policy.arrangesAll
         let isRetry = failures > 0 && failures < Self.failureLimit
         let isOtherPrice = now.price >= 2 * price || 2 * now.price <= price
-        guard joins || isRetry || isOtherPrice || abs(now.seams - seams) >= least else { return false }
+        guard joins || isRetry || isOtherPrice || abs(now.boundaries - boundaries) >= least else {
+            return false
+        }
         round = Round(joins: joins)
         return true
     }
@@ -79,9 +81,9 @@ struct ArrangementSchedule {
     mutating func end(_ now: Situation, _ policy: SharingPolicy) {
         guard let round else { return }
         self.round = nil
-        (seams, price) = (now.seams, now.price)
+        (boundaries, price) = (now.boundaries, now.price)
         // Pieces that are left though all were to be joined, stay.
-        pieces = round.joins ? now.pieces : min(pieces, now.pieces)
+        unjoined = round.joins ? now.unjoined : min(unjoined, now.unjoined)
         failures = round.isIncomplete ? failures + 1 : 0
         earliest = now.pass + policy.arrangementInterval << min(failures, Self.failureLimit)
     }

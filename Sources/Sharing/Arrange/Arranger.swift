@@ -38,7 +38,7 @@ final class Arranger {
     }
 
     /// Much changed in this pass.
-    func noteChange(_ pass: Int) { schedule.stir(pass) }
+    func noteChange(_ pass: Int) { schedule.noteChange(pass) }
 
     /// Arranges a slice of memory if that is due.
     /// - Parameters:
@@ -91,24 +91,24 @@ final class Arranger {
 
     private func situation(_ pass: Int, _ activity: Int) -> ArrangementSchedule.Situation {
         ArrangementSchedule.Situation(
-            pass: pass, activity: activity, seams: pages.boundaries, pieces: budget.unjoinedMappings,
+            pass: pass, activity: activity, boundaries: pages.boundaries, unjoined: budget.unjoinedMappings,
             price: budget.price.mapping)
     }
 
     /// Moves what is in a wrong place.
     /// - Returns: whether the slice is as it should be, or cannot be better now.
     private func arrange(_ slice: Range<Int>, _ round: inout ArrangementSchedule.Round) -> Bool {
-        let terrain = Terrain(pages, slice) { inFlight.count($0) > 0 }
-        let plan = Arrangement(terrain, budget.price)
+        let layout = PageLayout(pages, slice) { inFlight.count($0) > 0 }
+        let plan = Arrangement(layout, budget.price)
         if !round.isWorthIt {
-            guard terrain.seams - plan.seams >= max(1, terrain.seams / 16) else { return true }
+            guard layout.boundaries - plan.boundaries >= max(1, layout.boundaries / 16) else { return true }
             round.isWorthIt = true
         }
         let starts = round.joins ? mappingStarts(slice, round) : []
         let chunks = plan.stretches.flatMap { stretch in
             // Where pieces are to be joined, all of it takes its place on the way.
             (pieces(of: stretch, starts).map { [$0] } ?? wrongParts(of: stretch))
-                .flatMap { split($0, for: stretch.territory) }
+                .flatMap { split($0, for: stretch.target) }
         }
         return move(chunks, &round)
     }
@@ -119,11 +119,11 @@ final class Arranger {
         var chunks: [Chunk] = []
         var start = max(slice.lowerBound, round.cursor)
         while start < slice.upperBound {
-            let territory = Territory(pages.backing(start), page: start)
+            let target = MappingTarget(pages.backing(start), page: start)
             var end = start + 1
-            while end < slice.upperBound, Territory(pages.backing(end), page: end) == territory { end += 1 }
-            if let part = pieces(of: Arrangement.Stretch(pages: start..<end, territory: territory), starts) {
-                chunks += split(part, for: territory)
+            while end < slice.upperBound, MappingTarget(pages.backing(end), page: end) == target { end += 1 }
+            if let part = pieces(of: Arrangement.Stretch(pages: start..<end, target: target), starts) {
+                chunks += split(part, for: target)
             }
             start = end
         }
@@ -136,8 +136,8 @@ final class Arranger {
         return first < slice.upperBound ? mapping.mappingStarts(in: first..<slice.upperBound) : []
     }
 
-    private func isRight(_ page: Int, _ territory: Territory) -> Bool {
-        Territory(pages.backing(page), page: page) == territory
+    private func isRight(_ page: Int, _ target: MappingTarget) -> Bool {
+        MappingTarget(pages.backing(page), page: page) == target
     }
 
     /// What has to be mapped anew to join a stretch that the kernel has in pieces: it leaves neighbours apart that have
@@ -145,14 +145,14 @@ final class Arranger {
     /// the first piece.
     /// - Returns: nil if there are no pieces, or too many pages would have to be copied.
     private func pieces(of stretch: Arrangement.Stretch, _ starts: [Int]) -> Range<Int>? {
-        let (range, territory) = (stretch.pages, stretch.territory)
-        if territory == .home { return nil }
+        let (range, target) = (stretch.pages, stretch.target)
+        if target == .home { return nil }
         if conditions.policy.arrangesAll { return range }
         let cuts = starts[Self.index(range.lowerBound + 1, in: starts)...]
             .prefix { $0 < range.upperBound }
-            .filter { isRight($0 - 1, territory) && isRight($0, territory) }
+            .filter { isRight($0 - 1, target) && isRight($0, target) }
         guard let cut = cuts.first else { return nil }
-        let first = range.prefix { $0 < cut }.first { !isRight($0, territory) } ?? cut
+        let first = range.prefix { $0 < cut }.first { !isRight($0, target) } ?? cut
         let copies = (first..<range.upperBound).count { pages.kind($0) == .unshared }
         return copies <= cuts.count * Self.copiesPerPiece ? first..<range.upperBound : nil
     }
@@ -172,9 +172,9 @@ final class Arranger {
         var found: [Range<Int>] = []
         var start: Int?
         var end = 0
-        for page in stretch.pages where !isRight(page, stretch.territory) {
+        for page in stretch.pages where !isRight(page, stretch.target) {
             // What is home already cannot go there.
-            if let first = start, page - end > (stretch.territory == .home ? 0 : Self.bridge) {
+            if let first = start, page - end > (stretch.target == .home ? 0 : Self.bridge) {
                 found.append(first..<end)
                 start = nil
             }
@@ -189,31 +189,31 @@ final class Arranger {
 
     private struct Chunk {
         var pages: Range<Int>
-        var territory: Territory
+        var target: MappingTarget
     }
 
     /// Parts that a pause and the buffer allow.
-    private func split(_ range: Range<Int>, for territory: Territory) -> [Chunk] {
+    private func split(_ range: Range<Int>, for target: MappingTarget) -> [Chunk] {
         var found: [Chunk] = []
         var start = range.lowerBound
         var kept = 0
         for page in range {
-            let isKept = isKept(page, in: territory)
+            let isKept = isKept(page, in: target)
             if page - start == Self.chunkLength || isKept && kept == mapping.bufferedFrames / 2 {
-                found.append(Chunk(pages: start..<page, territory: territory))
+                found.append(Chunk(pages: start..<page, target: target))
                 (start, kept) = (page, 0)
             }
             if isKept { kept += 1 }
         }
-        found.append(Chunk(pages: start..<range.upperBound, territory: territory))
+        found.append(Chunk(pages: start..<range.upperBound, target: target))
         return found
     }
 
-    /// Whether a page has memory of its own over a territory.
-    private func isKept(_ page: Int, in territory: Territory) -> Bool {
+    /// Whether a page has memory of its own over a target.
+    private func isKept(_ page: Int, in target: MappingTarget) -> Bool {
         switch pages.kind(page) {
         case .home, .unshared, .untouched: true
-        case .mapped, .zero: !isRight(page, territory)
+        case .mapped, .zero: !isRight(page, target)
         }
     }
 
@@ -230,7 +230,7 @@ final class Arranger {
             }
             pauses += 1
             let isMoved =
-                chunk.territory == .home ? moveHome(chunk.pages) : move(chunk.pages, to: chunk.territory)
+                chunk.target == .home ? moveHome(chunk.pages) : move(chunk.pages, to: chunk.target)
             if !isMoved { round.isIncomplete = true }
             if conditions.fatal != nil { return true }
             round.cursor = chunk.pages.upperBound
@@ -251,16 +251,16 @@ final class Arranger {
 
     /// Replaces the backing of a range in a pause.
     /// - Returns: whether it was done, or will be by itself.
-    private func move(_ range: Range<Int>, to territory: Territory) -> Bool {
-        let target = territory.backing(of: range.lowerBound)
+    private func move(_ range: Range<Int>, to target: MappingTarget) -> Bool {
+        let backing = target.backing(of: range.lowerBound)
         // Allocated before the pause.
-        var kept = range.map { isKept($0, in: territory) }
+        var kept = range.map { isKept($0, in: target) }
         var isMoved = false
         var fell: MappingFailure?
         window.pausing {
             guard range.allSatisfy({ inFlight.count($0) == 0 }) else { return }
             do throws(MappingFailure) {
-                isMoved = try mapping.rearrange(range, target, keeping: &kept)
+                isMoved = try mapping.rearrange(range, backing, keeping: &kept)
             } catch {
                 window.note(error)
                 fell = error
@@ -273,15 +273,15 @@ final class Arranger {
         }
         guard isMoved else { return false }
         journal.count { $0.arrangements += 1 }
-        for page in range where !isRight(page, territory) {
+        for page in range where !isRight(page, target) {
             switch pages.kind(page) {
             case .home, .unshared: break
-            case .untouched: if territory == .zero { tracker.watch(page) }
+            case .untouched: if target == .zero { tracker.watch(page) }
             // Given up: a copy of its own from now on, and looked at again when it was written.
             case .mapped, .zero: tracker.unwatch(page)
             }
         }
-        pages.absorb(range, over: target).forEach(mapping.punchHome)
+        pages.absorb(range, over: backing).forEach(mapping.punchHome)
         return true
     }
 }
