@@ -1,8 +1,6 @@
 import SharingTestKit
 @testable import FrameStore
 @testable import FrameIndex
-import GuestMemory
-@testable import Sharing
 import TestSupport
 import Testing
 
@@ -15,6 +13,9 @@ final class ModelRun {
     let hash: ([UInt8]) -> ContentHash
     let contents: [[UInt8]] = (1...20).map { [UInt8](repeating: UInt8($0), count: 4095) + [0] }
     let words: [UInt64] = [0xCCCC_CCCC_CCCC_CCCC, 7]
+    /// What each client was told last of frames that moved.
+    private var told: [UInt32: [Relocation]] = [:]
+    private(set) var relocations = 0
     var nextClient: UInt32 = 1
 
     init(_ name: String, constantHash: Bool) throws {
@@ -45,25 +46,25 @@ final class ModelRun {
                 guard let reply = core.exchange(name, StoreBatch(), staging: { _ in nil }) else { continue }
                 // As its pages go home.
                 var batch = StoreBatch()
-                batch.forgotten = reply.lonely + reply.misplaced
+                batch.forgotten = reply.lonely
+                batch.relocated = reply.moved
                 if !batch.isEmpty { _ = core.exchange(name, batch) { _ in nil } }
             }
         }
         Issue.record("clients are told to speak without end")
     }
 
-    /// Who must be told to speak, by what is to be told: news, retired frames, lonely and misplaced ones.
+    /// Who must be told to speak, by what is to be told: news, retired places, lonely frames and those that moved.
     private func checkNotices() {
         let waiting = core.clientsHoldingBack()
         for (name, member) in model.members where !member.isSilent {
-            let frames = model.holdings.compactMap { key, holding -> FrameLocation? in
-                if case .leased(let location) = holding, key.client == name { location } else { nil }
+            let isToMove = model.holdings.contains { key, holding in
+                guard case .leased(let frame, _) = holding, key.client == name,
+                    model.frames[frame]?.word == nil
+                else { return false }
+                return model.isStale(key) || model.references(frame) == 1
             }
-            let isToMove = frames.contains { location in
-                guard let frame = model.frames[location], frame.word == nil else { return false }
-                return frame.hash == nil || model.references(location) == 1
-            }
-            let hasNews = model.pending.keys.contains { $0.client == name }
+            let hasNews = model.pending.contains { $0.client == name }
             if hasNews || isToMove || waiting.contains(StoreClient(name)) {
                 #expect(core.wantsToHear(StoreClient(name)), "news \(hasNews), to move \(isToMove)")
             }
@@ -91,10 +92,41 @@ final class ModelRun {
             for key in model.holdings.keys where key.client == name { model.forget(key) }
             model.members[name] = nil
         case 6..<12: core.sweep(limit: Int.random(in: 1...8, using: &random))
+        case 12..<16: try swapSlot()
         default:
             guard let name = speakers.randomElement(using: &random) else { return }
             try exchange(name)
         }
+    }
+
+    /// Somebody has a reason to give a frame another place, of another page number at times.
+    private func swapSlot() throws {
+        let moving = core.map.relocations.count
+        #expect(moving == model.frames.values.count { $0.old != nil })
+        let frames = model.frames.filter { $0.value.word == nil }.keys.sorted()
+        guard let frame = frames.randomElement(using: &random), let key = model.holders(frame).first,
+            let number = core.frame(of: key.page, StoreClient(key.client)),
+            let place = core.slots.take(page: UInt32.random(in: 0..<40, using: &random))
+        else { return }
+        let fails = random.oneIn(10)
+        backing.failingWrites = fails ? 1 : 0
+        let isSwapped = core.swapSlot(of: number, to: place)
+        backing.failingWrites = 0
+        #expect(isSwapped == (model.frames[frame]?.old == nil && !fails))
+        if isSwapped {
+            try noteRelocation(frame, to: place)
+        } else {
+            #expect(core.slots.isFree(place) && backing.frames[place] == nil)
+        }
+    }
+
+    private func noteRelocation(_ frame: Int, to slot: FrameLocation) throws {
+        #expect(model.frames[frame]?.old == nil, "a frame that moves already moves again")
+        let isTaken = model.frames.values.contains { $0.slot == slot || $0.old == slot }
+        #expect(!isTaken, "a place in use was given away")
+        #expect(backing.frames[slot] == model.frames[frame]?.bytes)
+        relocations += 1
+        model.relocate(frame, to: slot)
     }
 
     private func exchange(_ name: UInt32) throws {
@@ -103,6 +135,10 @@ final class ModelRun {
         func some(_ most: Int) -> Range<Int> { 0..<Int.random(in: 0...most, using: &random) }
         var batch = StoreBatch()
         var staged: [[UInt8]] = []
+        // What it was told to be moved, mostly; and nonsense.
+        batch.relocated = told[name, default: []].filter { _ in !random.oneIn(4) }
+        if random.oneIn(4) { batch.relocated.append(nonsense(page())) }
+        told[name] = nil
         batch.forgotten = some(3).map { _ in page() }
         batch.sightings = some(4).map { _ in
             .init(page: page(), hash: hash(contents.randomElement(using: &random)!))
@@ -124,6 +160,13 @@ final class ModelRun {
         let step = model.step
         model.members[name]?.lastSpoke = step
 
+        for moved in batch.relocated {
+            let key = StoreModel.Key(client: name, page: moved.page)
+            if case .leased(let frame, _)? = model.holdings[key], model.frames[frame]?.slot == moved.location
+            {
+                model.follow(key)
+            }
+        }
         for page in batch.forgotten { model.forget(.init(client: name, page: page)) }
         for (sighting, answer) in zip(batch.sightings, reply.sightings) {
             try checkSighting(.init(client: name, page: sighting.page), sighting.hash, answer)
@@ -145,39 +188,59 @@ final class ModelRun {
         }
         for promotion in reply.promotions {
             let key = StoreModel.Key(client: name, page: promotion.page)
-            #expect(model.pending.removeValue(forKey: key) == promotion.location)
-        }
-        for page in reply.misplaced {
-            guard case .leased(let location)? = model.holdings[.init(client: name, page: page)] else {
-                Issue.record("a page without a frame is called misplaced")
+            #expect(model.pending.remove(key) != nil)
+            model.follow(key)
+            guard case .leased(_, at: promotion.location)? = model.holdings[key] else {
+                Issue.record("news of a place where the frame is not")
                 continue
             }
-            #expect(model.references(location) > 1)
-            // Nobody finds it any more.
-            model.frames[location]?.hash = nil
         }
-        if !reply.hasMore { #expect(!model.pending.keys.contains { $0.client == name }) }
+        try checkMoved(name, reply)
+        if !reply.hasMore { #expect(!model.pending.contains { $0.client == name }) }
+    }
+
+    private func checkMoved(_ name: UInt32, _ reply: StoreReply) throws {
+        for moved in reply.moved {
+            let key = StoreModel.Key(client: name, page: moved.page)
+            guard case .leased(let frame, let mapped)? = model.holdings[key] else {
+                Issue.record("a page without a frame is told to move")
+                continue
+            }
+            // By the same look it may have been given its place.
+            if model.frames[frame]?.slot != moved.location { try noteRelocation(frame, to: moved.location) }
+            #expect(mapped != moved.location)
+        }
+        told[name] = reply.moved
+    }
+
+    /// A move that the client was not told of.
+    private func nonsense(_ page: UInt32) -> Relocation {
+        let slots = model.frames.values.map(\.slot).sorted()
+        let slot = slots.randomElement(using: &random) ?? FrameLocation(77)
+        return Relocation(page: page, location: random.oneIn(2) ? slot : slot.advanced(by: 1))
     }
 
     private func lease(
         _ key: StoreModel.Key, _ location: FrameLocation, _ bytes: [UInt8], _ hash: ContentHash?,
         _ word: UInt64?
     ) {
-        if model.frames[location] == nil {
-            model.frames[location] = .init(bytes: bytes, hash: hash, word: word)
-        }
-        #expect(model.frames[location]?.bytes == bytes)
-        model.holdings[key] = .leased(location)
+        let frame =
+            model.frame(at: location)
+            ?? model.add(.init(bytes: bytes, hash: hash, word: word, slot: location))
+        #expect(model.frames[frame]?.bytes == bytes)
+        model.holdings[key] = .leased(frame, at: location)
     }
 
     private func checkSighting(_ key: StoreModel.Key, _ hash: ContentHash, _ answer: StoreAnswer) throws {
         model.forget(key)
         let sighters = model.sighters(hash)
-        let frames = model.frames.filter { $0.value.hash == hash }
         switch answer {
         case .frame(let location):
-            #expect(frames[location] != nil, "a frame of this hash")
-            model.holdings[key] = .leased(location)
+            guard let frame = model.frame(at: location), model.frames[frame]?.hash == hash else {
+                Issue.record("no frame of this hash")
+                return
+            }
+            model.holdings[key] = .leased(frame, at: location)
         case .publish: #expect(sighters.contains { model.members[$0.client]?.isSilent == false })
         case .recorded:
             // Nobody had it, or somebody who cannot be told any more.
@@ -185,7 +248,7 @@ final class ModelRun {
                 #expect(model.members[sighter.client]?.isSilent == true)
                 model.forget(sighter)
             }
-            if sighters.isEmpty { #expect(frames.isEmpty) }
+            if sighters.isEmpty { #expect(!model.frames.values.contains { $0.hash == hash }) }
             model.holdings[key] = .sighted(hash)
         case .refused: Issue.record("a sighting was refused")
         }
@@ -197,12 +260,12 @@ final class ModelRun {
         model.forget(key)
         let hash = hash(bytes)
         let sighters = model.sighters(hash)
-        let same = model.frames.filter { $0.value.hash == hash && $0.value.bytes == bytes }
+        let same = model.frames.values.filter { $0.hash == hash && $0.bytes == bytes }
         let chain = sighters.count + model.frames.values.count { $0.hash == hash }
         #expect(sighters.count <= 1 && chain <= FrameStoreCore.chainLimit && same.count <= 1)
         if let frame = same.first {
-            #expect(answer == .frame(frame.key))
-            return lease(key, frame.key, bytes, hash, nil)
+            #expect(answer == .frame(frame.slot))
+            return lease(key, frame.slot, bytes, hash, nil)
         }
         guard let sighter = sighters.first else {
             #expect(answer == (chain < FrameStoreCore.chainLimit ? .recorded : .refused))
@@ -220,10 +283,11 @@ final class ModelRun {
             mayFail = false
             return
         }
-        #expect(model.frames[location] == nil, "a place in use was given away")
+        let isTaken = model.frames.values.contains { $0.slot == location || $0.old == location }
+        #expect(!isTaken, "a place in use was given away")
         lease(key, location, bytes, hash, nil)
-        model.holdings[sighter] = .leased(location)
-        model.pending[sighter] = location
+        lease(sighter, location, bytes, hash, nil)
+        model.pending.insert(sighter)
     }
 
     /// The two agree, and no frame went or came too early.
@@ -240,10 +304,15 @@ final class ModelRun {
             }
             #expect(core.leases(of: StoreClient(name)) == held)
         }
-        for (location, frame) in model.frames {
-            #expect(backing.frames[location] == frame.bytes, "at \(location)")
+        for frame in model.frames.values {
+            for location in [frame.slot, frame.old ?? frame.slot] {
+                #expect(backing.frames[location] == frame.bytes, "at \(location)")
+            }
         }
-        #expect(backing.frames.count == core.statistics.frames + core.statistics.retired)
+        let moving = model.frames.values.count { $0.old != nil }
+        #expect(core.map.relocations.count == moving)
+        #expect(backing.frames.count == core.statistics.frames + core.statistics.retired + moving)
+        checkWalks()
         for (location, bytes) in before where backing.frames[location] != bytes {
             guard let freed = model.freedAt[location] else {
                 Issue.record("a frame in use changed: \(location)")
@@ -255,5 +324,23 @@ final class ModelRun {
                 "\(location) went before everybody spoke")
             model.freedAt[location] = nil
         }
+    }
+
+    /// From one of the frames, a walk leads to just those pages that map it.
+    private func checkWalks() {
+        guard let frame = model.frames.filter({ $0.value.word == nil }).keys.min() else { return }
+        let holders = model.holders(frame)
+        guard let key = holders.first, let number = core.frame(of: key.page, StoreClient(key.client)) else {
+            Issue.record("a page is known to map no frame")
+            return
+        }
+        var found: [StoreModel.Key] = []
+        var cursor = ReverseMap.Cursor()
+        while !cursor.isAtEnd {
+            core.map.walk(number, from: &cursor, limit: model.step % 7) {
+                found.append(.init(client: $0.client.name.value, page: $0.page))
+            }
+        }
+        #expect(found.count == holders.count && Set(found) == Set(holders))
     }
 }

@@ -5,37 +5,80 @@ struct StoreModel {
     struct Key: Hashable { var client: UInt32, page: UInt32 }
     enum Holding: Equatable {
         case sighted(ContentHash)
-        case leased(FrameLocation)
+        /// A frame, by its number here, and the place where the client maps it, or was told that it is.
+        case leased(Int, at: FrameLocation)
     }
-    struct Frame { var bytes: [UInt8], hash: ContentHash?, word: UInt64? }
+    struct Frame {
+        var bytes: [UInt8], hash: ContentHash?, word: UInt64?
+        var slot: FrameLocation
+        /// The place that it had before, as long as somebody maps that.
+        var old: FrameLocation? = nil
+    }
     struct Member { var pageCount: Int, isSilent = false, lastSpoke: Int }
 
     var holdings: [Key: Holding] = [:]
-    var frames: [FrameLocation: Frame] = [:]
-    var pending: [Key: FrameLocation] = [:]
+    var frames: [Int: Frame] = [:]
+    private var nextFrame = 0
+    /// Leases that were not announced yet.
+    var pending: Set<Key> = []
     var members: [UInt32: Member] = [:]
     /// When each place lost its last reference.
     var freedAt: [FrameLocation: Int] = [:]
     var step = 0
 
-    func references(_ location: FrameLocation) -> Int {
-        holdings.values.count { $0 == .leased(location) }
+    func references(_ frame: Int) -> Int { holders(frame).count }
+    func holders(_ frame: Int) -> [Key] {
+        holdings.compactMap { key, holding in
+            if case .leased(frame, _) = holding { key } else { nil }
+        }
     }
-    func isUsed(_ location: FrameLocation) -> Bool {
-        guard let word = frames[location]?.word else { return references(location) > 0 }
+    func isMapped(_ slot: FrameLocation) -> Bool {
+        holdings.values.contains { if case .leased(_, slot) = $0 { true } else { false } }
+    }
+    func isUsed(_ frame: Int) -> Bool {
+        guard let word = frames[frame]?.word else { return references(frame) > 0 }
         return frames.contains { $0.value.word == word && references($0.key) > 0 }
     }
+    func isStale(_ key: Key) -> Bool {
+        guard case .leased(let frame, let slot)? = holdings[key] else { return false }
+        return frames[frame]?.slot != slot
+    }
+    /// The frame that has this place now.
+    func frame(at slot: FrameLocation) -> Int? { frames.first { $0.value.slot == slot }?.key }
     func sighters(_ hash: ContentHash) -> [Key] { holdings.filter { $0.value == .sighted(hash) }.map(\.key) }
 
+    mutating func add(_ frame: Frame) -> Int {
+        nextFrame += 1
+        frames[nextFrame] = frame
+        return nextFrame
+    }
+
     mutating func forget(_ key: Key) {
-        pending[key] = nil
-        guard case .leased(let location)? = holdings.removeValue(forKey: key), !isUsed(location) else {
-            return
-        }
-        let word = frames[location]?.word
-        for (other, frame) in frames where other == location || (frame.word != nil && frame.word == word) {
-            freedAt[other] = step
+        pending.remove(key)
+        guard case .leased(let frame, _)? = holdings.removeValue(forKey: key) else { return }
+        leaveOldPlace(of: frame)
+        guard !isUsed(frame) else { return }
+        let word = frames[frame]?.word
+        for (other, value) in frames where other == frame || (word != nil && value.word == word) {
+            freedAt[value.slot] = step
             frames[other] = nil
         }
+    }
+
+    mutating func relocate(_ frame: Int, to slot: FrameLocation) {
+        let old = frames[frame]?.slot
+        frames[frame]?.old = old
+        frames[frame]?.slot = slot
+    }
+    /// The page maps its frame's place from now on.
+    mutating func follow(_ key: Key) {
+        guard case .leased(let frame, _)? = holdings[key], let slot = frames[frame]?.slot else { return }
+        holdings[key] = .leased(frame, at: slot)
+        leaveOldPlace(of: frame)
+    }
+    private mutating func leaveOldPlace(of frame: Int) {
+        guard let old = frames[frame]?.old, !isMapped(old) else { return }
+        frames[frame]?.old = nil
+        freedAt[old] = step
     }
 }

@@ -5,7 +5,7 @@ internal import LinuxHost
 // Step 5 of a pass: windows.
 extension SharingEngine {
     /// A stretch of guest pages and the stretch of the store that they are to be mapped to.
-    private struct Span {
+    struct Span {
         var pages: Range<Int>
         var location: FrameLocation
         /// Pages of the stretch that a frame was found for; the rest are gaps.
@@ -48,12 +48,12 @@ extension SharingEngine {
     }
 
     /// Pages in one window at most.
-    private var windowLimit: Int {
+    var windowLimit: Int {
         min(policy.window == .pause ? policy.pauseLimit : policy.runLimit, mapping.bufferedFrames)
     }
 
     /// Joins neighbours whose frames are neighbours as well, across short gaps.
-    private func spans(_ hits: [(page: Int, location: FrameLocation)]) -> [Span] {
+    func spans(_ hits: [(page: Int, location: FrameLocation)]) -> [Span] {
         let limit = windowLimit
         var spans: [Span] = []
         for hit in hits {
@@ -129,7 +129,7 @@ extension SharingEngine {
     }
 
     /// In the window: compares a stretch and replaces its mapping.
-    private func mapInWindow(_ span: Span, base: Int, kept: inout [Int]) -> Bool {
+    func mapInWindow(_ span: Span, base: Int, kept: inout [Int]) -> Bool {
         var next = 0
         for page in span.pages {
             if next < span.targets.count, span.targets[next] == page {
@@ -182,7 +182,7 @@ extension SharingEngine {
     }
 
     /// The mapping is made: state first, then home's memory.
-    private func record(_ span: Span, kept: [Int]) {
+    func record(_ span: Span, kept: [Int]) {
         var punch: [Range<Int>] = []
         for page in span.pages where records.backing(page) == .home {
             if let last = punch.last, last.upperBound == page {
@@ -278,7 +278,7 @@ extension SharingEngine {
     /// Runs `body` while nobody can write the pages. It says of each stretch how many pages from its start on it mapped
     /// anew.
     /// - Returns: false when the window could not be opened.
-    private func window(_ stretches: [Range<Int>], _ body: (inout [Int]) -> Void) -> Bool {
+    func window(_ stretches: [Range<Int>], _ body: (inout [Int]) -> Void) -> Bool {
         var replaced = [Int](repeating: 0, count: stretches.count)
         let opened: UInt64
         var isStop = false

@@ -74,7 +74,7 @@ extension SharingEngine {
             merge(hits)
             if mayMove {
                 takeHome(reply.lonely)
-                moveOn(reply.misplaced)
+                relocate(reply.moved)
             }
             if !reply.hasMore { break }
         }
@@ -96,17 +96,6 @@ extension SharingEngine {
         }
         if due.isEmpty { return }
         due.forEach { records.setLonelyRounds($0, 0) }
-        rehome(due)
-        due.forEach(watch)
-    }
-
-    /// Pages whose frames are in a bad place go home at once; they are seen again and get new ones.
-    private func moveOn(_ misplaced: [ClientPage]) {
-        let due = misplaced.map(Int.init).filter {
-            $0 < records.count && records.kind($0) == .mapped && records.isKnown($0)
-        }
-        if due.isEmpty { return }
-        stir()
         rehome(due)
         due.forEach(watch)
     }
@@ -246,7 +235,7 @@ extension SharingEngine {
         }
     }
 
-    private func take(
+    func take(
         _ promotions: [StoreReply.Promotion], _ hits: inout [(page: Int, location: FrameLocation)]
     ) {
         for promotion in promotions where Int(promotion.page) < records.count {
