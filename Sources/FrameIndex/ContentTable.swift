@@ -9,15 +9,20 @@ struct ContentTable {
     /// A content. 32 bytes.
     struct Entry {
         var hash: ContentHash
-        /// The frame's location; for a sighting, the sighter: client << 32 | page.
+        /// The frame's place, and its parity at `parity`; for a sighting, the sighter: client << 32 | page.
         var place: UInt64
         /// References to the frame; 0 for a sighting.
         var references: UInt32
         /// Next entry in the bucket, 0 at the end; next free entry.
         fileprivate(set) var next: UInt32
+
+        fileprivate static let parity: UInt64 = 1 << 63
+        /// Of a frame; so is its parity, which changes with it.
+        var slot: FrameLocation { FrameLocation(place & ~Self.parity) }
+        var parity: Bool { place & Self.parity != 0 }
     }
     /// Numbers of entries stay below this.
-    static let capacity: UInt32 = 1 << 30
+    static let capacity: UInt32 = 1 << 29
 
     /// Entries a bucket, on average: two keep the table at 34 bytes for each content.
     private static let load: UInt64 = 2
@@ -53,6 +58,9 @@ struct ContentTable {
 
     mutating func setPlace(_ place: UInt64, of index: UInt32) {
         chunks[Int(index >> Self.chunkShift)][Int(index & Self.chunkMask)].place = place
+    }
+    mutating func setSlot(_ slot: FrameLocation, parity: Bool, of index: UInt32) {
+        setPlace(slot.value | (parity ? Entry.parity : 0), of: index)
     }
     mutating func setReferences(_ references: UInt32, of index: UInt32) {
         chunks[Int(index >> Self.chunkShift)][Int(index & Self.chunkMask)].references = references
@@ -92,15 +100,6 @@ struct ContentTable {
         self[index] = Entry(hash: hash, place: place, references: 0, next: head(bucket))
         setHead(index, of: bucket)
         return index
-    }
-
-    /// Gives an entry another hash: it is found by that alone.
-    mutating func rekey(_ index: UInt32, _ hash: ContentHash) {
-        unlink(index)
-        let bucket = bucket(hash)
-        chunks[Int(index >> Self.chunkShift)][Int(index & Self.chunkMask)].hash = hash
-        setNext(head(bucket), of: index)
-        setHead(index, of: bucket)
     }
 
     mutating func remove(_ index: UInt32) {

@@ -1,17 +1,15 @@
 import FrameStore
 
-// Frames that should not be as they are: with one mapper they save nothing and cost a mapping; in a place that does not
-// continue their neighbours' they cost every mapper two. Their pages may go home, where they are seen again.
+// Frames that should not be as they are. With one mapper they save nothing and cost a mapping: their pages may go home. In a place
+// that does not continue their neighbours' they cost every mapper two: they get another place, and who maps the old one is told.
 
 extension FrameStoreCore {
-    /// Misplaced frames at a time: their memory is needed twice until all who map them have moved.
-    private static let movingLimit = 512
-    private static let batchesToForgetMoved: UInt64 = 1 << 14
-    /// Memory of what is remembered of such places, in pages.
-    private static let movedLimit = 128
+    private static let batchesToForgetPlaces: UInt64 = 1 << 14
+    /// Memory of what is remembered of places that were left, in pages.
+    private static let leftPlacesLimit = 128
 
     /// Whether a look at the client's frames would find nothing: none did since anything happened that could matter.
-    func isCalm(_ client: Client) -> Bool { client.leases == 0 || client.calmUnrest == unrest }
+    func isCalm(_ client: Client) -> Bool { client.map.leases == 0 || client.calmUnrest == unrest }
 
     /// The client has a further lease: its place may continue its neighbours', or theirs its own.
     func disturb(_ client: Client) {
@@ -24,10 +22,10 @@ extension FrameStoreCore {
     func lookAtPlaces(of client: Client, _ reply: inout StoreReply) {
         if client.lonelyCursor == 0 { client.roundUnrest = unrest }
         findPlaces(of: client, &reply)
-        if client.pages.firstPossible(from: client.lonelyCursor) == client.pages.count {
+        if client.map.words.firstPossible(from: client.lonelyCursor) == client.map.pageCount {
             client.lonelyCursor = 0
         }
-        if !reply.lonely.isEmpty || !reply.misplaced.isEmpty { client.roundUnrest = 0 }
+        if !reply.lonely.isEmpty || !reply.moved.isEmpty { client.roundUnrest = 0 }
         if client.lonelyCursor == 0 { client.calmUnrest = client.roundUnrest }
     }
 
@@ -36,57 +34,70 @@ extension FrameStoreCore {
         var next: FrameLocation?
         var gap = 0
         var last = client.lonelyCursor - 1
-        for _ in 0..<min(Self.lonelyLook, client.pages.count) {
-            let page = client.pages.firstPossible(from: client.lonelyCursor)
-            guard page < client.pages.count, reply.lonely.count < Self.lonelyLimit,
-                reply.misplaced.count < Self.lonelyLimit
+        let count = client.map.pageCount
+        for _ in 0..<min(Self.lonelyLook, count) {
+            let page = client.map.words.firstPossible(from: client.lonelyCursor)
+            guard page < count, reply.lonely.count < Self.lonelyLimit, reply.moved.count < Self.lonelyLimit
             else {
-                client.lonelyCursor = page < client.pages.count ? page : 0
+                client.lonelyCursor = page < count ? page : 0
                 return
             }
             client.lonelyCursor = page + 1
             if page != last + 1 { next = nil }
             last = page
-            let tag = client.pages[page]
-            guard tag & Tag.leased != 0, tag & Tag.uniform == 0 else {
+            let mapper = ReverseMap.Mapper(client.map, ClientPage(page))
+            guard let frame = map.frame(of: mapper) else {
                 gap += 1
                 next = gap < Self.placeReach ? next?.advanced(by: 1) : nil
                 continue
             }
             gap = 0
-            let index = tag & Tag.index
-            let entry = table[index]
-            let place = FrameLocation(entry.place)
-            if entry.references == 1 { reply.lonely.append(ClientPage(page)) }
-            let moves = next.map { isBetter($0, than: place) } ?? false
-            if entry.references > 1, moving.contains(index) || moves && moving.count < Self.movingLimit {
-                if moving.insert(index).inserted {
-                    hide(index)
-                    unrest += 1
-                    moved.insert(Int(place.value % FrameLocation.segmentSpan))
-                }
-                reply.misplaced.append(ClientPage(page))
+            if map.references(frame) == 1 {
+                reply.lonely.append(mapper.page)
+            } else if let next, client.mayMakeFrames, isBetter(next, than: map.slot(of: frame)) {
+                relocate(frame, to: next)
             }
-            next = (moves ? next : place)?.advanced(by: 1)
+            let slot = map.slot(of: frame)
+            if map.isStale(mapper) { reply.moved.append(.init(page: mapper.page, location: slot)) }
+            next = slot.advanced(by: 1)
         }
     }
 
     /// The same place in a lower layer. Guests may disagree about what is best, so each place is left once in a long time.
     private func isBetter(_ new: FrameLocation, than old: FrameLocation) -> Bool {
-        if generation >= forgetMoved || moved.chunkCount > Self.movedLimit {
-            moved = PageBitmap()
-            forgetMoved = generation + Self.batchesToForgetMoved
+        if generation >= forgetLeftPlaces || leftPlaces.chunkCount > Self.leftPlacesLimit {
+            leftPlaces = PageBitmap()
+            forgetLeftPlaces = generation + Self.batchesToForgetPlaces
         }
-        let number = old.value % FrameLocation.segmentSpan
-        return new.segment < old.segment && new.value % FrameLocation.segmentSpan == number
-            && slots.isFree(new)
-            && !moved.contains(Int(number))
+        return new.segment < old.segment && new.page == old.page && slots.isFree(new)
+            && !leftPlaces.contains(old.page)
     }
 
-    /// Nobody finds the frame any more, so who sees its content makes a new one, in a better place.
-    private func hide(_ index: UInt32) {
-        table.rekey(
-            index,
-            ContentHash(low: UInt64.random(in: 0...UInt64.max), high: UInt64.random(in: 0...UInt64.max)))
+    private func relocate(_ frame: FrameNumber, to place: FrameLocation) {
+        guard map.mayMove(frame), slots.take(at: place) else { return }
+        let old = map.slot(of: frame)
+        if swapSlot(of: frame, to: place) { leftPlaces.insert(old.page) }
+    }
+
+    /// Gives a frame another place while guests map it: its bytes are copied, whoever asks for it from now on is told the new
+    /// place, and whoever maps the old one is asked to leave it. The old one is freed when all have.
+    /// - Parameter place: taken for it; given back if the frame cannot move.
+    /// - Returns: false when it stays where it is: it moves already, too many do, or there is no memory for it.
+    @discardableResult
+    func swapSlot(of frame: FrameNumber, to place: FrameLocation) -> Bool {
+        guard map.mayMove(frame), statistics.retired < Self.retiredLimit else {
+            slots.release(place)
+            return false
+        }
+        do throws(FrameStoreError) { try backing.copy(from: map.slot(of: frame), to: place) } catch {
+            // Part of it may have been written.
+            backing.discard(place, count: 1)
+            slots.release(place)
+            return false
+        }
+        map.swapSlot(of: frame, to: place)
+        // Those who map it are to be told.
+        unrest += 1
+        return true
     }
 }

@@ -26,11 +26,9 @@ extension FrameStoreCore {
     private func place(beside page: ClientPage, of client: Client, _ direction: Int) -> FrameLocation? {
         for distance in 1...Self.placeReach {
             let neighbour = Int(page) + direction * distance
-            guard 0..<client.pages.count ~= neighbour else { return nil }
-            let tag = client.pages[neighbour]
-            guard tag & Tag.leased != 0, tag & Tag.uniform == 0 else { continue }
-            return slots.freePlace(
-                beside: FrameLocation(table[tag & Tag.index].place), distance: -direction * distance)
+            guard 0..<client.map.pageCount ~= neighbour else { return nil }
+            guard let frame = map.frame(of: .init(client.map, ClientPage(neighbour))) else { continue }
+            return slots.freePlace(beside: map.slot(of: frame), distance: -direction * distance)
         }
         return nil
     }

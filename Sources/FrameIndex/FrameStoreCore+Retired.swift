@@ -1,26 +1,34 @@
 public import FrameStore
 
-// Frames without references: their memory is freed when no client can think of them as valid any more.
+// Places of frames without references, and those that frames have left: their memory is freed when no client can think of them as
+// valid any more.
 
-extension FrameStoreCore {
+extension FrameStoreCore: FrameLifetime {
     struct Retired {
         var location: FrameLocation
         /// Places that go at once: 1, or a whole run.
         var places: Int32
-        /// Of them, those that held a frame.
-        var frames: Int32
+        /// Of them, those that were written.
+        var written: Int32
         var generation: UInt64
     }
 
-    func retire(_ location: FrameLocation, places: Int, frames: Int) {
-        statistics.frames -= frames
-        statistics.retired += frames
-        occurrences += 1
-        retired.append(
-            Retired(location: location, places: Int32(places), frames: Int32(frames), generation: generation))
+    func freed(_ frame: FrameNumber, at slot: FrameLocation) {
+        statistics.frames -= 1
+        retire(slot, places: 1, written: 1)
     }
 
-    /// Frames that were retired before this generation no client can think of as valid any more.
+    func left(_ slot: FrameLocation) { retire(slot, places: 1, written: 1) }
+
+    func retire(_ location: FrameLocation, places: Int, written: Int) {
+        statistics.retired += written
+        occurrences += 1
+        retired.append(
+            Retired(
+                location: location, places: Int32(places), written: Int32(written), generation: generation))
+    }
+
+    /// Places that were retired before this generation no client can think of as valid any more.
     var safeGeneration: UInt64 {
         var safe = UInt64.max
         for client in clients.values where !client.isSilent { safe = min(safe, client.generation) }
@@ -44,7 +52,7 @@ extension FrameStoreCore {
             }
             if start == nil { (start, places) = (item.location, 0) }
             places += Int(item.places)
-            statistics.retired -= Int(item.frames)
+            statistics.retired -= Int(item.written)
             slots.release(item.location)
             if slots.isTakenAbove(item.location) { unrest += 1 }
         }

@@ -21,11 +21,13 @@ extension FrameStoreCore {
         clients[name]?.mayMakeFrames = mayMakeFrames
     }
 
-    private func load(_ client: Client) -> Int { client.known + client.pages.chunkCount * Self.tableLoad }
+    private func load(_ client: Client) -> Int {
+        client.map.known + client.map.words.chunkCount * Self.tableLoad
+    }
 
     /// Whether something may become known of the page, of which nothing is.
     func hasRoom(_ client: Client, _ page: ClientPage) -> Bool {
-        let table = client.pages.hasMemory(Int(page)) ? 0 : Self.tableLoad
+        let table = client.map.words.hasMemory(Int(page)) ? 0 : Self.tableLoad
         return load(client) + table < client.room
     }
 

@@ -36,7 +36,9 @@ extension FrameStoreCore {
             statistics.frames += 1
         }
         patterns[number]?.references += 1
-        count(client, page, UInt32(number) | Tag.leased | Tag.uniform)
+        map.addUniform(.init(client.map, page), pattern: number)
+        statistics.references += 1
+        disturb(client)
         return .frame(location)
     }
 
@@ -60,7 +62,8 @@ extension FrameStoreCore {
         guard let pattern = patterns[number], pattern.references == 0 else { return }
         patternNumbers[pattern.word] = nil
         patterns[number] = nil
-        retire(pattern.run, places: SlotMap.runLength, frames: pattern.written.population)
+        statistics.frames -= pattern.written.population
+        retire(pattern.run, places: SlotMap.runLength, written: pattern.written.population)
     }
 
     static func bytes(of word: UInt64) -> [UInt8] {

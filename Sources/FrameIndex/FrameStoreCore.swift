@@ -37,26 +37,14 @@ public final class FrameStoreCore {
     /// Retired frames that one batch frees at most, besides ``sweep(limit:)``.
     private static let discardsPerBatch = 64
 
-    enum Tag {
-        static let leased: UInt32 = 1 << 31
-        /// With `leased`: the index is a pattern's.
-        static let uniform: UInt32 = 1 << 30
-        static let index: UInt32 = uniform - 1
-    }
-
     final class Client {
-        let name: StoreClient
-        /// For each page: 0, or the number of its entry, with `Tag`.
-        var pages: PageWords
+        /// What each of its pages is to the store.
+        let map: ClientMap
         /// Pages to be announced by later replies, each at most once: `queued` says which, `pending` which of them still
         /// are what was to be announced.
         var promotions = FIFO<ClientPage>()
         var queued = PageBitmap()
         var pending = PageBitmap()
-        /// Its pages that are leased.
-        var leases = 0
-        /// Its pages of which anything is known: sighted or leased.
-        var known = 0
         /// What ``FrameStoreCore/load(of:)`` may become, and whether it may make frames.
         var room = Int.max
         var mayMakeFrames = true
@@ -73,26 +61,25 @@ public final class FrameStoreCore {
         /// while this client got no further lease; 0: not so.
         var roundUnrest: UInt64 = 0
         var calmUnrest: UInt64 = 0
-        init(_ name: StoreClient, pageCount: Int, generation: UInt64) {
-            self.name = name
-            pages = PageWords(count: pageCount)
+        init(_ map: ClientMap, generation: UInt64) {
+            self.map = map
             self.generation = generation
         }
+        var name: StoreClient { map.name }
     }
 
     let backing: any FrameBacking
     private let hash: ([UInt8]) -> ContentHash
-    var table: ContentTable
+    /// Which page maps which frame, and what is known by content.
+    let map: ReverseMap
     var slots = SlotMap()
     var patterns = [Pattern?](repeating: nil, count: FrameStoreCore.patternLimit)
     var patternNumbers: [UInt64: Int] = [:]
     /// Patterns that got runs in the current batch.
     var newPatterns = 0
-    /// Frames whose mappers are asked to leave them for a better place.
-    var moving: Set<UInt32> = []
     /// Page numbers of the places that were left lately, and the generation in which that is forgotten.
-    var moved = PageBitmap()
-    var forgetMoved: UInt64 = 0
+    var leftPlaces = PageBitmap()
+    var forgetLeftPlaces: UInt64 = 0
     private(set) var clients: [StoreClient: Client] = [:]
     private var leaving = FIFO<(client: Client, next: Int)>()
     private var current: (client: Client, next: Int)?
@@ -115,7 +102,8 @@ public final class FrameStoreCore {
     ) {
         self.backing = backing
         self.hash = hash
-        table = ContentTable(key: indexKey)
+        map = ReverseMap(key: indexKey)
+        map.lifetime = self
     }
 
     // MARK: clients
@@ -126,7 +114,7 @@ public final class FrameStoreCore {
         precondition(clients[name] == nil, "names of clients are not used twice")
         guard pageCount > 0, pageCount <= Int(FrameLocation.segmentSpan), clients.count < Self.clientLimit
         else { return false }
-        clients[name] = Client(name, pageCount: pageCount, generation: generation)
+        clients[name] = Client(map.join(name, pageCount: pageCount), generation: generation)
         statistics.clients = clients.count
         return true
     }
@@ -149,7 +137,7 @@ public final class FrameStoreCore {
     }
 
     /// References that a client holds; nil when there is no such client (any more).
-    public func leases(of name: StoreClient) -> Int? { clients[name]?.leases }
+    public func leases(of name: StoreClient) -> Int? { clients[name]?.map.leases }
 
     /// Whether a client should send a batch: there is news for it, retired frames wait for it, or its frames are to be
     /// looked at. Asking for nothing suffices, as often as this is so.
@@ -172,14 +160,15 @@ public final class FrameStoreCore {
         var budget = limit
         while budget > 0 {
             guard let (client, start) = current ?? leaving.popFirst() else { break }
-            var page = client.pages.firstPossible(from: start)
-            while page < client.pages.count, budget > 0 {
+            var page = client.map.words.firstPossible(from: start)
+            while page < client.map.pageCount, budget > 0 {
                 forget(client, ClientPage(page))
                 budget -= 1
                 page += 1
             }
-            current = page < client.pages.count ? (client, page) : nil
+            current = page < client.map.pageCount ? (client, page) : nil
             if current == nil {
+                map.part(client.map)
                 clients[client.name] = nil
                 statistics.clients = clients.count
             }
@@ -196,14 +185,14 @@ public final class FrameStoreCore {
     public func exchange(
         _ name: StoreClient, _ batch: StoreBatch, staging: (UInt32) -> [UInt8]?
     ) -> StoreReply? {
-        guard let client = clients[name], !client.isSilent, Self.isLegal(batch, pageCount: client.pages.count)
-        else {
-            return nil
-        }
+        guard let client = clients[name], !client.isSilent,
+            Self.isLegal(batch, pageCount: client.map.pageCount)
+        else { return nil }
         generation += 1
         client.generation = generation
         newPatterns = 0
         var reply = StoreReply()
+        for moved in batch.relocated { map.acknowledge(.init(client.map, moved.page), at: moved.location) }
         for page in batch.forgotten { forget(client, page) }
         reply.sightings = batch.sightings.map { sight(client, $0.page, $0.hash) }
         reply.uniform = batch.uniform.map { shareUniform(client, $0.page, $0.pattern) }
@@ -224,6 +213,7 @@ public final class FrameStoreCore {
 
     private static func isLegal(_ batch: StoreBatch, pageCount: Int) -> Bool {
         batch.count <= batchLimit && batch.publications.count <= stagingSlots
+            && batch.relocated.allSatisfy { $0.page < pageCount }
             && batch.forgotten.allSatisfy { $0 < pageCount }
             && batch.sightings.allSatisfy { $0.page < pageCount }
             && batch.uniform.allSatisfy { $0.page < pageCount }
@@ -236,9 +226,11 @@ public final class FrameStoreCore {
             // Forgotten since: the lease is gone as well, whatever the page holds now.
             guard client.pending.contains(Int(page)) else { continue }
             client.pending.remove(Int(page))
-            let index = client.pages[Int(page)] & Tag.index
-            reply.promotions.append(
-                StoreReply.Promotion(page: page, location: FrameLocation(table[index].place)))
+            let mapper = ReverseMap.Mapper(client.map, page)
+            guard let frame = map.frame(of: mapper) else { continue }
+            // It never mapped the place that the frame may have left.
+            map.acknowledge(mapper)
+            reply.promotions.append(StoreReply.Promotion(page: page, location: map.slot(of: frame)))
         }
         reply.hasMore = client.promotions.count > 0
     }
@@ -247,27 +239,23 @@ public final class FrameStoreCore {
 
     private func sight(_ client: Client, _ page: ClientPage, _ hash: ContentHash) -> StoreAnswer {
         forget(client, page)
-        let index = table.find(hash)
+        let index = map.table.find(hash)
         guard hasRoom(client, page) else { return .refused }
         guard index != 0 else { return record(client, page, hash) }
-        if table[index].references > 0 { return lease(client, page, index) }
+        if map.table[index].references > 0 { return lease(client, page, FrameNumber(index)) }
         if takeOver(index, client, page) { return .recorded }
         // Seen before: now it pays to keep it. The sighter learns of it when it is published.
         return .publish
     }
 
     private func record(_ client: Client, _ page: ClientPage, _ hash: ContentHash) -> StoreAnswer {
-        guard let index = table.insert(hash, place: UInt64(client.name.value) << 32 | UInt64(page)) else {
-            return .refused
-        }
-        client.pages[Int(page)] = index
-        client.known += 1
+        guard map.sight(.init(client.map, page), hash) else { return .refused }
         statistics.sightings += 1
         return .recorded
     }
 
     private func sighter(of index: UInt32) -> (client: Client?, page: ClientPage) {
-        let place = table[index].place
+        let place = map.table[index].place
         return (clients[StoreClient(UInt32(place >> 32))], ClientPage(truncatingIfNeeded: place))
     }
 
@@ -275,11 +263,7 @@ public final class FrameStoreCore {
     private func takeOver(_ index: UInt32, _ client: Client, _ page: ClientPage) -> Bool {
         let (sighter, sighted) = sighter(of: index)
         if let sighter, !sighter.isSilent { return false }
-        sighter?.pages[Int(sighted)] = 0
-        sighter?.known -= 1
-        table.setPlace(UInt64(client.name.value) << 32 | UInt64(page), of: index)
-        client.pages[Int(page)] = index
-        client.known += 1
+        map.takeOver(index, from: sighter.map { .init($0.map, sighted) }, by: .init(client.map, page))
         return true
     }
 
@@ -289,16 +273,16 @@ public final class FrameStoreCore {
         let hash = hash(bytes)
         var chain = 0
         var sighting: UInt32 = 0
-        var index = table.find(hash)
+        var index = map.table.find(hash)
         while index != 0 {
             chain += 1
-            let entry = table[index]
+            let entry = map.table[index]
             if entry.references == 0 {
                 sighting = index
-            } else if backing.matches(bytes, at: FrameLocation(entry.place)) {
-                return lease(client, page, index)
+            } else if backing.matches(bytes, at: entry.slot) {
+                return lease(client, page, FrameNumber(index))
             }
-            index = table.find(hash, after: index)
+            index = map.table.find(hash, after: index)
         }
         if sighting != 0 {
             return takeOver(sighting, client, page) ? .recorded : makeFrame(client, page, sighting, bytes)
@@ -323,10 +307,7 @@ public final class FrameStoreCore {
         statistics.sightings -= 1
         statistics.frames += 1
         statistics.references += 1
-        table.setPlace(location.value, of: index)
-        table.setReferences(1, of: index)
-        donor.pages[Int(sighted)] = index | Tag.leased
-        donor.leases += 1
+        let frame = map.makeFrame(index, of: .init(donor.map, sighted), at: location)
         disturb(donor)
         donor.pending.insert(Int(sighted))
         if !donor.queued.contains(Int(sighted)) {
@@ -334,47 +315,27 @@ public final class FrameStoreCore {
             donor.promotions.append(sighted)
             occurrences += 1
         }
-        return lease(client, page, index)
+        return lease(client, page, frame)
     }
 
-    private func lease(_ client: Client, _ page: ClientPage, _ index: UInt32) -> StoreAnswer {
-        let entry = table[index]
-        guard entry.references < UInt32.max else { return .refused }
-        table.setReferences(entry.references + 1, of: index)
-        count(client, page, index | Tag.leased)
-        return .frame(FrameLocation(entry.place))
-    }
-
-    func count(_ client: Client, _ page: ClientPage, _ tag: UInt32) {
-        client.pages[Int(page)] = tag
-        client.known += 1
-        client.leases += 1
+    private func lease(_ client: Client, _ page: ClientPage, _ frame: FrameNumber) -> StoreAnswer {
+        guard map.add(.init(client.map, page), to: frame) else { return .refused }
         statistics.references += 1
         disturb(client)
+        return .frame(map.slot(of: frame))
     }
 
     func forget(_ client: Client, _ page: ClientPage) {
-        let tag = client.pages[Int(page)]
-        guard tag != 0 else { return }
-        client.pages[Int(page)] = 0
-        client.known -= 1
-        let index = tag & Tag.index
-        if tag & Tag.leased == 0 {
-            statistics.sightings -= 1
-            table.remove(index)
-            return
+        let removal = map.remove(.init(client.map, page))
+        switch removal {
+        case .nothing: return
+        case .sighting: return statistics.sightings -= 1
+        case .uniform, .shared, .last: break
         }
         client.pending.remove(Int(page))
-        client.leases -= 1
         statistics.references -= 1
-        if tag & Tag.uniform != 0 { return forgetUniform(Int(index)) }
-        let entry = table[index]
-        if entry.references > 1 {
-            if entry.references == 2 { unrest += 1 }
-            return table.setReferences(entry.references - 1, of: index)
-        }
-        table.remove(index)
-        moving.remove(index)
-        retire(FrameLocation(entry.place), places: 1, frames: 1)
+        if case .uniform(let pattern) = removal { forgetUniform(pattern) }
+        // Its frame is a lonely one's now.
+        if removal == .shared(left: 1) { unrest += 1 }
     }
 }

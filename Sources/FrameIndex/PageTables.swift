@@ -1,7 +1,7 @@
 // Tables by page number that cost nothing where nothing was entered, since the sizes come from clients.
 
 /// A 32-bit word for each page of a client, zero at first. Memory is taken for 1024 pages at a time, and for the table of these
-/// chunks for a million: the claim to have many pages takes next to none.
+/// chunks for a million: the claim to have many pages takes next to none. Each chunk has a count beside, of what its owner likes.
 struct PageWords {
     private static let shift = 10
     private static let groupShift = 20
@@ -38,11 +38,36 @@ struct PageWords {
                     groups[group] = [[UInt32]](
                         repeating: [], count: 1 << (Self.groupShift - Self.shift))
                 }
-                groups[group][chunk] = [UInt32](repeating: 0, count: 1 << Self.shift)
+                groups[group][chunk] = [UInt32](repeating: 0, count: (1 << Self.shift) + 1)
                 chunkCount += 1
             }
             groups[group][chunk][page & ((1 << Self.shift) - 1)] = newValue
         }
+    }
+
+    /// Adds to the count of a page's chunk, of which something was entered.
+    mutating func addToCount(of page: Int, _ difference: Int) {
+        let (group, chunk) = (page >> Self.groupShift, Self.chunk(page))
+        let old = Int(groups[group][chunk][1 << Self.shift])
+        groups[group][chunk][1 << Self.shift] = UInt32(old + difference)
+    }
+
+    static func isFirstOfChunk(_ page: Int) -> Bool { page & ((1 << shift) - 1) == 0 }
+
+    /// The first page at or after `page` in whose chunk the count is not 0, or where the look for it ended; `count` when there is
+    /// none.
+    /// - Parameter looks: chunks to be looked at, at most; those that were are taken from it.
+    func firstCounted(from page: Int, looks: inout Int) -> Int {
+        var page = page
+        while page < count, looks > 0 {
+            looks -= 1
+            if hasMemory(page), groups[page >> Self.groupShift][Self.chunk(page)][1 << Self.shift] > 0 {
+                return page
+            }
+            let shift = groups[page >> Self.groupShift].isEmpty ? Self.groupShift : Self.shift
+            page = ((page >> shift) + 1) << shift
+        }
+        return min(page, count)
     }
 
     /// The first page at or after `page` in whose chunk something was ever entered; `count` when there is none.

@@ -31,7 +31,7 @@ struct SlotMap {
 
     /// The place so many pages beside another, in the same layer, if it is free.
     func freePlace(beside location: FrameLocation, distance: Int) -> FrameLocation? {
-        let page = Int(location.value % FrameLocation.segmentSpan) + distance
+        let page = location.page + distance
         guard location.segment >= Self.firstLayer, 0..<Int(FrameLocation.segmentSpan) ~= page else {
             return nil
         }
@@ -43,7 +43,7 @@ struct SlotMap {
     mutating func take(at location: FrameLocation) -> Bool {
         guard isFree(location) else { return false }
         layers[Int(location.segment - Self.firstLayer)].insert(
-            Int(location.value % FrameLocation.segmentSpan))
+            location.page)
         return true
     }
 
@@ -52,13 +52,13 @@ struct SlotMap {
         guard location.segment >= Self.firstLayer, Int(location.segment - Self.firstLayer) < layers.count
         else { return false }
         return !layers[Int(location.segment - Self.firstLayer)].contains(
-            Int(location.value % FrameLocation.segmentSpan))
+            location.page)
     }
 
     /// Whether a frame has the same page number in a higher layer.
     func isTakenAbove(_ location: FrameLocation) -> Bool {
         guard location.segment >= Self.firstLayer else { return false }
-        let page = Int(location.value % FrameLocation.segmentSpan)
+        let page = location.page
         return layers.dropFirst(Int(location.segment - Self.firstLayer) + 1).contains { $0.contains(page) }
     }
 

@@ -33,6 +33,7 @@ import TestSupport
         let staging = try StagingArea()
         var random = SeededGenerator(for: "broker fuzz")
         var batch = StoreBatch()
+        batch.relocated = [.init(page: 2, location: FrameLocation(3))]
         batch.forgotten = [1, 2]
         batch.sightings = [.init(page: 3, hash: ContentHash(low: 4, high: 5))]
         batch.uniform = [.init(page: 6, pattern: 7)]
@@ -80,7 +81,7 @@ import TestSupport
         let number = staging.descriptor.number
         let good = BatchCoding.encode(StoreBatch(), number: 1)
         var tooMany = WireWriter(.batch)
-        for value in [UInt32(1), .max, 0, 0, 0] { tooMany.put(value) }
+        for value in [UInt32(1), .max, 0, 0, 0, 0] { tooMany.put(value) }
         let odd: [(String, [UInt8])] = [
             ("trailing bytes", good + [0]), ("too short", Array(good.dropLast())), ("counts", tooMany.bytes),
             ("a second greeting", Hello(domain: "honest", pageCount: 4).encoded()), ("unknown", [99]),
@@ -315,6 +316,59 @@ import TestSupport
         let numbers = try stand.figures()
         #expect(numbers.total.frames == 50 && numbers.clients.count == 3)
         check(leases, pages, in: honest.first)
+    }
+
+    /// A frame moves that two honest clients map; a third says that they have followed, that it has itself, and what else it likes.
+    @Test func falseWordsOfRelocationMoveNothing() throws {
+        let stand = try BrokerStand()
+        let honest = try Honest(stand)
+        let (first, second) = (honest.first, honest.second)
+        let evil = try stand.join("honest", pages: 4096)
+        for store in [first, second, evil] {
+            for number in 0...1 { _ = try store.publish([(UInt32(number), page(number, 14))]) }
+        }
+        // The neighbour's next place is taken as long as the third holds it.
+        for store in [first, second] { _ = try store.publish([(1, page(9, 14))]) }
+        guard case .frame(let old)? = try second.publish([(1, page(9, 14))]).publications.first else {
+            Issue.record("nothing was shared")
+            return
+        }
+        _ = try evil.forget([1])
+        var moved: [Relocation] = []
+        try eventually("the frame moves") {
+            for store in [evil, second] { _ = try store.exchange(.forNewsOnly) }
+            moved = try first.exchange(StoreBatch()).moved
+            return !moved.isEmpty
+        }
+        #expect(moved.count == 1 && moved[0].page == 1)
+        let new = moved[0].location
+        let frames: [StoreAnswer] = [.frame(old), .frame(new)]
+        let pages = [(UInt32(1), page(9, 14)), (1, page(9, 14))]
+        var batch = StoreBatch()
+        for round in 0..<20 {
+            if round == 10 { #expect(try evil.publish([(1, page(9, 14))]).publications == [.frame(new)]) }
+            batch.relocated = (0..<4096).map { .init(page: round % 2 == 0 ? 1 : $0, location: new) }
+            _ = try evil.exchange(batch)
+            for store in [first, second, evil] { _ = try store.exchange(.forNewsOnly) }
+            check(frames, pages, in: first)
+        }
+        // More than fit, and pages that it does not have.
+        let staging = try StagingArea()
+        for (count, page) in [(4097, UInt32(1)), (1, 64)] {
+            let client = try RawClient(stand.path)
+            #expect(client.join("honest", staging: staging.descriptor.number) == .welcome)
+            batch.relocated = [Relocation](repeating: .init(page: page, location: new), count: count)
+            #expect(client.send(BatchCoding.encode(batch, number: 1)) == .done && client.receive() == nil)
+        }
+        // Honest words end it.
+        batch.relocated = moved
+        for store in [first, second] { _ = try store.exchange(batch) }
+        check([frames[1]], [pages[1]], in: second)
+        try eventually("the old place is free") {
+            for store in [first, second, evil] { _ = try store.exchange(.forNewsOnly) }
+            return try stand.figures().total.retired == 0
+        }
+        try honest.check(2)
     }
 
     /// One process connects on behalf of many guests, as a supervisor does that offers a new worker to them: more at once than

@@ -166,6 +166,9 @@ final class InMemoryFrames: FrameBacking {
         writes += 1
         frames[location] = bytes
     }
+    func copy(from old: FrameLocation, to new: FrameLocation) throws(FrameStoreError) {
+        try write(frames[old] ?? [], at: new)
+    }
     func matches(_ bytes: [UInt8], at location: FrameLocation) -> Bool { frames[location] == bytes }
     func discard(_ location: FrameLocation, count: Int) {
         for page in 0..<count { frames[location.advanced(by: page)] = nil }

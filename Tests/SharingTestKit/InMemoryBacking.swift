@@ -17,6 +17,10 @@ public final class InMemoryBacking: FrameBacking {
         }
         frames[location] = bytes
     }
+    public func copy(from old: FrameLocation, to new: FrameLocation) throws(FrameStoreError) {
+        guard let bytes = frames[old] else { preconditionFailure("a frame that moves has bytes") }
+        try write(bytes, at: new)
+    }
     public func matches(_ bytes: [UInt8], at location: FrameLocation) -> Bool { frames[location] == bytes }
     public func discard(_ location: FrameLocation, count: Int) {
         for page in 0..<count { frames[location.advanced(by: page)] = nil }

@@ -14,7 +14,7 @@ import Testing
     /// What somebody else does at a primitive.
     enum Action: CaseIterable {
         case firstWrites, secondWrites, firstWritesOther, deviceCopies, transferBegins, secondPasses,
-            secondExits
+            secondExits, relocates
 
         /// Whether it makes a difference that this happens before a primitive, or could as well happen after it.
         /// - Parameter trace: the primitives, each with the guest whose pass it belongs to.
@@ -28,6 +28,7 @@ import Testing
             case .secondWrites: return here.guest == 1
             // Passes meet in the store and where its frames are mapped. Nobody passes, or ends, in the middle of a pass.
             case .secondPasses, .secondExits: return here.guest == 0 && Self.meetings.contains(here.name)
+            case .relocates: return Self.meetings.contains(here.name)
             }
         }
         private static let meetings: Set<String> = [
@@ -42,6 +43,8 @@ import Testing
         case unsharing
         /// One guest is turned off, and on again.
         case goingHome
+        /// Frames that both map have got other places.
+        case relocating
     }
     struct Placement { var primitive: Int, action: Action }
 
@@ -92,6 +95,7 @@ import Testing
                 try run.perform(.transfer(0, page: 0, value: 5))
                 pending.append((now + 6, .transferEnds(0)))
             case .secondPasses: try run.perform(.pass(1, budget: .max / 2, meanwhile: []))
+            case .relocates: try run.perform(.relocate(0, page: 0, aside: false))
             case .secondExits:
                 hasExited = true
                 try run.perform(.exit(1))
@@ -127,6 +131,10 @@ import Testing
                 try run.perform(.setSharing(0, true))
                 try pass(0)
                 try pass(0)
+            case .relocating:
+                for guest in [1, 0, 1, 0] { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
+                for page in 0...1 { try run.perform(.relocate(0, page: page, aside: false)) }
+                for guest in [0, 1, 0] { try pass(guest) }
             }
             for item in pending { try run.perform(item.operation) }
             for guest in [0, 1, 0, 1, 0] { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }

@@ -49,6 +49,15 @@ public final class MemfdBacking: FrameBacking {
         }
     }
 
+    public func copy(from old: FrameLocation, to new: FrameLocation) throws(FrameStoreError) {
+        let bytes: [UInt8]
+        do throws(LinuxError) { bytes = try file.read(count: 4096, at: old.fileOffset) } catch {
+            throw .lost("a frame could not be read: \(error)")
+        }
+        guard bytes.count == 4096 else { throw .lost("a frame could not be read whole") }
+        try write(bytes, at: new)
+    }
+
     public func matches(_ bytes: [UInt8], at location: FrameLocation) -> Bool {
         guard bytes.count == scratch.count else { return false }
         // SAFETY: the scratch buffer has 4096 bytes, and both are alive for the calls.

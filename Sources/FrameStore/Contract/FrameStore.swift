@@ -4,6 +4,9 @@ public typealias ClientPage = UInt32
 /// What a client tells its store, and asks of it. Everything travels in batches; the store takes the lists in the order
 /// in which they stand here.
 public struct StoreBatch: Equatable, Sendable {
+    /// Pages that map their frames' new places now, as an earlier answer told: the old ones are not mapped there any more. Of a
+    /// page that was not told so, or of another place, it means nothing.
+    public var relocated: [Relocation] = []
     /// Pages about which the store shall forget what it knows: a sighting is retracted; a reference is given back, which
     /// the client may do only after it replaced the mapping, or proved the page private.
     public var forgotten: [ClientPage] = []
@@ -15,8 +18,8 @@ public struct StoreBatch: Equatable, Sendable {
     public var publications: [Publication] = []
     /// This process maps no frame that it learned of over an earlier connection: what is still counted for those goes.
     public var hasMovedOver = false
-    /// The client would take no page home now, so the store shall not look for any that should, since what it finds so, it
-    /// expects to be left; nor ask the client to speak because of such, until an empty batch that is not for news only.
+    /// The client would take no page home now, nor map one from elsewhere, so the store shall not look for any that should be,
+    /// nor ask the client to speak because of such, until an empty batch that is not for news only.
     /// Without meaning in a batch that is not empty.
     public var isForNewsOnly = false
     /// Thousandths of the time that the vCPUs of the client's guest wait for a CPU of the host.
@@ -57,10 +60,22 @@ public struct StoreBatch: Equatable, Sendable {
     }
     /// Asks for nothing.
     public var isEmpty: Bool {
-        forgotten.isEmpty && sightings.isEmpty && uniform.isEmpty && publications.isEmpty
+        relocated.isEmpty && forgotten.isEmpty && sightings.isEmpty && uniform.isEmpty && publications.isEmpty
     }
     /// Elements, over all lists.
-    public var count: Int { forgotten.count + sightings.count + uniform.count + publications.count }
+    public var count: Int {
+        relocated.count + forgotten.count + sightings.count + uniform.count + publications.count
+    }
+}
+
+/// A page, and the place that its frame was given while it maps another.
+public struct Relocation: Equatable, Sendable {
+    public var page: ClientPage
+    public var location: FrameLocation
+    public init(page: ClientPage, location: FrameLocation) {
+        self.page = page
+        self.location = location
+    }
 }
 
 /// What the store says of one page.
@@ -90,9 +105,9 @@ public struct StoreReply: Equatable, Sendable {
     /// Pages of this client whose frames nobody else maps, as far as a short look at some of its pages showed: a frame for
     /// one saves nothing. Only in answers to batches that ask for nothing, and are not for news only.
     public var lonely: [ClientPage] = []
-    /// Pages of this client whose frames cost a mapping where they are, and would not elsewhere: taken home and seen again,
-    /// they get a new one. Found by the same look.
-    public var misplaced: [ClientPage] = []
+    /// Pages of this client whose frames have been given other places, with equal bytes: to be mapped from there, and said to be
+    /// (``StoreBatch/relocated``). Until then the old place stays as it is. Found by the same look, again and again.
+    public var moved: [Relocation] = []
     /// How scarce CPU time is for all clients of the store's owner.
     public var market = StoreMarket()
     /// CPU time that the batch took the store's owner, microseconds.
@@ -146,6 +161,8 @@ extension FrameStore {
 public protocol FrameBacking: AnyObject {
     /// Writes a frame whose slot was never used, or was discarded since.
     func write(_ bytes: [UInt8], at location: FrameLocation) throws(FrameStoreError)
+    /// Writes a frame as above, with the bytes of another one. When it fails, part of it may have been written.
+    func copy(from old: FrameLocation, to new: FrameLocation) throws(FrameStoreError)
     /// Whether the frame holds just these bytes.
     func matches(_ bytes: [UInt8], at location: FrameLocation) -> Bool
     /// Frees the memory of frames that nobody maps; some of the places may never have been written.

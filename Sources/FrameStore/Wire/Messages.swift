@@ -75,18 +75,20 @@ package enum BatchCoding {
     {
         var writer = WireWriter(
             .batch,
-            capacity: 32 + batch.forgotten.count * 4 + batch.sightings.count * 20 + batch.uniform.count * 12
+            capacity: 36 + batch.relocated.count * 12 + batch.forgotten.count * 4 + batch.sightings.count * 20
+                + batch.uniform.count * 12
                 + batch.publications.count * 8 + movedFrom.count * SessionToken.size)
         writer.put(number)
         writer.put(batch.isForNewsOnly ? newsOnly : 0)
         writer.put(batch.waiting)
         for count in [
-            movedFrom.count, batch.forgotten.count, batch.sightings.count, batch.uniform.count,
-            batch.publications.count,
+            movedFrom.count, batch.relocated.count, batch.forgotten.count, batch.sightings.count,
+            batch.uniform.count, batch.publications.count,
         ] {
             writer.put(UInt32(count))
         }
         for token in movedFrom { writer.put(token) }
+        for moved in batch.relocated { writer.put(moved) }
         for page in batch.forgotten { writer.put(page) }
         for sighting in batch.sightings {
             writer.put(sighting.page)
@@ -111,12 +113,13 @@ package enum BatchCoding {
         guard let number = reader.take(UInt32.self), let flags = reader.take(UInt32.self),
             flags & ~newsOnly == 0, let waiting = reader.take(UInt16.self),
             let tokens = reader.take(UInt32.self), tokens <= SessionToken.limit,
-            let forgotten = reader.take(UInt32.self),
+            let relocated = reader.take(UInt32.self), let forgotten = reader.take(UInt32.self),
             let sightings = reader.take(UInt32.self), let uniform = reader.take(UInt32.self),
             let publications = reader.take(UInt32.self)
         else { return nil }
         var batch = StoreBatch()
         guard let movedFrom = reader.list(count: tokens, elementSize: SessionToken.size, { $0.token() }),
+            let moved = reader.list(count: relocated, elementSize: 12, { $0.relocation() }),
             let pages = reader.list(count: forgotten, elementSize: 4, { $0.take(UInt32.self) }),
             let seen = reader.list(count: sightings, elementSize: 20, { sighting(&$0) }),
             let patterns = reader.list(
@@ -136,6 +139,7 @@ package enum BatchCoding {
         batch.hasMovedOver = !movedFrom.isEmpty
         batch.isForNewsOnly = flags & newsOnly != 0
         batch.waiting = waiting
+        batch.relocated = moved
         batch.forgotten = pages
         batch.sightings = seen
         batch.uniform = patterns
@@ -175,10 +179,10 @@ package enum ReplyCoding {
             writer.put(promotion.page)
             writer.put(promotion.location.value)
         }
-        for list in [reply.lonely, reply.misplaced] {
-            writer.put(UInt32(list.count))
-            list.forEach { writer.put($0) }
-        }
+        writer.put(UInt32(reply.lonely.count))
+        for page in reply.lonely { writer.put(page) }
+        writer.put(UInt32(reply.moved.count))
+        for moved in reply.moved { writer.put(moved) }
         return writer.bytes
     }
 
@@ -198,13 +202,9 @@ package enum ReplyCoding {
         case 0: .recorded
         case 1: .publish
         case 2: .refused
-        case 3: location(&reader).map { .frame($0) }
+        case 3: reader.location().map { .frame($0) }
         default: nil
         }
-    }
-    private static func location(_ reader: inout WireReader) -> FrameLocation? {
-        guard let value = reader.take(UInt64.self), value < FrameLocation.end else { return nil }
-        return FrameLocation(value)
     }
 
     /// After the kind. Whether it answers the batch is for the caller to check.
@@ -224,15 +224,15 @@ package enum ReplyCoding {
             let promotions = reader.list(
                 count: count, elementSize: 12,
                 { reader -> StoreReply.Promotion? in
-                    guard let page = reader.take(UInt32.self), let location = location(&reader) else {
+                    guard let page = reader.take(UInt32.self), let location = reader.location() else {
                         return nil
                     }
                     return StoreReply.Promotion(page: page, location: location)
                 }),
             let lonelyCount = reader.take(UInt32.self),
             let lonely = reader.list(count: lonelyCount, elementSize: 4, { $0.take(ClientPage.self) }),
-            let misplacedCount = reader.take(UInt32.self),
-            let misplaced = reader.list(count: misplacedCount, elementSize: 4, { $0.take(ClientPage.self) }),
+            let movedCount = reader.take(UInt32.self),
+            let moved = reader.list(count: movedCount, elementSize: 12, { $0.relocation() }),
             reader.left == 0
         else { return nil }
         var reply = StoreReply()
@@ -242,7 +242,25 @@ package enum ReplyCoding {
         (reply.market.sharers, reply.market.waiting) = (sharers, waiting)
         reply.microseconds = microseconds
         reply.lonely = lonely
-        reply.misplaced = misplaced
+        reply.moved = moved
         return (number, reply)
+    }
+}
+
+extension WireWriter {
+    fileprivate mutating func put(_ moved: Relocation) {
+        put(moved.page)
+        put(moved.location.value)
+    }
+}
+
+extension WireReader {
+    fileprivate mutating func location() -> FrameLocation? {
+        guard let value = take(UInt64.self), value < FrameLocation.end else { return nil }
+        return FrameLocation(value)
+    }
+    fileprivate mutating func relocation() -> Relocation? {
+        guard let page = take(UInt32.self), let location = location() else { return nil }
+        return Relocation(page: page, location: location)
     }
 }

@@ -78,14 +78,14 @@ package enum MessageKind: UInt8 {
 
 /// What both ends must agree on.
 public enum BrokerProtocol {
-    public static let version: UInt16 = 4
+    public static let version: UInt16 = 5
     package static let magic: UInt32 = 0x4c47_4e4d  // "MNGL"
     /// Bytes of a message, both ways.
     package static let messageLimit = 128 << 10
     /// Bytes of a domain's name.
     public static let nameLimit = 64
     /// Names the program that speaks, for people.
-    package static let build = "mingle broker protocol 4"
+    package static let build = "mingle broker protocol 5"
 
     /// Whether a user may choose this name for a domain: 1 to 64 letters, digits, and `. _ - :` within, not starting
     /// with `private.`, which the broker uses for domains of one guest.

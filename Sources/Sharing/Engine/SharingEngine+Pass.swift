@@ -96,11 +96,21 @@ extension SharingEngine {
             merge(hits)
             if mayMove {
                 rehomer.noteSingleMappers(reply.lonely)
-                if rehomer.moveOn(reply.misplaced) { arranger.noteChange(number) }
+                relocate(reply.moved)
             }
             if !reply.hasMore { break }
         }
         return taken
+    }
+
+    /// Pages follow their frames to other places; the store is told which did.
+    private func relocate(_ moved: [Relocation]) {
+        if moved.isEmpty { return }
+        let moves = merger.relocate(moved)
+        moves.suspects.forEach(auditor.recheck)
+        if moves.done.isEmpty { return }
+        arranger.noteChange(number)
+        link.acknowledge(moves.done, merge: merge)
     }
 
     /// Step 7. Before it, pages of a lost store are brought to an end.

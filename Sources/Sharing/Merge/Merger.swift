@@ -4,7 +4,7 @@ internal import GuestMemory
 /// Step 5 of a pass: pages are compared with frames and mapped to them, in windows.
 final class Merger {
     /// A stretch of guest pages and the stretch of the store that they are to be mapped to.
-    private struct Span {
+    struct Span {
         var pages: Range<Int>
         var location: FrameLocation
         /// Pages of the stretch that a frame was found for; the rest are gaps.
@@ -36,23 +36,29 @@ final class Merger {
         let policy = conditions.policy
         guard conditions.fatal == nil, policy.isEnabled else { return hits.forEach { pages.forget($0.page) } }
         if policy.holdsMerges { return hits.forEach { giveBack($0.page) } }
+        let wanted = spans(hits.sorted { $0.page < $1.page }).filter { span in
+            let isWanted = !staysGivenUp(span.pages, span.targets, .frame(span.location))
+            if !isWanted { span.targets.forEach(pages.forget) }
+            return isWanted
+        }
+        inGroups(wanted, merge)
+    }
+
+    /// Calls `body` for the stretches of a window each. A pause costs the same for one page and for many; a protected stretch stands
+    /// for itself.
+    func inGroups(_ spans: [Span], _ body: ([Span]) -> Void) {
         var group: [Span] = []
         var size = 0
-        for span in spans(hits.sorted { $0.page < $1.page }) {
-            if staysGivenUp(span.pages, span.targets, .frame(span.location)) {
-                span.targets.forEach(pages.forget)
-                continue
-            }
-            // A pause costs the same for one page and for many; a protected stretch stands for itself.
-            if size > 0, policy.window == .userfaultfd || size + span.pages.count > windowLimit {
-                merge(group)
+        for span in spans {
+            if size > 0, conditions.policy.window == .userfaultfd || size + span.pages.count > windowLimit {
+                body(group)
                 group.removeAll(keepingCapacity: true)
                 size = 0
             }
             group.append(span)
             size += span.pages.count
         }
-        merge(group)
+        if !group.isEmpty { body(group) }
     }
 
     /// Gives a reference back that is not used now; the page is looked at again when merges are no longer held.
@@ -75,7 +81,7 @@ final class Merger {
     }
 
     /// Joins neighbours whose frames are neighbours as well, across short gaps.
-    private func spans(_ hits: [FrameHit]) -> [Span] {
+    func spans(_ hits: [FrameHit]) -> [Span] {
         let limit = windowLimit
         var spans: [Span] = []
         for hit in hits {
@@ -108,8 +114,45 @@ final class Merger {
 
     /// Merges stretches in one window.
     private func merge(_ group: [Span]) {
-        let ready = prepare(group)
+        let ready = prepare(group) { $0.targets.forEach(tracker.postpone) }
         if ready.isEmpty { return }
+        let (opened, mapped, kept) = mapTogether(ready)
+        for index in ready.indices {
+            if opened, mapped[index] {
+                record(ready[index], kept: kept[index])
+            } else if opened, conditions.fatal == nil {
+                mergePieces(ready[index], kept: kept[index])
+            } else {
+                ready[index].targets.forEach(tracker.postpone)
+            }
+        }
+    }
+
+    /// Reads the frames of stretches for which there are mappings.
+    /// - Parameter putOff: called for each of the others.
+    func prepare(_ group: [Span], putOff: (Span) -> Void) -> [Span] {
+        var ready: [Span] = []
+        var fetched = 0
+        var planned = 0
+        for span in group {
+            let growth = pages.growth(span.pages, .frame(span.location))
+            guard budget.hasRoom(for: planned + growth),
+                mapping.fetchFrames(span.location, count: span.pages.count, into: fetched) == span.pages.count
+            else {
+                putOff(span)
+                continue
+            }
+            fetched += span.pages.count
+            planned += max(growth, 0)
+            ready.append(span)
+        }
+        return ready
+    }
+
+    /// Compares stretches whose frames were read, and maps them, in one window.
+    /// - Returns: whether it could be opened; which stretches were mapped; the pages of each that got private copies, or that kept it
+    ///   from being mapped.
+    func mapTogether(_ ready: [Span]) -> (opened: Bool, mapped: [Bool], kept: [[Int]]) {
         // All that the window needs is allocated here.
         var mapped = [Bool](repeating: false, count: ready.count)
         var kept = ready.map { span in
@@ -125,35 +168,7 @@ final class Merger {
                 base += ready[index].pages.count
             }
         }
-        for index in ready.indices {
-            if opened, mapped[index] {
-                record(ready[index], kept: kept[index])
-            } else if opened, conditions.fatal == nil {
-                mergePieces(ready[index], kept: kept[index])
-            } else {
-                ready[index].targets.forEach(tracker.postpone)
-            }
-        }
-    }
-
-    /// Reads the frames of stretches for which there are mappings; the others are put off.
-    private func prepare(_ group: [Span]) -> [Span] {
-        var ready: [Span] = []
-        var fetched = 0
-        var planned = 0
-        for span in group {
-            let growth = pages.growth(span.pages, .frame(span.location))
-            guard budget.hasRoom(for: planned + growth),
-                mapping.fetchFrames(span.location, count: span.pages.count, into: fetched) == span.pages.count
-            else {
-                span.targets.forEach(tracker.postpone)
-                continue
-            }
-            fetched += span.pages.count
-            planned += max(growth, 0)
-            ready.append(span)
-        }
-        return ready
+        return (opened, mapped, kept)
     }
 
     /// In the window: compares a stretch and replaces its mapping.
@@ -207,7 +222,7 @@ final class Merger {
     }
 
     /// The mapping is made: state first, then home's memory.
-    private func record(_ span: Span, kept: [Int]) {
+    func record(_ span: Span, kept: [Int]) {
         // A frame of a lost store, written since: should that not have been reported, the audit does not see it any more.
         kept.filter { pages.kind($0) == .mapped }.forEach(tracker.watch)
         let hidden = pages.map(span.pages, to: span.location, keeping: kept)

@@ -80,15 +80,6 @@ final class Rehomer {
         due.forEach(tracker.watch)
     }
 
-    /// Pages whose frames are in a bad place go home at once; they are seen again and get new ones.
-    /// - Returns: whether there were any.
-    func moveOn(_ misplaced: [ClientPage]) -> Bool {
-        let due = misplaced.map(Int.init).filter { $0 < pages.count && isSteady($0) }
-        rehome(due)
-        due.forEach(tracker.watch)
-        return !due.isEmpty
-    }
-
     private func isSteady(_ page: Int) -> Bool { pages.kind(page) == .mapped && pages.isKnown(page) }
 
     /// Pages that still map a lost store: most move to the new one as they are found there. What is left after a while

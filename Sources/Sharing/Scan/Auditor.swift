@@ -26,6 +26,9 @@ final class Auditor {
         rechecks = try PageSet(pageCount: pages.count)
     }
 
+    /// Has a merged page looked up before the next harvest is accounted for.
+    func recheck(_ page: Int) { rechecks.insert(page) }
+
     /// Every page that the harvest reported: a merged one is proved private or looked up again next time; of another one the
     /// store knows nothing true any more. All that was cleared is watched.
     /// - Returns: how many pages were reported.

@@ -54,6 +54,19 @@ extension StoreLink {
         }
     }
 
+    /// Tells the store which pages map their frames' new places.
+    /// - Parameter merge: takes hits, as in ``lookUp(_:_:merge:)``.
+    func acknowledge(_ done: [Relocation], merge: ([FrameHit]) -> Void) {
+        var left = done[...]
+        while let limit = store?.batchLimit, !left.isEmpty {
+            var batch = StoreBatch()
+            batch.relocated = Array(left.prefix(limit))
+            left = left.dropFirst(batch.relocated.count)
+            guard let reply = ask(batch) else { return }
+            merge(hits(of: reply.promotions))
+        }
+    }
+
     /// What the store's answers ask for.
     private struct Answers {
         var hits: [FrameHit] = []

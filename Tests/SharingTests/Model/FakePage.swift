@@ -62,6 +62,13 @@ final class FakeBacking: FrameBacking {
         frames[location] = Content(bytes: bytes)
         world?.checkUnmapped(location, of: self, "was written")
     }
+    func copy(from old: FrameLocation, to new: FrameLocation) throws(FrameStoreError) {
+        guard let content = frames[old] else {
+            world?.violated("\(old) is copied and was never written")
+            return
+        }
+        try write(content.bytes, at: new)
+    }
     func matches(_ bytes: [UInt8], at location: FrameLocation) -> Bool {
         frames[location] == Content(bytes: bytes)
     }

@@ -30,6 +30,8 @@ indirect enum Operation: Equatable, Sendable {
     /// The next mapping fails; if it is lost by that, home takes its place.
     case failMap(Int, isLost: Bool)
     case failWrites(Int)
+    /// The store gives the frame that a page maps another place, of another page number if that is wanted.
+    case relocate(Int, page: Int, aside: Bool)
     case sweep(Int)
 
     struct Meanwhile: Equatable, Sendable {
@@ -77,7 +79,7 @@ struct OperationMaker {
 
     mutating func rare() -> Operation {
         let guest = number(guests)
-        switch number(16) {
+        switch number(18) {
         case 0: return .setSharing(guest, false)
         case 1, 2: return .setSharing(guest, true)
         case 3: return .setWindow(guest, generator.oneIn(2) ? .pause : .userfaultfd)
@@ -89,6 +91,7 @@ struct OperationMaker {
         case 11: return .failWrites(number(2))
         case 13: return .setHold(guest, true)
         case 14, 15: return .setHold(guest, false)
+        case 16, 17: return .relocate(guest, page: number(pages), aside: generator.oneIn(4))
         default: return .sweep(number(2))
         }
     }

@@ -3,7 +3,7 @@ import TestSupport
 
 @testable import Sharing
 import FrameStore
-import FrameIndex
+@testable import FrameIndex
 
 /// Runs a sequence of operations on a world of its own.
 final class ModelRun {
@@ -100,6 +100,9 @@ final class ModelRun {
         case .brokerDies(let domain): world.domains[domain].die()
         case .failMap(let guest, let isLost):
             members[guest]?.guest.mapFault = isLost ? .wentHome : .unchanged
+        case .relocate(let guest, let page, let aside):
+            guard let member = members[guest], let store = member.stores.last else { return }
+            member.domain.relocate(page, of: store.name, aside: aside)
         case .failWrites(let domain): world.domains[domain].backing.failingWrites = 1
         case .sweep(let domain): world.domains[domain].core.sweep(limit: 2)
         }
@@ -221,6 +224,9 @@ final class ModelRun {
             world.violated("\(member.guest.name): mappings are arranged though nothing changes")
         }
         for member in world.members { checkSettled(member) }
+        for domain in world.domains where setup.mappingLimit >= 1000 && !domain.core.map.relocations.isEmpty {
+            world.violated("\(domain.core.map.relocations.count) frames move for ever")
+        }
         if !setup.options.constantHash, setup.mappingLimit >= 1000,
             !setup.options.readsAreReported
         {

@@ -9,6 +9,8 @@ final class FakeDomain {
     private(set) var backing = FakeBacking()
     private(set) var core: FrameStoreCore
     private(set) var generation = 0
+    /// Frames that got other places so far.
+    private(set) var relocations = 0
     private let constantHash: Bool
     private unowned let world: World
 
@@ -29,6 +31,15 @@ final class FakeDomain {
         backing = FakeBacking()
         backing.world = world
         core = Self.makeCore(backing, constantHash)
+    }
+
+    /// Gives the frame that a client's page maps another place, of the same page number or of the next one.
+    func relocate(_ page: Int, of name: StoreClient, aside: Bool) {
+        guard let client = core.clients[name],
+            let frame = core.map.frame(of: .init(client.map, ClientPage(page))),
+            let place = core.slots.take(page: ClientPage(aside ? page + 1 : page))
+        else { return }
+        if core.swapSlot(of: frame, to: place) { relocations += 1 }
     }
 
     func settle() { while core.hasWork { core.sweep(limit: 64) } }
