@@ -118,7 +118,8 @@ public final class BrokerStore: FrameStore {
         guard reader.take(UInt8.self) == MessageKind.reply.rawValue,
             let (number, reply) = ReplyCoding.decode(&reader),
             number == self.number, reply.sightings.count == batch.sightings.count,
-            reply.uniform.count == batch.uniform.count, reply.publications.count == batch.publications.count
+            reply.uniform.count == batch.uniform.count, reply.publications.count == batch.publications.count,
+            reply.sharing.count == batch.questions.count
         else { throw lose("\(BrokerError.malformed("its reply"))") }
         history.end(earlier)
         // What came before the answer is settled by it.

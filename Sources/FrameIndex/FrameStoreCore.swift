@@ -200,6 +200,8 @@ public final class FrameStoreCore {
             guard let bytes = staging(publication.slot), bytes.count == 4096 else { return .refused }
             return publish(client, publication.page, bytes)
         }
+        reply.sharing = batch.questions.map { explain(client, $0) }
+        if batch.questions.count == 1 { reply.companions = companions(of: batch.questions[0], client) }
         takePromotions(client, &reply)
         if batch.isEmpty {
             client.hearsOnlyNews = batch.isForNewsOnly
@@ -218,6 +220,7 @@ public final class FrameStoreCore {
             && batch.sightings.allSatisfy { $0.page < pageCount }
             && batch.uniform.allSatisfy { $0.page < pageCount }
             && batch.publications.allSatisfy { $0.page < pageCount }
+            && batch.questions.allSatisfy { $0 < pageCount }
     }
 
     private func takePromotions(_ client: Client, _ reply: inout StoreReply) {

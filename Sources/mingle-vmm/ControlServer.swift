@@ -3,6 +3,7 @@ import Glibc
 import BrokerClient
 import GuestMemory
 import LinuxHost
+import VMMProtocol
 import Hypervisor
 
 /// Something that is no socket has the name of ours.
@@ -160,11 +161,12 @@ final class ControlServer {
             return sendDigests(
                 client, everyPage: wanted.contains("pages"), wanted.contains("checksum") ? .checksum : .blake2
             )
+        case "explain": return explain(argument, client)
         case "debug": return say(describe(), client)
         case "sharing", "share-cpu": return say(changeSharing(words[0], argument), client)
         default:
             return say(
-                "error: unknown command; use stats, pause, resume, type, digest, sharing, share-cpu, broker, debug",
+                "error: unknown command; use stats, pause, resume, type, digest, sharing, share-cpu, explain, broker, debug",
                 client)
         }
     }
@@ -172,6 +174,20 @@ final class ControlServer {
     private func takeBroker(_ descriptor: consuming OwnedDescriptor?) -> String {
         guard let sharing else { return "error: this guest was started with --sharing off" }
         return sharing.take(descriptor)
+    }
+
+    /// Of a page, or in several packets of all.
+    private func explain(_ argument: String, _ client: Client) -> Bool {
+        guard let sharing else { return say("error: this guest was started with --sharing off", client) }
+        if argument.isEmpty {
+            guard let explanation = sharing.explain() else { return say(SharingSession.noAnswer, client) }
+            client.waiting += explanation.packets.map { $0[...] }
+            return flush(client)
+        }
+        guard let page = Int(argument) else {
+            return say("error: explain takes the number of a page, or nothing", client)
+        }
+        return say(sharing.explain(page: page), client)
     }
 
     private func changeSharing(_ command: String, _ argument: String) -> String {

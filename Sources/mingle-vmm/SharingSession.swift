@@ -142,6 +142,36 @@ final class SharingSession: Sendable {
     }
     func stop() { thread.stop() }
 
+    /// How long the sharing thread may take to come to a question, nanoseconds: a pass, and an exchange with the broker.
+    private static let questionPatience: UInt64 = 15_000_000_000
+    static let noAnswer = "error: sharing of this guest's memory has stopped, or the broker does not answer"
+
+    /// Why its pages are shared or not, each; nil: ``noAnswer``.
+    func explain() -> ShareExplanation? {
+        let deadline = monotonicNanoseconds() + Self.questionPatience
+        guard let reasons = thread.ask(until: deadline, { $0.explain() }) else { return nil }
+        return ShareExplanation(reasons: reasons, domain: domain, hold: snapshot.hold?.rawValue)
+    }
+
+    /// Why a page is shared or not.
+    func explain(page: Int) -> String {
+        let deadline = monotonicNanoseconds() + Self.questionPatience
+        guard let answer = thread.ask(until: deadline, { $0.explain(page: page) }) else {
+            return Self.noAnswer
+        }
+        guard let answer else { return "error: this guest has no page \(page)" }
+        let backing =
+            switch answer.backing {
+            case .home: "home"
+            case .zero: "zero"
+            case .frame(let location): "\(location)"
+            }
+        return PageShareExplanation(
+            reason: answer.reason, backing: backing, mappers: answer.mappers,
+            companions: answer.others.map { .init(process: $0.client, page: $0.page) }
+        ).text
+    }
+
     /// One JSON object in a line.
     func json() -> String {
         let snapshot = thread.snapshot

@@ -7,14 +7,15 @@ import VMMProtocol
 struct ShareCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "share",
-        abstract: "Change how running guests share memory.",
+        abstract: "Change how running guests share memory, or tell why it is shared or not.",
         discussion: """
             EXAMPLES
               mingle share off web        bring all of its pages home
               mingle share on web
               mingle share cpu 5% web db
+              mingle share explain web    why its pages are shared, or are not
             """,
-        subcommands: [On.self, Off.self, CPU.self])
+        subcommands: [On.self, Off.self, CPU.self, Explain.self])
 
     /// `mingle share on`
     struct On: ParsableCommand {
@@ -50,6 +51,49 @@ struct ShareCommand: ParsableCommand {
         @Argument(help: "The names of the guests.") var names: [String]
         @OptionGroup var log: LogOptions
         func run() throws { try ShareCommand.tell(names, "share-cpu \(percent)") }
+    }
+
+    /// `mingle share explain`
+    struct Explain: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Tell why a guest's pages are shared, or are not.",
+            discussion: """
+                Counts all pages by reason; each has just one, so that the counts add up to the guest's memory. \
+                With a page's number (in the guest's memory file), tells of that one, and with whom it is shared.
+
+                EXAMPLES
+                  mingle share explain web
+                  mingle share explain web 0x1f00
+                """)
+        @Argument(help: "The name of the guest.") var name: String
+        @Argument(help: "The number of a page, decimal or after 0x.", transform: Self.number)
+        var page: Int?
+        @Flag(help: "Print a JSON object with the keys name, domain, hold, pages and reasons.")
+        var json = false
+        @OptionGroup var log: LogOptions
+
+        private static func number(_ text: String) throws -> Int {
+            let number = text.hasPrefix("0x") ? Int(text.dropFirst(2), radix: 16) : Int(text)
+            guard let number, number >= 0 else {
+                throw ValidationError("\(text) is no number of a page: use 7936 or 0x1f00.")
+            }
+            return number
+        }
+
+        func validate() throws {
+            _ = try ValidationError.checking { () throws(SupportError) in try GuestName.checked(name) }
+            if json, page != nil { throw ValidationError("--json goes with counts, not with a page.") }
+        }
+
+        func run() throws {
+            let directory = StateDirectory.current()
+            if let page {
+                let answer = try PageReport(page, of: name, in: directory)
+                return try StandardOutput.print(answer.text)
+            }
+            let answer = try SharingExplanation.read(name, in: directory)
+            try StandardOutput.print(json ? answer.json.text() : answer.table)
+        }
     }
 
     private static func tell(_ names: [String], _ command: String) throws {

@@ -123,6 +123,26 @@ extension HostKVM {
             #expect(Set(domains.compactMap { $0["name"] as? String }) == ["lab", "(c)", "(d)"])
             #expect(tool.folder.text("a.errors").contains("domain lab, window "))
 
+            // Each page has one reason, so the counts are the guest's memory.
+            func explain(_ name: String) throws -> [String: Int] {
+                let answer = try tool.json(["share", "explain", name, "--json"])
+                let reasons = try #require(answer["reasons"] as? [String: Int])
+                #expect(answer["pages"] as? Int == 32 << 8)
+                #expect(reasons.values.reduce(0, +) == 32 << 8, "\(name): \(reasons)")
+                return reasons
+            }
+            #expect(try explain("a")["shared"] ?? 0 > wanted)
+            // What c holds is held in no other guest of its domain, but by all of the others.
+            let isSeen = try eventually(within: 60) { try explain("c")["other-domain"] ?? 0 > wanted }
+            #expect(isSeen)
+            #expect(try explain("c")["shared"] == nil)
+            let shared = try stride(from: 300, to: 8192, by: 512).first { page in
+                try tool.run(["share", "explain", "a", "\(page)"]).contains(": shared")
+            }
+            let page = try #require(shared)
+            let told = try tool.run(["share", "explain", "a", String(format: "0x%x", page)])
+            #expect(told.contains("b, page \(page)") && told.contains("2 pages map the same"), "\(told)")
+
             // Sharing can be turned off while they run: then all of a's memory is its own again.
             _ = try tool.run(["share", "cpu", "100%", "a"])
             _ = try tool.run(["share", "off", "a"])

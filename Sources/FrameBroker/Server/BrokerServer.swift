@@ -182,6 +182,7 @@ final class BrokerServer {
             board.note(
                 session.number, of: session.owner, waiting: batch.waiting, asks: !batch.isEmpty, now)
             reply.market = board.market(now)
+            nameProcesses(of: &reply.companions, domain)
             reply.microseconds = UInt32(clamping: (threadCPUNanoseconds() - began) / 1000)
             session.hear()
             if domain.core.wantsToHear(session.name) { hasNotices = true }
@@ -196,6 +197,14 @@ final class BrokerServer {
             session.end()
             return true
         default: return false
+        }
+    }
+
+    /// Clients as others know them: by their processes, 0 where one has no number here.
+    private func nameProcesses(of mappers: inout [FrameMapper], _ domain: BrokerDomain) {
+        for index in mappers.indices {
+            let owner = sessions.first { $0.domain === domain && $0.name.value == mappers[index].client }
+            mappers[index].client = UInt32(clamping: owner?.process ?? 0)
         }
     }
 

@@ -16,6 +16,8 @@ public struct StoreBatch: Equatable, Sendable {
     public var uniform: [UniformPage] = []
     /// Pages whose bytes lie in the staging area, asked for by an earlier answer `.publish`.
     public var publications: [Publication] = []
+    /// Pages of which the client wants to know what the store knows.
+    public var questions: [ClientPage] = []
     /// This process maps no frame that it learned of over an earlier connection: what is still counted for those goes.
     public var hasMovedOver = false
     /// The client would take no page home now, nor map one from elsewhere, so the store shall not look for any that should be,
@@ -60,11 +62,13 @@ public struct StoreBatch: Equatable, Sendable {
     }
     /// Asks for nothing.
     public var isEmpty: Bool {
-        relocated.isEmpty && forgotten.isEmpty && sightings.isEmpty && uniform.isEmpty && publications.isEmpty
+        relocated.isEmpty && forgotten.isEmpty && sightings.isEmpty && uniform.isEmpty
+            && publications.isEmpty && questions.isEmpty
     }
     /// Elements, over all lists.
     public var count: Int {
         relocated.count + forgotten.count + sightings.count + uniform.count + publications.count
+            + questions.count
     }
 }
 
@@ -108,6 +112,10 @@ public struct StoreReply: Equatable, Sendable {
     /// Pages of this client whose frames have been given other places, with equal bytes: to be mapped from there, and said to be
     /// (``StoreBatch/relocated``). Until then the old place stays as it is. Found by the same look, again and again.
     public var moved: [Relocation] = []
+    /// What is known of the pages that were asked about, after all else was carried out; and, if one was, other pages that map
+    /// its frame, as many as are soon found.
+    public var sharing: [PageSharing] = []
+    public var companions: [FrameMapper] = []
     /// How scarce CPU time is for all clients of the store's owner.
     public var market = StoreMarket()
     /// CPU time that the batch took the store's owner, microseconds.

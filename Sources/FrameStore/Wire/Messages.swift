@@ -77,13 +77,14 @@ package enum BatchCoding {
             .batch,
             capacity: 36 + batch.relocated.count * 12 + batch.forgotten.count * 4 + batch.sightings.count * 20
                 + batch.uniform.count * 12
-                + batch.publications.count * 8 + movedFrom.count * SessionToken.size)
+                + batch.publications.count * 8 + batch.questions.count * 4 + movedFrom.count
+                * SessionToken.size)
         writer.put(number)
         writer.put(batch.isForNewsOnly ? newsOnly : 0)
         writer.put(batch.waiting)
         for count in [
             movedFrom.count, batch.relocated.count, batch.forgotten.count, batch.sightings.count,
-            batch.uniform.count, batch.publications.count,
+            batch.uniform.count, batch.publications.count, batch.questions.count,
         ] {
             writer.put(UInt32(count))
         }
@@ -103,6 +104,7 @@ package enum BatchCoding {
             writer.put(publication.page)
             writer.put(publication.slot)
         }
+        for page in batch.questions { writer.put(page) }
         return writer.bytes
     }
 
@@ -115,7 +117,7 @@ package enum BatchCoding {
             let tokens = reader.take(UInt32.self), tokens <= SessionToken.limit,
             let relocated = reader.take(UInt32.self), let forgotten = reader.take(UInt32.self),
             let sightings = reader.take(UInt32.self), let uniform = reader.take(UInt32.self),
-            let publications = reader.take(UInt32.self)
+            let publications = reader.take(UInt32.self), let questions = reader.take(UInt32.self)
         else { return nil }
         var batch = StoreBatch()
         guard let movedFrom = reader.list(count: tokens, elementSize: SessionToken.size, { $0.token() }),
@@ -134,6 +136,7 @@ package enum BatchCoding {
                 { reader in
                     pair(&reader, UInt32.self).map { StoreBatch.Publication(page: $0.page, slot: $0.value) }
                 }),
+            let asked = reader.list(count: questions, elementSize: 4, { $0.take(ClientPage.self) }),
             reader.left == 0
         else { return nil }
         batch.hasMovedOver = !movedFrom.isEmpty
@@ -144,6 +147,7 @@ package enum BatchCoding {
         batch.sightings = seen
         batch.uniform = patterns
         batch.publications = published
+        batch.questions = asked
         return (number, batch, movedFrom)
     }
 
@@ -164,7 +168,8 @@ package enum BatchCoding {
 package enum ReplyCoding {
     package static func encode(_ reply: StoreReply, number: UInt32) -> [UInt8] {
         let answers = reply.sightings.count + reply.uniform.count + reply.publications.count
-        var writer = WireWriter(.reply, capacity: 32 + answers * 9 + reply.promotions.count * 12)
+        var writer = WireWriter(
+            .reply, capacity: 40 + answers * 9 + reply.promotions.count * 12 + reply.sharing.count * 5)
         writer.put(number)
         writer.put(UInt8(reply.hasMore ? 1 : 0))
         writer.put(reply.market.sharers)
@@ -183,7 +188,44 @@ package enum ReplyCoding {
         for page in reply.lonely { writer.put(page) }
         writer.put(UInt32(reply.moved.count))
         for moved in reply.moved { writer.put(moved) }
+        writer.put(UInt32(reply.sharing.count))
+        for sharing in reply.sharing { put(sharing, &writer) }
+        writer.put(UInt32(reply.companions.count))
+        for mapper in reply.companions {
+            writer.put(mapper.client)
+            writer.put(mapper.page)
+        }
         return writer.bytes
+    }
+
+    private static func put(_ sharing: PageSharing, _ writer: inout WireWriter) {
+        let (kind, mappers): (UInt8, UInt32) =
+            switch sharing {
+            case .nothing: (0, 0)
+            case .sighted: (1, 0)
+            case .frame(let mappers): (2, mappers)
+            case .uniform(let mappers): (3, mappers)
+            }
+        writer.put(kind)
+        writer.put(mappers)
+    }
+
+    private static func sharing(_ reader: inout WireReader) -> PageSharing? {
+        guard let kind = reader.take(UInt8.self), let mappers = reader.take(UInt32.self) else { return nil }
+        return switch kind {
+        case 0: .nothing
+        case 1: .sighted
+        case 2: .frame(mappers: mappers)
+        case 3: .uniform(mappers: mappers)
+        default: nil
+        }
+    }
+
+    private static func mapper(_ reader: inout WireReader) -> FrameMapper? {
+        guard let client = reader.take(UInt32.self), let page = reader.take(ClientPage.self) else {
+            return nil
+        }
+        return FrameMapper(client: client, page: page)
     }
 
     private static func put(_ answer: StoreAnswer, _ writer: inout WireWriter) {
@@ -233,6 +275,10 @@ package enum ReplyCoding {
             let lonely = reader.list(count: lonelyCount, elementSize: 4, { $0.take(ClientPage.self) }),
             let movedCount = reader.take(UInt32.self),
             let moved = reader.list(count: movedCount, elementSize: 12, { $0.relocation() }),
+            let sharingCount = reader.take(UInt32.self),
+            let sharing = reader.list(count: sharingCount, elementSize: 5, { sharing(&$0) }),
+            let companionCount = reader.take(UInt32.self),
+            let companions = reader.list(count: companionCount, elementSize: 8, { mapper(&$0) }),
             reader.left == 0
         else { return nil }
         var reply = StoreReply()
@@ -243,6 +289,7 @@ package enum ReplyCoding {
         reply.microseconds = microseconds
         reply.lonely = lonely
         reply.moved = moved
+        (reply.sharing, reply.companions) = (sharing, companions)
         return (number, reply)
     }
 }

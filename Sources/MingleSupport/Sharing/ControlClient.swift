@@ -1,3 +1,4 @@
+public import VMMProtocol
 internal import BrokerClient
 internal import GuestMemory
 internal import LinuxHost
@@ -79,6 +80,29 @@ public final class ControlClient {
                 name: guest, reason: "its statistics cannot be read: is mingle-vmm of the same version?")
         }
         return statistics
+    }
+
+    /// Why its pages are shared or not.
+    public func explain() throws(SupportError) -> ShareExplanation {
+        var head: [UInt8]? = Array(try ask("explain").utf8)
+        func next() throws(SupportError) -> [UInt8] {
+            defer { head = nil }
+            if let head { return head }
+            return try receive()
+        }
+        guard let answer = try ShareExplanation(receiving: next) else { throw unreadable }
+        return answer
+    }
+
+    /// Why a page is shared or not.
+    /// - Parameter page: its number in the guest's memory file.
+    public func explain(page: Int) throws(SupportError) -> PageShareExplanation {
+        guard let answer = PageShareExplanation(try ask("explain \(page)")) else { throw unreadable }
+        return answer
+    }
+
+    private var unreadable: SupportError {
+        .guest(name: guest, reason: "its answer cannot be read: is mingle-vmm of the same version?")
     }
 
     /// Digests of its pages; the guest should be paused.

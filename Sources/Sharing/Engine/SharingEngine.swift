@@ -26,6 +26,7 @@ public final class SharingEngine {
     let merger: Merger
     let rehomer: Rehomer
     let arranger: Arranger
+    let inFlight: InFlightCounts
     private let mapping: any GuestMapping
     let clock: () -> UInt64
     let monotonicClock: () -> UInt64
@@ -43,6 +44,7 @@ public final class SharingEngine {
         monotonicClock: @escaping () -> UInt64 = monotonicNanoseconds
     ) throws(LinuxError) {
         (self.mapping, self.clock, self.monotonicClock) = (mapping, clock, monotonicClock)
+        self.inFlight = inFlight
         conditions = PassConditions(policy)
         journal = EngineJournal()
         pages = try GuestPages(count: mapping.pageCount, journal)
@@ -75,6 +77,14 @@ public final class SharingEngine {
             set { journal.injection = newValue }
         }
     #endif
+
+    /// Why pages are shared or not: of each page, in order. Between passes.
+    public func explain() -> [PageSharingReason] { explainer.all() }
+    /// Why a page is shared or not; nil: the guest has no such page. Between passes.
+    public func explain(page: Int) -> PageExplanation? {
+        0..<pages.count ~= page ? explainer.page(page) : nil
+    }
+    private var explainer: Explainer { Explainer(pages, tracker, inFlight, link) }
 
     /// Takes a new policy. Turned on again after it was off, everything is looked at anew.
     public func setPolicy(_ new: SharingPolicy) {

@@ -35,6 +35,8 @@ public final class SharingThread: Sendable {
         /// Who wants mappings to stay as they are, and whether a pass is under way.
         var holds = 0
         var isInPass = false
+        /// Asked by others, answered between two turns.
+        var questions: [@Sendable (SharingEngine) -> Void] = []
     }
 
     private let state: Monitor<State>
@@ -85,6 +87,20 @@ public final class SharingThread: Sendable {
 
     /// Something changed that the thread should look at now: the guest has booted, or a store is to be had.
     public func wake() { state.update { $0.requests += 1 } }
+
+    /// Asks the engine something between two turns.
+    /// - Parameter deadline: monotonic nanoseconds.
+    /// - Returns: nil when there was no answer by then, or the thread has ended.
+    public func ask<Answer: Sendable>(
+        until deadline: UInt64, _ question: @escaping @Sendable (SharingEngine) -> Answer
+    ) -> Answer? {
+        let answer = Monitor<Answer?>(nil)
+        state.update { state in
+            state.questions.append { engine in answer.update { $0 = question(engine) } }
+            state.requests += 1
+        }
+        return answer.wait(until: deadline) { $0 }
+    }
 
     /// Waits until `body` is true of what is known, looking after every pass.
     /// - Returns: false when the deadline (monotonic nanoseconds) came first.

@@ -49,10 +49,19 @@ final class SharingLoop {
                 ($0.snapshot.policy, $0.requests, $0.mustStop)
             }
             if mustStop { return }
+            answerQuestions()
             do throws(LinuxError) {
                 guard try turn(policy, requests) else { return end() }
             } catch { return state.update { $0.snapshot.failure = "\(error)" } }
         }
+    }
+
+    private func answerQuestions() {
+        let questions = state.withLock { state in
+            defer { state.questions = [] }
+            return state.questions
+        }
+        for question in questions where engine.fatal == nil { question(engine) }
     }
 
     private func end() {

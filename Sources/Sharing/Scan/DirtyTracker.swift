@@ -88,6 +88,10 @@ final class DirtyTracker {
         postponed[page >> 6] |= Self.bit(page)
     }
 
+    func isPostponed(_ page: Int) -> Bool { postponed[page >> 6] & Self.bit(page) != 0 }
+    /// It was written, and is not watched for now: it, or its block, is written too often.
+    func isLeftAlone(_ page: Int) -> Bool { uncleared[page >> 6] & Self.bit(page) != 0 }
+
     /// - Parameter pass: its number.
     func watchPostponed(_ pass: Int) {
         guard pass % Self.passesToRetry == 0 else { return }

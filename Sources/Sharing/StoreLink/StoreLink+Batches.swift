@@ -67,6 +67,20 @@ extension StoreLink {
         }
     }
 
+    /// Pages that one question may name.
+    var questionLimit: Int { store?.batchLimit ?? Int.max }
+
+    /// Asks what the store knows of pages; promotions that come along are kept for the next pass.
+    /// - Returns: nil without a store.
+    func explain(_ questions: [ClientPage]) -> StoreReply? {
+        if questions.isEmpty { return nil }
+        var batch = StoreBatch()
+        batch.questions = questions
+        guard let reply = ask(batch) else { return nil }
+        keep(reply.promotions)
+        return reply
+    }
+
     /// What the store's answers ask for.
     private struct Answers {
         var hits: [FrameHit] = []

@@ -129,7 +129,7 @@ final class StoreLink {
     }
 
     /// Keeps promotions for the next pass; references beyond what is kept are given back.
-    private func keep(_ promotions: [StoreReply.Promotion]) {
+    func keep(_ promotions: [StoreReply.Promotion]) {
         let room = max(0, Self.promotionLimit - kept.count)
         kept += promotions.prefix(room)
         for promotion in promotions.dropFirst(room) where Int(promotion.page) < pages.count {
