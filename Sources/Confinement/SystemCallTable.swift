@@ -30,59 +30,52 @@ public enum SystemCallTable {
         // ---- waiting for each other
         SystemCallRule(.futex, everyone, "locks and conditions"),
         SystemCallRule(.poll, workers, "waits for descriptors; standard error that somebody is slow to read"),
-        SystemCallRule(
-            .poll, [.vcpu, .prices], "a message on standard error waits for room",
-            rare: "those threads say nothing unless the host fails them"),
         SystemCallRule(.sched_yield, [.sharing], "a window begins with a fresh time slice"),
         SystemCallRule(
-            .clock_nanosleep, [.main, .sharing], "short pauses",
+            .clock_nanosleep, workers, "short pauses",
             rare: "between attempts that are only needed while somebody else is slow"),
         SystemCallRule(
             .restart_syscall, everyone, "the kernel goes on with a wait that a stop signal interrupted",
-            rare: "the kernel asks for it, and strace does not always show it"),
+            rare: "the kernel makes it when a process is continued"),
         SystemCallRule(
-            .clock_gettime, everyone, "time, where the kernel gives it to no process without a call",
-            rare: "CPU time of a thread needs it; else only hosts without a usable time stamp counter do"),
+            .clock_gettime, everyone,
+            "CPU time of a thread; the time, where the kernel gives it in no other way",
+            rare: "most hosts give the time without a call"),
         // ---- bytes
-        SystemCallRule(.write, everyone, "output, events, messages"),
+        SystemCallRule(.write, lasting, "output, events, messages"),
+        SystemCallRule(
+            .write, [.prices], "the last words of the runtime", rare: "only a fault of ours makes it speak"),
         SystemCallRule(.read, [.main], "input, signals, events"),
         SystemCallRule(
             .pread64, workers,
             "kernel and RAM disk; frames of the store; files of /proc that were opened before"),
-        SystemCallRule(.pread64, [.vcpu], "files of /proc that were opened before"),
         SystemCallRule(.pwrite64, [.main], "the guest's record, the terminal's"),
         SystemCallRule(.pwrite64, [.sharing], "the bytes of pages that go home"),
         SystemCallRule(.lseek, workers, "where guest memory has pages"),
-        SystemCallRule(.fstat, workers, "how large a file is, and how much memory it takes"),
+        SystemCallRule(.fstat, [.main], "how large a file is, and how much memory it takes"),
         SystemCallRule(
             .ftruncate, [.main], "the report's length; the terminal's record when it is given back"),
-        SystemCallRule(.ftruncate, [.sharing], "the staging area of a connection to a broker"),
         SystemCallRule(
-            .fallocate, [.sharing],
-            [.isOne(of: [UInt32(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)], argument: 1)],
-            "gives the memory of pages back that were merged"),
+            .ftruncate, [.sharing, .prices], "the staging area of a connection; the small guest's memory"),
         SystemCallRule(
-            .fallocate, [.main],
+            .fallocate, workers,
             [.isOne(of: [UInt32(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)], argument: 1)],
-            "gives the guest's memory back while its last output waits for a reader"),
+            "gives back the memory of merged pages; of a guest that has ended and whose reader is slow"),
         SystemCallRule(
             .fallocate, [.main], [.isOne(of: [UInt32(FALLOC_FL_KEEP_SIZE)], argument: 1)],
             "has room for the report before the old one is changed"),
         SystemCallRule(.fsync, [.main], "the report has arrived on the disk"),
-        SystemCallRule(.close, everyone, "descriptors that came by the control socket, files that were read"),
+        SystemCallRule(
+            .close, [.main, .sharing, .prices],
+            "images that were read; what came by sockets; the small guest"),
         SystemCallRule(.flock, [.main], "the terminal's record says whether its owner lives"),
         SystemCallRule(
-            .memfd_create, [.sharing],
+            .memfd_create, [.sharing, .prices],
             [.isOne(of: [UInt32(MFD_CLOEXEC) | UInt32(MFD_ALLOW_SEALING)], argument: 1)],
-            "the staging area of a connection to a broker"),
+            "the staging area of a connection to a broker; the small guest's memory"),
         SystemCallRule(
-            .memfd_create, [.prices],
-            [.isOne(of: [UInt32(MFD_CLOEXEC) | UInt32(MFD_ALLOW_SEALING)], argument: 1)],
-            "the memory of the small guest"),
-        SystemCallRule(.ftruncate, [.prices], "the memory of the small guest"),
-        SystemCallRule(
-            .fcntl, [.sharing, .prices], [.isOne(of: [1033, 1034], argument: 1)],
-            "F_ADD_SEALS, F_GET_SEALS: memory files that cannot shrink"),
+            .fcntl, [.sharing], [.isOne(of: [1033], argument: 1)],
+            "F_ADD_SEALS: a staging area that cannot shrink"),
         // ---- sockets that are connected already
         SystemCallRule(.recvmsg, workers, "commands; the broker's answers"),
         SystemCallRule(.sendmsg, workers, "answers to commands; questions to the broker"),
@@ -93,36 +86,55 @@ public enum SystemCallTable {
         SystemCallRule(.sendto, [.main], [.isNull(argument: 4)], "standard output that is a socket"),
         // ---- memory
         SystemCallRule(
-            .mmap, everyone, [.lacks(bits: UInt32(PROT_EXEC), argument: 2)],
-            "heap; mappings of frames; never executable"),
-        SystemCallRule(.munmap, everyone, "heap, stacks of threads that ended"),
-        SystemCallRule(.madvise, everyone, "gives memory back that is free"),
-        SystemCallRule(.brk, everyone, "heap"),
+            .mmap, [.main, .sharing, .prices], [.lacks(bits: UInt32(PROT_EXEC), argument: 2)],
+            "heap, mappings of frames, the small guest; never executable"),
+        SystemCallRule(
+            .mmap, [.vcpu], [.lacks(bits: UInt32(PROT_EXEC), argument: 2)], "heap; never executable",
+            rare: "what a vCPU allocates fits, unless it tells at length how its guest failed"),
+        SystemCallRule(
+            .munmap, [.main, .sharing, .prices], "heap, stacks of threads that ended, the small guest"),
+        SystemCallRule(.munmap, [.vcpu], "heap", rare: "as mmap"),
+        SystemCallRule(.madvise, everyone, "gives memory back that is free; the stack of a thread that ends"),
+        SystemCallRule(.brk, [.main], "heap"),
+        SystemCallRule(
+            .brk, [.vcpu, .sharing, .prices], "heap",
+            rare: "whichever thread needs more than there is asks; a reserve is made before"),
         SystemCallRule(.mremap, [.sharing], "puts a stretch of mappings in place of another"),
         SystemCallRule(
             .mremap, [.main], "a list of digests grows",
-            rare: "only the heap of a guest without sharing does so"),
-        SystemCallRule(
-            .mincore, [.sharing], "whether guest memory is there after a call that failed"),
+            rare: "only the heap of a guest without sharing, and with much memory, does so"),
+        SystemCallRule(.mincore, [.sharing], "whether guest memory is there after a call that failed"),
         SystemCallRule(
             .process_vm_readv, [.sharing], [.isThisProcess(argument: 0)],
-            "looks at this process's own memory where it may be gone"),
+            "looks at this process's own memory where it may be gone",
+            rare: "where a mapping failed, and no userfaultfd tells whose the place is (LinuxEdgeTests)"),
         SystemCallRule(
-            .prlimit64, workers, [.isNull(argument: 2)], "limits of address space and files; never sets one"),
+            .prlimit64, [.sharing], [.isNull(argument: 2)], "limits of address space; never sets one"),
+        SystemCallRule(
+            .prlimit64, [.main], [.isNull(argument: 2)], "an error's words name a limit; never sets one",
+            rare: "at a limit of open files or of their size"),
         // ---- signals and the end
         SystemCallRule(
-            .tgkill, lasting, [.isThisProcess(argument: 0)],
-            "makes vCPUs leave the guest; stops this process as the terminal's key asks; abort"),
-        SystemCallRule(.getpid, lasting, "who this is: signals to itself"),
-        SystemCallRule(.gettid, everyone, "who this is: locks that know their owner"),
+            .tgkill, workers, [.isThisProcess(argument: 0)],
+            "makes vCPUs leave the guest; stops this process as the terminal's key asks"),
+        SystemCallRule(
+            .tgkill, [.vcpu], [.isThisProcess(argument: 0)], "abort of the C library",
+            rare: "only a fault of ours"),
+        SystemCallRule(.getpid, workers, "who this is: signals to itself"),
+        SystemCallRule(.getpid, [.vcpu], "abort of the C library", rare: "only a fault of ours"),
+        SystemCallRule(.gettid, lasting, "who this is: locks that know their owner"),
+        SystemCallRule(
+            .gettid, [.prices], "locks that know their owner", rare: "only when somebody waits for one"),
         SystemCallRule(.getpgrp, [.main], "whether the terminal is ours"),
         SystemCallRule(.rt_sigprocmask, everyone, "lets the stop signal through; ends a thread; abort"),
         SystemCallRule(.rt_sigreturn, [.vcpu], "back from the signal that makes a vCPU leave the guest"),
         SystemCallRule(
             .getrandom, everyone, "seeds of hash tables",
-            rare: "the first table of the process asks, wherever"),
+            rare: "the first table of the process asks, and may be there before"),
         SystemCallRule(.exit, [.vcpu, .sharing, .prices], "the end of a thread"),
-        SystemCallRule(.exit_group, everyone, "the end of the process"),
+        SystemCallRule(.exit_group, [.main], "the end of the process"),
+        SystemCallRule(
+            .exit_group, [.vcpu, .sharing, .prices], "the end of the process", rare: "a call was refused"),
     ]
 
     /// Those of one kind of thread, in order.

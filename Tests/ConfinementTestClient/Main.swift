@@ -16,6 +16,8 @@ struct Client {
             do {
                 if let kind = ThreadKind(rawValue: words[1]) {
                     let walls = try Confinement()
+                    // For the rest of the process: not every kind may close what it holds.
+                    _ = Unmanaged.passRetained(walls)
                     try walls.enterLast(kind)
                 } else if words[1] == "landlock" {
                     _ = mingle_prctl(38, 1)

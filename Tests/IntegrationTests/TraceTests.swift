@@ -1,5 +1,6 @@
 import Confinement
 import Foundation
+import MingleSupport
 import TestSupport
 import Testing
 
@@ -80,6 +81,25 @@ extension HostKVM {
             for name in ["g0", "g1"] { trace.add(tool.folder.text(name + ".trace")) }
         }
 
+        /// Stretches that are put together beside and moved into place.
+        private func arranging(_ trace: inout SystemCallTrace) throws {
+            let tool = try CommandLineTool()
+            let guests = try (0..<2).map { index in
+                try SharingGuest(
+                    tool, "g\(index)",
+                    .init(
+                        payload: "churn", arguments: "pages=1024 common=0.5 rest=900 rate=600 seconds=0",
+                        megabytes: 16, index: index, faults: "arrange,eager",
+                        wrapper: Self.wrapper(tool.folder, "g\(index)")))
+            }
+            for guest in guests {
+                try guest.wait("its mappings are arranged") { try guest.count("arrangements") >= 5 }
+            }
+            for guest in guests { try guest.ask("type exit") }
+            for guest in guests { #expect(try guest.end() == 0, "\(guest.output)") }
+            for name in ["g0", "g1"] { trace.add(tool.folder.text(name + ".trace")) }
+        }
+
         /// One without sharing, at a terminal.
         private func terminal(_ trace: inout SystemCallTrace) throws {
             let terminal = try PseudoTerminal()
@@ -112,7 +132,7 @@ extension HostKVM {
             defer { pair.forEach { close($0) } }
             // No room for a word of the guest's.
             let filler = [UInt8](repeating: 0x2E, count: 4096)
-            while send(pair[1], filler, filler.count, Int32(MSG_DONTWAIT.rawValue)) > 0 {}
+            while send(pair[1], filler, filler.count, Int32(MSG_DONTWAIT)) > 0 {}
             let child = try ChildProcess(
                 SystemCallTrace.strace,
                 [
@@ -135,6 +155,7 @@ extension HostKVM {
             var trace = SystemCallTrace()
             try sharing(&trace)
             try faults(&trace)
+            try arranging(&trace)
             try terminal(&trace)
             try socket(&trace)
             for kind in ThreadKind.allCases {

@@ -39,7 +39,17 @@ final class SharingGuest {
         var variables: [String: String] = [:]
         if setting.faults != nil || !setting.wrapper.isEmpty {
             let faults = setting.faults.map { " --inject '\($0)'" } ?? ""
-            let script = "#!/bin/sh\nexec \(setting.wrapper) '\(Locations.vmm)' \"$@\"\(faults)\n"
+            // The lock of whoever starts guests would be held as long as the wrapper lives: it is given up here.
+            let script = """
+                #!/bin/bash
+                words=()
+                while [ $# -gt 0 ]; do
+                  if [ -n "\(setting.wrapper.isEmpty ? "" : "yes")" ] && [ "$1" = --admission ]
+                  then eval "exec $2>&-"; shift 2; else words+=("$1"); shift; fi
+                done
+                exec \(setting.wrapper) '\(Locations.vmm)' "${words[@]}"\(faults)
+
+                """
             let path = try tool.folder.write("vmm-\(name)", Array(script.utf8))
             try FileManager.default.setAttributes([.posixPermissions: 0o700], ofItemAtPath: path)
             variables["MINGLE_VMM"] = path
