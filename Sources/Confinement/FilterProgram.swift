@@ -11,10 +11,12 @@ public struct FilterInstruction: Equatable, Sendable {
 ///
 /// ```
 ///  not x86_64? --> the process is killed
-///  number of the call = that of a row? --no--> the next row ... none is left --> refused: SIGSYS
+///  number of the call: below the middle one of the table's? --> that half, and so on, until one is left
+///         | is it that one? --no--> refused: SIGSYS
 ///         | yes
 ///         +--> all checks of one way hold? --> allowed;   of none --> refused
 /// ```
+/// Halves instead of a list: when a filter is installed, the kernel tries it with every number that there is.
 public struct FilterProgram: Equatable, Sendable {
     /// What a program says of a call (include/uapi/linux/seccomp.h).
     public enum Verdict {
@@ -28,6 +30,7 @@ public struct FilterProgram: Equatable, Sendable {
     private enum Code {
         static let load: UInt16 = 0x20  // BPF_LD | BPF_W | BPF_ABS
         static let jumpEqual: UInt16 = 0x15  // BPF_JMP | BPF_JEQ | BPF_K
+        static let jumpNotBelow: UInt16 = 0x35  // BPF_JMP | BPF_JGE | BPF_K
         static let jumpAnyBit: UInt16 = 0x45  // BPF_JMP | BPF_JSET | BPF_K
         static let jump: UInt16 = 0x05  // BPF_JMP | BPF_JA
         static let answer: UInt16 = 0x06  // BPF_RET | BPF_K
@@ -36,23 +39,24 @@ public struct FilterProgram: Equatable, Sendable {
     public private(set) var instructions: [FilterInstruction] = []
 
     /// - Parameters:
-    ///   - rules: those of one kind of thread, in the order in which calls are compared.
+    ///   - rules: those of one kind of thread.
     ///   - process: the number of this process.
     public init(_ rules: [SystemCallRule], process: UInt32) {
+        instructions.reserveCapacity(256)
         add(Code.load, Self.offsetOfArchitecture)
         add(Code.jumpEqual, Self.architecture, whenTrue: 1)
         add(Code.answer, Verdict.killProcess)
         add(Code.load, Self.offsetOfNumber)
-        var done: Set<UInt32> = []
-        for rule in rules where done.insert(rule.call.rawValue).inserted {
-            let ways = rules.filter { $0.call == rule.call }.map(\.checks)
-            let body = Self.body(ways, process)
-            add(Code.jumpEqual, rule.call.rawValue, whenTrue: 1)
-            add(Code.jump, UInt32(body.count))
-            instructions += body
+        let sorted = rules.sorted { $0.call.rawValue < $1.call.rawValue }
+        var calls: [Range<Int>] = []
+        for index in sorted.indices {
+            if index > 0, sorted[index].call == sorted[index - 1].call {
+                calls[calls.count - 1] = calls[calls.count - 1].lowerBound..<index + 1
+            } else {
+                calls.append(index..<index + 1)
+            }
         }
-        // No number of the x32 interface, which has bit 30, is in the table.
-        add(Code.answer, Verdict.trap)
+        addSearch(calls[...], sorted, process)
     }
 
     // struct seccomp_data: int nr; u32 arch; u64 instruction_pointer; u64 args[6]
@@ -60,58 +64,77 @@ public struct FilterProgram: Equatable, Sendable {
     private static let offsetOfArchitecture: UInt32 = 4
     private static func offset(ofArgument index: Int) -> UInt32 { 16 + 8 * UInt32(index) }
 
-    private mutating func add(_ code: UInt16, _ operand: UInt32, whenTrue: UInt8 = 0) {
-        instructions.append(FilterInstruction(code: code, whenTrue: whenTrue, operand: operand))
+    private mutating func add(_ code: UInt16, _ operand: UInt32, whenTrue: UInt8 = 0, whenFalse: UInt8 = 0) {
+        instructions.append(
+            FilterInstruction(code: code, whenTrue: whenTrue, whenFalse: whenFalse, operand: operand))
     }
 
-    private static func body(_ ways: [[ArgumentCheck]], _ process: UInt32) -> [FilterInstruction] {
-        // A way without checks allows everything: no other matters.
-        if ways.contains(where: \.isEmpty) {
-            return [FilterInstruction(code: Code.answer, operand: Verdict.allow)]
+    /// - Parameter calls: places in `rules`, those of one call each, by its number.
+    private mutating func addSearch(
+        _ calls: ArraySlice<Range<Int>>, _ rules: [SystemCallRule], _ process: UInt32
+    ) {
+        guard let first = calls.first else { return add(Code.answer, Verdict.trap) }
+        if calls.count == 1 {
+            // No number of the x32 interface, which has bit 30, is in the table.
+            add(Code.jumpEqual, rules[first.lowerBound].call.rawValue, whenTrue: 1)
+            add(Code.answer, Verdict.trap)
+            return addWays(rules[first], process)
         }
-        return ways.flatMap { way($0, process) } + [
-            FilterInstruction(code: Code.answer, operand: Verdict.trap)
-        ]
+        let middle = calls.startIndex + calls.count / 2
+        add(Code.jumpNotBelow, rules[calls[middle].lowerBound].call.rawValue, whenFalse: 1)
+        let jump = instructions.count
+        add(Code.jump, 0)
+        addSearch(calls[..<middle], rules, process)
+        instructions[jump].operand = UInt32(instructions.count - jump - 1)
+        addSearch(calls[middle...], rules, process)
+    }
+
+    private mutating func addWays(_ rules: ArraySlice<SystemCallRule>, _ process: UInt32) {
+        // A way without checks allows everything: no other matters.
+        if rules.contains(where: \.checks.isEmpty) { return add(Code.answer, Verdict.allow) }
+        for rule in rules { addWay(rule.checks, process) }
+        add(Code.answer, Verdict.trap)
     }
 
     /// Ends with "allowed"; whatever check fails goes on behind that.
-    private static func way(_ checks: [ArgumentCheck], _ process: UInt32) -> [FilterInstruction] {
-        var result = [FilterInstruction(code: Code.answer, operand: Verdict.allow)]
-        for check in checks.reversed() {
-            let end = UInt8(result.count)
-            func load(_ offset: UInt32) -> FilterInstruction {
-                FilterInstruction(code: Code.load, operand: offset)
-            }
-            func equal(_ values: [UInt32], _ argument: Int) -> [FilterInstruction] {
-                [load(offset(ofArgument: argument))]
-                    + values.enumerated().map { index, value in
-                        let left = UInt8(values.count - 1 - index)
-                        return FilterInstruction(
-                            code: Code.jumpEqual, whenTrue: left, whenFalse: left == 0 ? end : 0,
-                            operand: value)
-                    }
-            }
+    private mutating func addWay(_ checks: [ArgumentCheck], _ process: UInt32) {
+        // Jumps that leave: where they stand, and whether they do when the comparison holds.
+        var leaving: [(place: Int, whenTrue: Bool)] = []
+        for check in checks {
             switch check {
-            case .isOne(let values, let argument): result = equal(values, argument) + result
-            case .isThisProcess(let argument): result = equal([process], argument) + result
+            case .isOne(let values, let argument):
+                add(Code.load, Self.offset(ofArgument: argument))
+                addEqual(values, &leaving)
+            case .isThisProcess(let argument):
+                add(Code.load, Self.offset(ofArgument: argument))
+                addEqual([process], &leaving)
             case .lacks(let bits, let argument):
-                result =
-                    [
-                        load(offset(ofArgument: argument)),
-                        FilterInstruction(
-                            code: Code.jumpAnyBit, whenTrue: end, whenFalse: 0, operand: bits),
-                    ] + result
+                add(Code.load, Self.offset(ofArgument: argument))
+                leaving.append((instructions.count, true))
+                add(Code.jumpAnyBit, bits)
             case .isNull(let argument):
-                result =
-                    [
-                        load(offset(ofArgument: argument)),
-                        FilterInstruction(code: Code.jumpEqual, whenTrue: 0, whenFalse: end + 2, operand: 0),
-                        load(offset(ofArgument: argument) + 4),
-                        FilterInstruction(code: Code.jumpEqual, whenTrue: 0, whenFalse: end, operand: 0),
-                    ] + result
+                for half in 0..<2 as Range<UInt32> {
+                    add(Code.load, Self.offset(ofArgument: argument) + 4 * half)
+                    addEqual([0], &leaving)
+                }
             }
         }
-        precondition(result.count < 256, "a way fits into one jump")
-        return result
+        add(Code.answer, Verdict.allow)
+        for (place, whenTrue) in leaving {
+            let distance = UInt8(instructions.count - place - 1)
+            if whenTrue {
+                instructions[place].whenTrue = distance
+            } else {
+                instructions[place].whenFalse = distance
+            }
+        }
+    }
+
+    private mutating func addEqual(_ values: [UInt32], _ leaving: inout [(place: Int, whenTrue: Bool)]) {
+        for (index, value) in values.enumerated() {
+            let left = values.count - 1 - index
+            if left == 0 { leaving.append((instructions.count, false)) }
+            add(Code.jumpEqual, value, whenTrue: UInt8(left))
+        }
     }
 }

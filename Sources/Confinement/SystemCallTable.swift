@@ -1,7 +1,7 @@
 internal import CLinux
 
 /// What every kind of thread of a confined VMM may ask the kernel for: the one table. docs/confinement.md says how to read and
-/// how to extend it. What is asked for often stands first: a filter compares in this order.
+/// how to extend it.
 ///
 /// No row opens, names or changes anything by a path, connects, makes a process or a thread, or makes memory executable.
 public enum SystemCallTable {
@@ -103,7 +103,9 @@ public enum SystemCallTable {
         SystemCallRule(
             .mremap, [.main], "a list of digests grows",
             rare: "only the heap of a guest without sharing, and with much memory, does so"),
-        SystemCallRule(.mincore, [.sharing], "whether guest memory is there after a call that failed"),
+        SystemCallRule(
+            .mincore, [.sharing], "whether guest memory is there after a call that failed",
+            rare: "where a mapping failed at the moment of the remap (faults on purpose show it, not always)"),
         SystemCallRule(
             .process_vm_readv, [.sharing], [.isThisProcess(argument: 0)],
             "looks at this process's own memory where it may be gone",

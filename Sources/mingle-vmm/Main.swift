@@ -59,6 +59,8 @@ struct VMM {
         // Everything is opened, and every thread made, before the first byte of an image is read.
         let machine = try VirtualMachine(opening: options.configuration, observer: observer)
         timeline.observe(machine.serial)
+        // They get ready while this thread goes on.
+        try machine.startThreads()
         var files = try GuestFiles(options)
         // Before the broker is looked for: one that is lost right then offers the guest the next.
         let door = try ControlServer.Door(options)
@@ -74,7 +76,8 @@ struct VMM {
         let watch = MemoryWatch(options, machine, sharing)
         let control = try door.map { try ControlServer(options, machine, sharing, watch, timeline, $0) }
         var loop = try GuestLoop(options, machine, timeline, control, watch, sharing, log: files.takeLog())
-        try machine.startThreads()
+        try machine.waitUntilThreadsAreReady()
+        try sharing?.waitUntilReady()
         try walls.enter(.main)
         try machine.load()
         let built = monotonicNanoseconds()

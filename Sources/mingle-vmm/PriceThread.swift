@@ -15,12 +15,12 @@ final class PriceThread: Sendable {
     }
 
     private let state = Monitor(State.waiting)
+    private let ready = Monitor((isReady: false, failure: LinuxError?.none))
     private let thread: HostThread
 
     /// - Parameter confine: called on the thread before it waits.
     init(_ system: KVMSystem, confine: @escaping @Sendable () throws(LinuxError) -> Void) throws(LinuxError) {
-        let ready = Monitor((isReady: false, failure: LinuxError?.none))
-        thread = try HostThread(name: "prices") { [state] in
+        thread = try HostThread(name: "prices") { [state, ready] in
             var failure: LinuxError?
             do throws(LinuxError) { try confine() } catch { failure = error }
             ready.update { $0 = (true, failure) }
@@ -37,6 +37,10 @@ final class PriceThread: Sendable {
             do throws(HypervisorError) { prices = try DisturbanceProbe.measure(system) } catch {}
             state.update { $0 = .over(prices) }
         }
+    }
+
+    /// Waits until the thread is confined.
+    func waitUntilReady() throws(LinuxError) {
         let failure: LinuxError?? = ready.wait { state -> LinuxError?? in
             state.isReady ? .some(state.failure) : nil
         }

@@ -145,6 +145,9 @@ final class SharingSession: Sendable {
     {
         try thread.withMappingsHeld(body)
     }
+    /// Waits until all its threads are confined.
+    func waitUntilReady() throws(LinuxError) { try prices.waitUntilReady() }
+
     func stop() {
         thread.stop()
         prices.end()

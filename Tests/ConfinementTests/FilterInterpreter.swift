@@ -26,6 +26,9 @@ struct FilterInterpreter {
             case 0x15:
                 place += Int(
                     accumulator == instruction.operand ? instruction.whenTrue : instruction.whenFalse)
+            case 0x35:
+                place += Int(
+                    accumulator >= instruction.operand ? instruction.whenTrue : instruction.whenFalse)
             case 0x45:
                 place += Int(
                     accumulator & instruction.operand != 0 ? instruction.whenTrue : instruction.whenFalse)

@@ -1,5 +1,6 @@
 internal import CLinux
 public import LinuxHost
+internal import Synchronization
 
 /// Why a VMM cannot be confined.
 public enum ConfinementError: Error, Equatable, Sendable, CustomStringConvertible {
@@ -40,7 +41,9 @@ public struct ConfinementAbility: Equatable, Sendable {
 ///
 /// A filter holds for the thread that installs it. Threads that are made later would inherit it, but none may be made.
 public final class Confinement: Sendable {
-    private let programs: [ThreadKind: [FilterInstruction]]
+    private let process = UInt32(HostProcess.number)
+    /// Of each kind that a thread has entered, for the next of its kind: each thread assembles its own, while others do theirs.
+    private let programs = Mutex<[ThreadKind: [FilterInstruction]]>([:])
     /// Without Landlock, nil: the filters allow no path anyway.
     private let rules: OwnedDescriptor?
 
@@ -48,11 +51,6 @@ public final class Confinement: Sendable {
     public init() throws(ConfinementError) {
         let ability = ConfinementAbility.ofHost
         guard ability.filters else { throw .noFilters }
-        let process = UInt32(HostProcess.number)
-        programs = .init(
-            uniqueKeysWithValues: ThreadKind.allCases.map {
-                ($0, FilterProgram(SystemCallTable.rules(of: $0), process: process).instructions)
-            })
         do throws(LinuxError) {
             // PR_SET_NO_NEW_PRIVS (include/uapi/linux/prctl.h)
             try checked(mingle_prctl(38, 1), "PR_SET_NO_NEW_PRIVS")
@@ -69,12 +67,20 @@ public final class Confinement: Sendable {
     /// The calling thread is confined from now on.
     public func enter(_ kind: ThreadKind) throws(LinuxError) {
         unsafe mingle_name_thread_kind(kind.label)
+        let instructions = instructions(of: kind)
         if let number = rules.number { try checked(mingle_landlock_enter(number), "landlock_restrict_self") }
-        let program = (programs[kind] ?? []).map {
+        let program = instructions.map {
             sock_filter(code: $0.code, jt: $0.whenTrue, jf: $0.whenFalse, k: $0.operand)
         }
         // SAFETY: the array is alive for the call, which copies it.
         try checked(unsafe mingle_filter_thread(program, program.count), "seccomp", kind.rawValue)
+    }
+
+    private func instructions(of kind: ThreadKind) -> [FilterInstruction] {
+        if let known = programs.withLock({ $0[kind] }) { return known }
+        let made = FilterProgram(SystemCallTable.rules(of: kind), process: process).instructions
+        programs.withLock { $0[kind] = made }
+        return made
     }
 
     /// The calling thread is the last to enter. Nothing of this process shows in /proc to others of its user any more, nor can

@@ -156,10 +156,11 @@ public final class VirtualMachine: Sendable {
     /// Lets the guest run. Once, when it is loaded.
     public func start() throws(HypervisorError) {
         try startThreads()
+        try waitUntilThreadsAreReady()
         control.resume()
     }
 
-    /// Makes the threads of the vCPUs, which wait for the start; returns when all of them are ready. Later calls do nothing.
+    /// Makes the threads of the vCPUs, which get ready and wait for the start. Later calls do nothing.
     public func startThreads() throws(HypervisorError) {
         let again = startedThreads.withLock { started in
             defer { started = true }
@@ -177,6 +178,10 @@ public final class VirtualMachine: Sendable {
                 throw .system(error)
             }
         }
+    }
+
+    /// Waits until every vCPU's thread is ready.
+    public func waitUntilThreadsAreReady() throws(HypervisorError) {
         let count = processors.count
         let failure =
             ready.wait { $0.count == count ? $0.failure.map { .some($0) } ?? .some(nil) : nil } ?? nil
