@@ -92,6 +92,7 @@ import VMMProtocol
                 image=debian 6.1
                 started_unix_ns=1700000000000000000
                 state=running
+                pad=.
                 guest_index=3
 
                 """)
