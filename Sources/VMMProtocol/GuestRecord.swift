@@ -78,7 +78,8 @@ public struct GuestRecord: Equatable, Sendable {
         }
         guard let state = values["state"].flatMap(State.init(rawValue:)) else { throw missing("state") }
         self.init(
-            name: name, process: process, memoryBytes: memory, cpuCount: cpus, image: values["image"] ?? "",
+            name: name, process: process, memoryBytes: memory, cpuCount: cpus,
+            image: OneLine.label(values["image"] ?? ""),
             startedUnixNanoseconds: started, startedBootNanoseconds: values.number("started_boot_ns"),
             state: state, guestIndex: values.number("guest_index") ?? 0,
             processNamespace: values.number("pid_namespace") ?? 0, broker: values["broker"],
