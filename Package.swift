@@ -31,6 +31,7 @@ let package = Package(
         .systemLibrary(name: "CLZMA", providers: [.apt(["liblzma-dev"])]),
         .systemLibrary(name: "CZlib", providers: [.apt(["zlib1g-dev"])]),
         .target(name: "LinuxHost", dependencies: ["CLinux"], swiftSettings: strict),
+        .target(name: "Confinement", dependencies: ["LinuxHost", "CLinux"], swiftSettings: strict),
         .target(name: "GuestMemory", dependencies: ["LinuxHost", "CLinux"], swiftSettings: strict),
         .target(name: "ImageFormats", swiftSettings: strict),
         .target(
@@ -61,14 +62,14 @@ let package = Package(
             dependencies: [
                 "VMMProtocol", "Hypervisor", "ImageFormats", "Sharing", "FrameStore", "BrokerClient",
                 "GuestMemory",
-                "LinuxHost", "CLinux", "CBlake2",
+                "LinuxHost", "Confinement", "CLinux", "CBlake2",
             ],
             swiftSettings: strict),
         .target(
             name: "MingleSupport",
             dependencies: [
                 "VMMProtocol", "ImageFormats", "CLinux", "FrameStore", "BrokerClient", "GuestMemory",
-                "LinuxHost",
+                "LinuxHost", "Confinement",
             ],
             swiftSettings: strict),
         .executableTarget(
@@ -92,6 +93,14 @@ let package = Package(
             path: "Tests/SharingTestKit", swiftSettings: tests),
         .testTarget(
             name: "LinuxHostTests", dependencies: ["LinuxHost", "TestSupport"], swiftSettings: tests),
+        // Tries one system call in a confined thread: tests look at how it ends.
+        .executableTarget(
+            name: "confinement-test-client", dependencies: ["Confinement", "LinuxHost", "CLinux"],
+            path: "Tests/ConfinementTestClient", swiftSettings: tests),
+        .testTarget(
+            name: "ConfinementTests",
+            dependencies: ["Confinement", "LinuxHost", "CLinux", "TestSupport", "confinement-test-client"],
+            swiftSettings: tests),
         .testTarget(
             name: "GuestMemoryTests", dependencies: ["GuestMemory", "LinuxHost", "TestSupport"],
             swiftSettings: tests),
@@ -127,7 +136,8 @@ let package = Package(
             name: "MingleSupportTests",
             dependencies: [
                 "VMMProtocol",
-                "MingleSupport", "FrameStore", "BrokerClient", "GuestMemory", "LinuxHost", "mingle",
+                "MingleSupport", "Confinement", "FrameStore", "BrokerClient", "GuestMemory", "LinuxHost",
+                "mingle",
                 "mingle-broker",
                 "TestSupport",
             ],
@@ -147,7 +157,7 @@ let package = Package(
                 "VMMProtocol",
                 "mingle", "mingle-vmm", "mingle-broker", "MingleSupport", "Hypervisor", "Sharing",
                 "FrameStore", "BrokerClient",
-                "GuestMemory", "LinuxHost",
+                "GuestMemory", "LinuxHost", "Confinement",
                 "CLinux", "TestSupport",
             ],
             swiftSettings: tests),

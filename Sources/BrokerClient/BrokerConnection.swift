@@ -16,4 +16,12 @@ public struct BrokerConnection: ~Copyable, Sendable {
         guard UserNumbers.current.isOurs(user) else { throw .foreignPeer(user: user) }
         self.socket = socket
     }
+
+    consuming func release() -> PacketSocket { socket }
+
+    /// Connects to a broker's socket, and checks who listens; greets nobody.
+    /// - Parameter milliseconds: how long to wait for room at its door.
+    public init(path: String, milliseconds: Int) throws(BrokerError) {
+        socket = try BrokerLink(path, milliseconds).release()
+    }
 }

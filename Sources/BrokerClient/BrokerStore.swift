@@ -9,7 +9,7 @@ internal import CLinux
 /// Mappings of its frames stay good.
 public final class BrokerStore: FrameStore {
     /// A reply to the largest batch fits.
-    private static let replyLimit = 48 << 10
+    static let replyLimit = 48 << 10
     private var socket: PacketSocket?
     private var buffer = [UInt8](repeating: 0, count: BrokerStore.replyLimit)
     private var number: UInt32 = 0
@@ -43,9 +43,10 @@ public final class BrokerStore: FrameStore {
         path: String, domain: String?, pageCount: Int, deadlineMilliseconds: Int = 10_000,
         greetingMilliseconds: Int? = nil, history: SessionHistory = SessionHistory()
     ) throws(BrokerError) -> BrokerStore {
-        let hello = try Self.hello(domain, pageCount)
-        let link = try BrokerLink(path, greetingMilliseconds ?? deadlineMilliseconds)
-        return try BrokerStore(link, hello, deadlineMilliseconds, history)
+        let wait = greetingMilliseconds ?? deadlineMilliseconds
+        return try connect(
+            over: BrokerConnection(path: path, milliseconds: wait), domain: domain, pageCount: pageCount,
+            deadlineMilliseconds: deadlineMilliseconds, greetingMilliseconds: wait, history: history)
     }
 
     /// Joins a domain over a connection that somebody handed on. The broker takes the process that calls this for the client.
@@ -55,12 +56,12 @@ public final class BrokerStore: FrameStore {
         deadlineMilliseconds: Int = 10_000, greetingMilliseconds: Int? = nil,
         history: SessionHistory = SessionHistory()
     ) throws(BrokerError) -> BrokerStore {
-        let hello = try Self.hello(domain, pageCount)
-        let link = BrokerLink(connection.socket, greetingMilliseconds ?? deadlineMilliseconds)
-        return try BrokerStore(link, hello, deadlineMilliseconds, history)
+        try BrokerGreeting(over: connection, domain: domain, pageCount: pageCount).answer(
+            within: greetingMilliseconds ?? deadlineMilliseconds, deadlineMilliseconds: deadlineMilliseconds,
+            history: history)
     }
 
-    private static func hello(_ domain: String?, _ pageCount: Int) throws(BrokerError) -> Hello {
+    static func hello(_ domain: String?, _ pageCount: Int) throws(BrokerError) -> Hello {
         guard pageCount > 0, pageCount <= Int(FrameLocation.segmentSpan) else {
             throw .refused(.pages, "a guest has between 1 page and 256 GiB")
         }
@@ -70,13 +71,12 @@ public final class BrokerStore: FrameStore {
         return Hello(domain: domain ?? "", pageCount: UInt32(pageCount))
     }
 
-    private init(
-        _ link: consuming BrokerLink, _ hello: Hello, _ milliseconds: Int, _ history: SessionHistory
+    /// - Parameter answer: what the broker said to the greeting.
+    init(
+        _ link: consuming BrokerLink, _ answer: (message: [UInt8], passed: Int32), _ staging: StagingArea,
+        _ milliseconds: Int, _ history: SessionHistory
     ) throws(BrokerError) {
-        let staging: StagingArea
-        do throws(LinuxError) { staging = try StagingArea() } catch { throw .system(error) }
-        try link.send(hello.encoded(), passing: staging.descriptor.number)
-        let (message, passed) = try link.receive(into: &buffer)
+        let (message, passed) = answer
         let store = passed >= 0 ? OwnedDescriptor(adopting: passed) : nil
         var reader = WireReader(message)
         switch reader.take(UInt8.self).flatMap({ MessageKind(rawValue: $0) }) {

@@ -17,6 +17,8 @@ int mingle_thread_create(pthread_t *thread, const char *name, size_t stackSize, 
     pthread_attr_t attributes;
     sigset_t blocked, before;
     sigfillset(&blocked);
+    // A call that a filter refuses has to be told; one that is blocked would end us without a word.
+    sigdelset(&blocked, SIGSYS);
     if (kickSignal) sigdelset(&blocked, kickSignal);
     int error = pthread_attr_init(&attributes);
     if (error) return -error;

@@ -188,6 +188,10 @@ int mingle_punch_hole(int fd, uint64_t offset, uint64_t length) {
     return fallocate(fd, mode, (off_t)offset, (off_t)length) < 0 ? -errno : 0;
 }
 
+int mingle_reserve(int fd, uint64_t length) {
+    return fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)length) < 0 ? -errno : 0;
+}
+
 int mingle_random(void *bytes, size_t count) {
     size_t done = 0;
     while (done < count) {

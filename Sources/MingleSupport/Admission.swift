@@ -104,7 +104,8 @@ public struct Admission: Sendable {
         return sizes.map { name, process, memoryBytes in
             let worst = Self.worstCase(memoryBytes: memoryBytes)
             // Proportional shares: of a frame that k guests map, each may need all but its kth part.
-            let memory = process.flatMap { ProcessMemory(process: $0) }
+            // Only itself, and root, may look at a process that is not dumpable.
+            let memory = process.flatMap { ProcessMemory(process: $0) } ?? client(of: name)?.processMemory()
             let held = memory?.residentBytes ?? 0
             var promise = Promise(
                 bytes: worst - min(worst, held),
@@ -123,9 +124,11 @@ public struct Admission: Sendable {
         statistics(of: record.name)?.memoryBytes
     }
 
-    private func statistics(of name: String) -> GuestStatistics? {
+    private func statistics(of name: String) -> GuestStatistics? { try? client(of: name)?.statistics() }
+
+    private func client(of name: String) -> ControlClient? {
         let path = registry.directory.controlPath + "/" + name
-        return try? ControlClient(guest: name, path: path, seconds: 3).statistics()
+        return try? ControlClient(guest: name, path: path, seconds: 3)
     }
 
     /// Guests that run and cannot be counted.

@@ -7,7 +7,7 @@ import VMMProtocol
 ///
 /// The VMM writes them to `terminal/NAME` of the state directory and keeps the file locked. If it is killed it cannot
 /// put the terminal back, so the next `mingle` on that terminal finds the file unlocked, puts the settings back and
-/// removes it.
+/// empties it.
 public struct SavedTerminal: Equatable, Sendable {
     /// The terminal's device, such as `/dev/pts/3`.
     public var device: String
@@ -75,7 +75,7 @@ public struct TerminalRepair: Sendable {
         case nothingSaved
         /// A guest that lives has the terminal.
         case inUse
-        /// Settings were saved, but the terminal is not in raw mode any more; the file was removed.
+        /// Settings were saved, but the terminal is not in raw mode any more; the file was emptied.
         case notNeeded
         case repaired
     }
@@ -98,7 +98,7 @@ public struct TerminalRepair: Sendable {
     /// Repairs the terminal `device` that is open as `terminal`.
     func repair(_ terminal: Int32, device: String) throws(SupportError) -> Outcome {
         let path = directory.terminalPath + "/" + SavedTerminal.fileName(device: device)
-        guard case .success(let number) = SystemCall.open(path, flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+        guard case .success(let number) = SystemCall.open(path, flags: O_RDWR | O_NOFOLLOW | O_NONBLOCK)
         else {
             return .nothingSaved
         }
@@ -107,8 +107,9 @@ public struct TerminalRepair: Sendable {
         guard case .success(let bytes) = SystemCall.read(descriptor.number, count: 65536, at: 0) else {
             return .nothingSaved
         }
-        // Whatever it holds: nobody will write to this file again.
-        _ = GuestRegistry.removeIfUnused(path, locked: descriptor.number)
+        if bytes.isEmpty { return .nothingSaved }
+        // Whatever it holds: whoever wrote it is gone. The file stays: a guest in the background may have it open.
+        _ = SystemCall.truncate(descriptor.number)
         let saved = try SavedTerminal(text: String(decoding: bytes, as: UTF8.self), path: path)
         guard saved.device == device, Self.isRaw(terminal) else { return .notNeeded }
         try Self.apply(saved.settings, to: terminal)

@@ -7,6 +7,8 @@ public struct GuestRecord: Equatable, Sendable {
     ///        +----------+----------+--> stopping
     public enum State: String, CaseIterable, Sendable {
         case booting, running, paused, stopping
+
+        fileprivate var padding: String { String(repeating: ".", count: 8 - rawValue.utf8.count) }
     }
 
     public var name: String
@@ -27,11 +29,14 @@ public struct GuestRecord: Equatable, Sendable {
     public var guestIndex: UInt32
     /// The socket of the broker that it shares memory through; nil when it does not.
     public var broker: String?
+    /// Whether its VMM is confined; nil in the record of an older VMM.
+    public var isConfined: Bool?
 
     public init(
         name: String, process: Int32, memoryBytes: UInt64, cpuCount: Int, image: String,
         startedUnixNanoseconds: UInt64, startedBootNanoseconds: UInt64? = nil, state: State,
-        guestIndex: UInt32, processNamespace: UInt64 = 0, broker: String? = nil
+        guestIndex: UInt32, processNamespace: UInt64 = 0, broker: String? = nil,
+        isConfined: Bool? = nil
     ) {
         self.name = name
         self.process = process
@@ -44,6 +49,7 @@ public struct GuestRecord: Equatable, Sendable {
         self.guestIndex = guestIndex
         self.processNamespace = processNamespace
         self.broker = broker
+        self.isConfined = isConfined
     }
 
     /// Why a text is no record: for people, to stand behind the file's name.
@@ -72,10 +78,12 @@ public struct GuestRecord: Equatable, Sendable {
         }
         guard let state = values["state"].flatMap(State.init(rawValue:)) else { throw missing("state") }
         self.init(
-            name: name, process: process, memoryBytes: memory, cpuCount: cpus, image: values["image"] ?? "",
+            name: name, process: process, memoryBytes: memory, cpuCount: cpus,
+            image: OneLine.label(values["image"] ?? ""),
             startedUnixNanoseconds: started, startedBootNanoseconds: values.number("started_boot_ns"),
             state: state, guestIndex: values.number("guest_index") ?? 0,
-            processNamespace: values.number("pid_namespace") ?? 0, broker: values["broker"])
+            processNamespace: values.number("pid_namespace") ?? 0, broker: values["broker"],
+            isConfined: values["confined"].map { $0 == "yes" })
     }
 
     /// How long it has run; nil when its record does not say.
@@ -85,15 +93,19 @@ public struct GuestRecord: Equatable, Sendable {
         startedBootNanoseconds.map { boot > $0 ? (boot - $0) / 1_000_000_000 : 0 }
     }
 
-    /// The text of the record file.
+    /// The text of the record file. Its length does not depend on the state, which is written over while others read: what is put
+    /// together of two states is none.
     public var text: String {
         let boot = startedBootNanoseconds.map { [("started_boot_ns", "\($0)")] } ?? []
-        let optional = broker.map { [("broker", $0)] } ?? []
+        let optional =
+            (broker.map { [("broker", $0)] } ?? [])
+            + (isConfined.map { [("confined", $0 ? "yes" : "no")] } ?? [])
         return KeyValueText.text(
             [
                 ("pid", "\(process)"), ("pid_namespace", "\(processNamespace)"), ("name", name),
                 ("memory_bytes", "\(memoryBytes)"),
                 ("cpus", "\(cpuCount)"), ("image", image), ("started_unix_ns", "\(startedUnixNanoseconds)"),
-            ] + boot + [("state", state.rawValue), ("guest_index", "\(guestIndex)")] + optional)
+            ] + boot + [("state", state.rawValue), ("pad", state.padding), ("guest_index", "\(guestIndex)")]
+                + optional)
     }
 }

@@ -107,6 +107,13 @@ extension VMMInvocation {
                 guard number > 2 else { throw UsageError("--admission \(text): not a descriptor above 2") }
                 result.admission = number
             },
+            Option(name: "--confine", value: "on|off", write: { $0.confines ? [] : ["off"] }) {
+                (result, text) throws(UsageError) in
+                guard ["on", "off"].contains(text) else {
+                    throw UsageError("--confine \(text): use on or off")
+                }
+                result.confines = text == "on"
+            },
             choice("--ram", \.ram), text("--kvm", "PATH", \.kvm),
         ] + sharingOptions + debugOptions
     }

@@ -42,6 +42,8 @@ public struct VMMInvocation: Equatable, Sendable {
     public var ram: GuestMemory.Backing?
     /// Where KVM is; nil: /dev/kvm.
     public var kvm: String?
+    /// From before the guest's first instruction on, the VMM can open, connect and execute nothing (docs/confinement.md).
+    public var confines = true
     /// Of debug builds: what is to go wrong (`FaultInjection`).
     public var injection: String?
 

@@ -7,8 +7,10 @@ import VMMProtocol
 import Sharing
 import Synchronization
 
-/// Finds this guest's broker, again and again while it has none: over a connection that somebody handed it, or by the
-/// socket's path. It never starts one.
+/// Finds this guest's broker: by its socket once, before the guest runs; from then on over connections that somebody hands it,
+/// since a confined VMM connects to nothing. It never starts one.
+///
+/// A broker that does not answer yet keeps the connection: it is asked again for the answer.
 final class BrokerSeeker: Sendable {
     /// What is known of the broker, for statistics.
     struct Known {
@@ -18,6 +20,8 @@ final class BrokerSeeker: Sendable {
 
     /// A broker that is stopped keeps the thread, and with it the guest's end, no longer than this; milliseconds.
     private static let greeting = 3_000
+    /// How long to wait for room at its door; milliseconds.
+    private static let door = 100
 
     private let path: String?
     private let domain: String?
@@ -36,6 +40,16 @@ final class BrokerSeeker: Sendable {
 
     var known: Known { state.withLock { $0 } }
 
+    /// Connects to the broker by its socket. When nobody listens there, the guest has to be offered a connection later.
+    func reach() {
+        // What tells users apart is read from /proc, once.
+        _ = UserNumbers.current
+        guard let path else { return }
+        do throws(BrokerError) { take(try BrokerConnection(path: path, milliseconds: Self.door)) } catch {
+            state.withLock { $0.failure = "\(error)" }
+        }
+    }
+
     /// Takes a connection for the next time that one is wanted. Any thread.
     func take(_ connection: consuming BrokerConnection) {
         var taken: BrokerConnection? = consume connection
@@ -43,12 +57,12 @@ final class BrokerSeeker: Sendable {
     }
 
     /// Gives the engine a store, if there is a broker. On the sharing thread.
-    func connect(_ engine: SharingEngine, _ mapping: LinuxGuestMapping, _ history: SessionHistory) {
+    func connect(_ engine: SharingEngine, _ mapping: LinuxGuestMapping, _ thread: SharingThreadState) {
         guard HeapReserve.has(SharingWork.talk.heapBytes) else {
             return state.withLock { $0.failure = "no memory is left to look for the broker" }
         }
         do throws(BrokerError) {
-            guard let store = try open(mapping.pageCount, history) else { return }
+            guard let store = try open(mapping.pageCount, thread) else { return }
             guard let hasher = PageHasher(secret: store.secret) else { throw .malformed("its secret") }
             mapping.connect(
                 StoreConnection(
@@ -59,22 +73,26 @@ final class BrokerSeeker: Sendable {
         } catch { failed(error) }
     }
 
-    private func open(_ pageCount: Int, _ history: SessionHistory) throws(BrokerError) -> BrokerStore? {
-        var refusal: BrokerError?
+    private func open(_ pageCount: Int, _ thread: SharingThreadState) throws(BrokerError) -> BrokerStore? {
+        // The newest connection is the one that somebody listens to.
         if let connection = offered.withLock({ $0.take() }) {
-            do throws(BrokerError) {
-                return try BrokerStore.connect(
-                    over: connection, domain: domain, pageCount: pageCount,
-                    greetingMilliseconds: Self.greeting, history: history)
-            } catch { refusal = error }
+            thread.greeting = try BrokerGreeting(over: connection, domain: domain, pageCount: pageCount)
         }
-        guard let path else {
-            if let refusal { throw refusal }
-            return nil
+        guard let greeting = thread.greeting else {
+            guard let path else { return nil }
+            throw thread.refusal ?? .noBroker(path)
         }
-        return try BrokerStore.connect(
-            path: path, domain: domain, pageCount: pageCount, greetingMilliseconds: Self.greeting,
-            history: history)
+        thread.refusal = nil
+        do throws(BrokerError) {
+            let store = try greeting.answer(within: Self.greeting, history: thread.history)
+            thread.greeting = nil
+            return store
+        } catch {
+            if case .overdue = error { throw error }
+            thread.greeting = nil
+            if case .refused = error { thread.refusal = error }
+            throw error
+        }
     }
 
     private func joined() {

@@ -35,8 +35,26 @@ final class ControlServer {
         init(_ socket: consuming PacketSocket) { self.socket = socket }
     }
 
-    private let socket: PacketSocket
-    private let path: String
+    /// The socket itself, at which clients may wait before there is anybody to answer them.
+    final class Door {
+        fileprivate let socket: PacketSocket
+        private let path: String
+
+        /// - Returns: nil when no socket was asked for.
+        init?(_ options: Options) throws {
+            guard let path = options.controlPath else { return nil }
+            HostIO.removeSocket(path)
+            do throws(LinuxError) { socket = try PacketSocket.listen(at: path, backlog: 8) } catch {
+                throw error.code == EADDRINUSE ? SocketInTheWay(path: path) as any Error : error
+            }
+            self.path = path
+        }
+
+        // The socket of a confined guest stays, and is removed with its record.
+        deinit { HostIO.removeSocket(path) }
+    }
+
+    private let door: Door
     private var clients: [Client] = []
     private let options: Options
     private let machine: VirtualMachine
@@ -44,18 +62,16 @@ final class ControlServer {
     private let watch: MemoryWatch?
     private let timeline: Timeline
     private let digest: ContentDigest
+    /// /proc/self/smaps_rollup
+    private let memoryMap: OwnedDescriptor
 
-    init?(
+    init(
         _ options: Options, _ machine: VirtualMachine, _ sharing: SharingSession?, _ watch: MemoryWatch?,
-        _ timeline: Timeline
+        _ timeline: Timeline, _ door: Door
     ) throws {
-        guard let path = options.controlPath else { return nil }
-        self.path = path
+        self.door = door
         digest = try ContentDigest()
-        HostIO.removeSocket(path)
-        do throws(LinuxError) { socket = try PacketSocket.listen(at: path, backlog: 8) } catch {
-            throw error.code == EADDRINUSE ? SocketInTheWay(path: path) as any Error : error
-        }
+        memoryMap = try .open("/proc/self/smaps_rollup", flags: O_RDONLY)
         self.options = options
         self.machine = machine
         self.sharing = sharing
@@ -63,11 +79,9 @@ final class ControlServer {
         self.timeline = timeline
     }
 
-    deinit { HostIO.removeSocket(path) }
-
     /// What to wait for; the order is that of `serve`.
     var wanted: [(descriptor: Int32, events: HostIO.Ready)] {
-        [(socket.descriptor.number, .input)]
+        [(door.socket.descriptor.number, .input)]
             + clients.map { ($0.socket.descriptor.number, $0.waiting.isEmpty ? .input : .output) }
     }
 
@@ -88,7 +102,7 @@ final class ControlServer {
         }
         guard ready.first?.isEmpty == false else { return }
         for _ in 0..<Self.clientLimit {
-            guard let new = try? socket.accept() else { return }
+            guard let new = try? door.socket.accept() else { return }
             let client = Client(new)
             if makeRoom() {
                 clients.append(client)
@@ -163,10 +177,11 @@ final class ControlServer {
             )
         case "explain": return explain(argument, client)
         case "debug": return say(describe(), client)
+        case "memory": return say(memory(), client)
         case "sharing", "share-cpu": return say(changeSharing(words[0], argument), client)
         default:
             return say(
-                "error: unknown command; use stats, pause, resume, type, digest, sharing, share-cpu, explain, broker, debug",
+                "error: unknown command; use stats, pause, resume, type, digest, sharing, share-cpu, explain, broker, memory, debug",
                 client)
         }
     }
@@ -219,6 +234,14 @@ final class ControlServer {
             + " \"broker\": \(options.sharing.isOn ? options.sharing.brokerPath.map(JSONText.quoted) ?? "null" : "null"),"
             + " \"paused_for\": \(reason), \"pressure\": \(pressure),"
             + " \"boot_seconds\": \(ready), \"sharing\": \(sharing?.json() ?? "null")}"
+    }
+
+    /// What the kernel counts of this process's memory: others of its user may not look at a confined one.
+    private func memory() -> String {
+        do throws(LinuxError) {
+            let text = String(decoding: try memoryMap.read(count: 8192, at: 0), as: UTF8.self)
+            return text.isEmpty ? "error: /proc/self/smaps_rollup is empty" : text
+        } catch { return "error: \(error)" }
     }
 
     /// What the guest and its VMM are at, for people: to be read when a guest does not answer.

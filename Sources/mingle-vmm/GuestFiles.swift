@@ -8,7 +8,7 @@ import VMMProtocol
 struct GuestFiles: ~Copyable {
     private(set) var log: OutputFile?
     private(set) var trace: OutputFile?
-    let report: ResultFile?
+    let report: HeldResultFile?
 
     init(_ options: Options) throws(OutputFileError) {
         var known = Self.inputs(options)
@@ -36,8 +36,12 @@ struct GuestFiles: ~Copyable {
                 trace = nil
             }
             if let path = options.reportPath {
-                try distinct(FileIdentity.of(path: path), path, "--report")
-                report = try ResultFile(path)
+                let file = try HeldResultFile(path)
+                do throws(OutputFileError) { try distinct(file.identity, path, "--report") } catch {
+                    file.forget()
+                    throw error
+                }
+                report = consume file
             } else {
                 report = nil
             }

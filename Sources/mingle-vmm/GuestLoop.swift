@@ -74,8 +74,6 @@ struct GuestLoop: ~Copyable {
         self.machine = machine
         self.timeline = timeline
         console = try Console(options, log, serial: machine.serial, timeline: timeline)
-        // A payload has no terminal line that would have to be set up.
-        if !machine.hasPowerButton { console.mayRead = true }
         timeLimit = options.timeout > 0 ? monotonicNanoseconds() + UInt64(options.timeout * 1e9) : nil
     }
 
@@ -83,6 +81,8 @@ struct GuestLoop: ~Copyable {
     mutating func run(
         _ signals: borrowing OwnedDescriptor, _ wake: WakeEvent, _ record: GuestRegistration?
     ) -> Outcome {
+        // A payload has no terminal line that would have to be set up.
+        if !machine.hasPowerButton { console.mayRead = true }
         while true {
             if let end = machine.end { return outcome(end) }
             if let outcome = checkTime() { return outcome }

@@ -28,7 +28,8 @@ final class GuestRegistration {
             startedUnixNanoseconds: Clock.realtime.nanoseconds,
             startedBootNanoseconds: Clock.boot.nanoseconds, state: .booting,
             guestIndex: configuration.payload.guestIndex, processNamespace: ProcessNamespace.current,
-            broker: options.sharing.isOn ? options.sharing.brokerPath : nil)
+            broker: options.sharing.isOn ? options.sharing.brokerPath : nil,
+            isConfined: options.isConfined)
         do throws(LinuxError) { try file.write(record.text) } catch {
             throw NoRecord(directory: directory, error: error)
         }
@@ -40,7 +41,7 @@ final class GuestRegistration {
     func update(state: GuestRecord.State) {
         guard state != record.state else { return }
         record.state = state
-        try? file.write(record.text)
+        try? file.overwrite(record.text)
     }
 }
 

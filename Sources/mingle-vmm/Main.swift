@@ -1,4 +1,5 @@
 import CLinux
+import Confinement
 import Glibc
 import GuestMemory
 import LinuxHost
@@ -50,13 +51,22 @@ struct VMM {
         observer.serialInput = { wake.signal() }
         observer.ended = { wake.signal() }
         observer.entered = { timeline.enter() }
+        let walls = try Walls(options)
+        observer.threadIsReady = { index throws(LinuxError) in
+            try walls.enter(.vcpu, name: "vcpu\(index)")
+        }
 
-        let machine = try VirtualMachine(options.configuration, observer: observer)
+        // Everything is opened, and every thread made, before the first byte of an image is read.
+        let machine = try VirtualMachine(opening: options.configuration, observer: observer)
         timeline.observe(machine.serial)
-        let built = monotonicNanoseconds()
+        // They get ready while this thread goes on.
+        try machine.startThreads()
         var files = try GuestFiles(options)
+        // Before the broker is looked for: one that is lost right then offers the guest the next.
+        let door = try ControlServer.Door(options)
         if options.sharing.isOn { HeapReserve.prepare() }
-        let sharing = try SharingSession(options, machine, timeline, traceFile: files.takeTrace())
+        let sharing = try SharingSession(
+            options, machine, timeline, traceFile: files.takeTrace(), walls: walls)
         // With a broker, it is said when the broker has answered.
         if let sharing, options.sharing.brokerPath == nil, options.logLevel <= .info {
             HostIO.tell(
@@ -64,8 +74,13 @@ struct VMM {
                     + "window \(sharing.window.rawValue)\n")
         }
         let watch = MemoryWatch(options, machine, sharing)
-        let control = try ControlServer(options, machine, sharing, watch, timeline)
+        let control = try door.map { try ControlServer(options, machine, sharing, watch, timeline, $0) }
         var loop = try GuestLoop(options, machine, timeline, control, watch, sharing, log: files.takeLog())
+        try machine.waitUntilThreadsAreReady()
+        try sharing?.waitUntilReady()
+        try walls.enter(.main)
+        try machine.load()
+        let built = monotonicNanoseconds()
         try machine.start()
         record?.update(state: .booting)
         var outcome = loop.run(signals, wake, record)

@@ -1,5 +1,6 @@
 import FrameStore
 import BrokerClient
+import Confinement
 import GuestMemory
 import LinuxHost
 import Hypervisor
@@ -17,14 +18,17 @@ final class SharingSession: Sendable {
     let domain: String
     private let thread: SharingThread
     private let broker: BrokerSeeker
+    private let prices: PriceThread
     /// Of `--trace-share`.
     let trace: ShareTrace?
 
     /// - Throws: when the window asked for is not to be had, or the domain is taken by another user.
-    /// - Parameter traceFile: of `--trace-share`; it is emptied.
+    /// - Parameters:
+    ///   - traceFile: of `--trace-share`; it is emptied.
+    ///   - walls: what its threads enter.
     init?(
         _ options: Options, _ machine: VirtualMachine, _ timeline: Timeline,
-        traceFile: consuming OutputFile?
+        traceFile: consuming OutputFile?, walls: Walls
     ) throws {
         guard options.sharing.isOn else { return nil }
         let sharing = options.sharing
@@ -58,14 +62,17 @@ final class SharingSession: Sendable {
                 policy.backoffLimit = 1
             }
         #endif
+        let prices = try PriceThread(machine.system) { () throws(LinuxError) in try walls.enter(.prices) }
+        self.prices = prices
         var signals = GuestSignals(
             times: { machine.processorTimes() }, isReady: { timeline.isReady },
-            measurePrices: { Self.measurePrices(machine.configuration.kvmPath) })
+            measurePrices: { Self.measure(prices) })
         #if DEBUG
             if sharing.injection?.looksAlways == true { signals = .none }
         #endif
         let broker = BrokerSeeker(options, window: window.rawValue)
         self.broker = broker
+        broker.reach()
         let startPolicy = policy
         let trace: ShareTrace? =
             if let traceFile { try ShareTrace(traceFile, guest: options.configuration.name) } else { nil }
@@ -91,21 +98,19 @@ final class SharingSession: Sendable {
                     engine.injection = sharing.injection
                     mapping.leavesUnprotected = sharing.injection?.leavesUnprotected ?? false
                 #endif
+                try walls.enter(.sharing)
                 return engine
             },
             connect: { engine in
                 guard let mapping = mappingBox.mapping else { return }
-                broker.connect(engine, mapping, mappingBox.history)
+                broker.connect(engine, mapping, mappingBox)
             },
             failed: { reason in machine.stop(.failed(reason)) })
     }
 
-    private static func measurePrices(_ kvmPath: String) -> DisturbancePrices? {
+    private static func measure(_ prices: PriceThread) -> DisturbancePrices? {
         // Without, the guest counts as one of a host where disturbing it costs much.
-        guard HeapReserve.has(SharingWork.talk.heapBytes) else { return nil }
-        do throws(HypervisorError) { return try DisturbanceProbe.measure(kvmPath: kvmPath) } catch {
-            return nil
-        }
+        HeapReserve.has(SharingWork.talk.heapBytes) ? prices.prices() : nil
     }
 
     // MARK: control
@@ -140,7 +145,13 @@ final class SharingSession: Sendable {
     {
         try thread.withMappingsHeld(body)
     }
-    func stop() { thread.stop() }
+    /// Waits until all its threads are confined.
+    func waitUntilReady() throws(LinuxError) { try prices.waitUntilReady() }
+
+    func stop() {
+        thread.stop()
+        prices.end()
+    }
 
     /// How long the sharing thread may take to come to a question, nanoseconds: a pass, and an exchange with the broker.
     private static let questionPatience: UInt64 = 15_000_000_000

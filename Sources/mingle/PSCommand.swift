@@ -56,7 +56,9 @@ struct PSCommand: ParsableCommand {
             statistics = try? client?.statistics()
             self.record = record
             process = registry.localProcess(of: record)
-            residentBytes = process.flatMap { ProcessMemory(process: $0) }?.residentBytes
+            residentBytes =
+                (process.flatMap { ProcessMemory(process: $0) } ?? client?.processMemory())?
+                .residentBytes
             uptimeSeconds = record.uptimeSeconds(boot: now)
             let isStopped = process.map { ProcessState.isStopped($0) } ?? false
             state = isStopped ? "stopped" : record.state.rawValue
@@ -75,6 +77,7 @@ struct PSCommand: ParsableCommand {
                 ("shared_bytes", .optional(sharedBytes)), ("domain", .optional(sharing?.domain)),
                 ("broker_lost", .boolean(statistics?.lacksBroker ?? false)),
                 ("window", .optional(sharing?.window)),
+                ("confined", record.isConfined.map { .boolean($0) } ?? .null),
             ])
         }
     }
@@ -83,7 +86,7 @@ struct PSCommand: ParsableCommand {
     private static func json(_ record: DamagedRecord) -> JSONValue {
         let unknown = [
             "image", "memory_bytes", "resident_bytes", "cpus", "uptime_seconds", "started_unix_ns",
-            "guest_index", "shared_bytes", "domain", "window",
+            "guest_index", "shared_bytes", "domain", "window", "confined",
         ]
         return .object(
             [
@@ -95,7 +98,8 @@ struct PSCommand: ParsableCommand {
     private static func table(_ rows: [Row], _ damaged: [DamagedRecord]) -> String {
         var table = TextTable(
             [
-                "NAME", "PID", "STATE", "IMAGE", "MEMORY", "RESIDENT", "SHARED", "DOMAIN", "WINDOW", "CPUS",
+                "NAME", "PID", "STATE", "IMAGE", "MEMORY", "RESIDENT", "SHARED", "DOMAIN", "WINDOW",
+                "CONFINED", "CPUS",
                 "UPTIME",
             ],
             rightAligned: ["PID", "MEMORY", "RESIDENT", "SHARED", "CPUS", "UPTIME"])
@@ -105,14 +109,14 @@ struct PSCommand: ParsableCommand {
                 row.record.image,
                 ByteSize.format(row.record.memoryBytes), row.residentBytes.map(ByteSize.format) ?? "-",
                 row.sharedBytes.map(ByteSize.format) ?? "-", row.statistics?.domainText ?? "-",
-                row.sharing?.window ?? "-",
+                row.sharing?.window ?? "-", row.record.isConfined.map { $0 ? "yes" : "no" } ?? "-",
                 "\(row.record.cpuCount)", row.uptimeSeconds.map(Uptime.format(seconds:)) ?? "-",
             ])
         }
         for record in damaged {
             table.add(
                 [record.name, record.process.map { "\($0)" } ?? "-", "damaged"]
-                    + [String](repeating: "-", count: 8))
+                    + [String](repeating: "-", count: 9))
         }
         return table.text
     }

@@ -163,23 +163,32 @@ extension HostKVM {
         }
 
         @Test(
-            "a report that cannot be written leaves the old one as it is",
+            "a report has its room before the first byte of the old one changes",
             .enabled(if: SmallDisk.canMount, "only root can mount a small file system"))
         func reportOnAFullDisk() throws {
             let folder = try TemporaryDirectory()
             let disk = try SmallDisk(folder)
-            let path = disk.path + "/report"
-            try "old".write(toFile: path, atomically: false, encoding: .utf8)
+            // A page of the disk holds the old one, and the report fits into it; another file has no page, and gets none.
+            let (path, other) = (disk.path + "/report", disk.path + "/other")
+            try ("old" + String(repeating: " ", count: 3000)).write(
+                toFile: path, atomically: false, encoding: .utf8)
+            #expect(truncate(path, 3) == 0)
+            #expect(FileManager.default.createFile(atPath: other, contents: nil) && truncate(other, 5) == 0)
             try disk.fill()
-            let guest = try VMMProcess("hello", "code=3", options: ["--report", path])
-            #expect(try guest.wait() == 119)
+            let refused = try VMMProcess("hello", "code=3", options: ["--report", other])
+            #expect(try refused.wait() == 119)
             #expect(
-                guest.errors.contains("\(path): cannot be written: No space left on device"),
-                "\(guest.errors)")
-            #expect(try String(contentsOfFile: path, encoding: .utf8) == "old")
+                refused.errors.contains("\(other): cannot be written: No space left on device"),
+                "\(refused.errors)")
+            // Still the five zeros that it was.
+            #expect(FileManager.default.contents(atPath: other) == Data(count: 5))
+            let guest = try VMMProcess("hello", "code=3", options: ["--report", path])
+            #expect(try guest.wait() == 3, "\(guest.errors)")
+            let text = try String(contentsOfFile: path, encoding: .utf8)
+            #expect(text.hasPrefix("{") && text.hasSuffix("}\n") && text.utf8.count < 3000)
             #expect(
                 try FileManager.default.contentsOfDirectory(atPath: disk.path).sorted() == [
-                    "ballast", "report",
+                    "ballast", "other", "report",
                 ])
         }
 

@@ -115,3 +115,21 @@ private func isOpen(_ number: Int32) -> Bool { fcntl(number, F_GETFD) >= 0 }
         #expect(mapping.sizeInBytes == 4096)
     }
 }
+
+@Suite("Files that several processes use in turns")
+struct LeasedFileTests {
+    @Test("one speaks at a time; what it said goes when it gives it back")
+    func turns() throws {
+        let folder = try TemporaryDirectory()
+        var first = try LeasedFile(folder.path("file"))
+        var second = try LeasedFile(folder.path("file"))
+        #expect(try first.write("first, and long"))
+        #expect(try !second.write("second"))
+        #expect(folder.text("file") == "first, and long")
+        #expect(try first.write("again") && folder.text("file") == "again")
+        first.giveBack()
+        #expect(folder.text("file") == "")
+        #expect(try second.write("second") && folder.text("file") == "second")
+        #expect(try !first.write("first"))
+    }
+}

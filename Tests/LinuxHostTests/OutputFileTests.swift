@@ -24,6 +24,23 @@ struct OutputFileTests {
         #expect(try names() == ["fresh", "result"])
     }
 
+    @Test("a result that was opened before is written in place, as long as it is")
+    func held() throws {
+        let path = try folder.write("result", Array("old and long".utf8))
+        let file = try HeldResultFile(path)
+        #expect(folder.text("result") == "old and long")
+        // Whatever happens to its name, it is this file.
+        #expect(rename(path, folder.path("elsewhere")) == 0)
+        try file.write(Array("new".utf8))
+        #expect(folder.text("elsewhere") == "new")
+        #expect(try names() == ["elsewhere"])
+        let fresh = try HeldResultFile(folder.path("fresh"))
+        fresh.forget()
+        #expect(try names() == ["elsewhere"])
+        #expect(throws: OutputFileError.self) { try HeldResultFile("/dev/full").write([1]) }
+        #expect(throws: OutputFileError.self) { _ = try HeldResultFile(folder.path) }
+    }
+
     @Test("a symbolic link stays one")
     func links() throws {
         let target = try folder.write("target", Array("old and long".utf8))

@@ -1,3 +1,4 @@
+import Confinement
 import Glibc
 import Testing
 
@@ -184,6 +185,15 @@ import Testing
         let none = KVMDevice.advice(
             code: ENOENT, container: nil, processor: ProcessorFacts(root: "/nonexistent"))
         #expect(none.contains("firmware"))
+    }
+
+    @Test func confinement() {
+        func check(_ filters: Bool, _ landlock: Int) -> HostCheck {
+            ConfinementCheck.check(ConfinementAbility(filters: filters, landlock: landlock))
+        }
+        #expect(check(true, 7).status == .ok && check(true, 7).summary.contains("version 7"))
+        #expect(check(true, 0).status == .warning && check(true, 0).remedy != nil)
+        #expect(check(false, 7).status == .problem && check(false, 0).summary.contains("--confine off"))
     }
 
     @Test func userfaultfd() {

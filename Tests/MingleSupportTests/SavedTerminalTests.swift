@@ -88,7 +88,7 @@ import Testing
         #expect(TerminalRepair.settings(of: terminal.terminal) != saved.settings)
         #expect(try repairIt() == .repaired)
         #expect(TerminalRepair.settings(of: terminal.terminal) == saved.settings)
-        #expect(!SystemCall.exists(saved.path))
+        #expect(SystemCall.text(of: saved.path) == "")
         #expect(try repairIt() == .nothingSaved)
     }
 
@@ -105,7 +105,7 @@ import Testing
     @Test func aTerminalThatIsNotRawIsLeftAlone() throws {
         let saved = try save()
         #expect(try repairIt() == .notNeeded)
-        #expect(!SystemCall.exists(saved.path))
+        #expect(SystemCall.text(of: saved.path) == "")
     }
 
     @Test func settingsOfAnotherTerminalAreNotUsed() throws {
@@ -116,11 +116,11 @@ import Testing
         #expect(TerminalRepair.settings(of: terminal.terminal) == before)
     }
 
-    @Test(arguments: ["", "tty=/dev/pts/3\n", "tty=/dev/pts/3\nowner_pid=1\ntermios=00ff\n", "termios=zz"])
+    @Test(arguments: ["?", "tty=/dev/pts/3\n", "tty=/dev/pts/3\nowner_pid=1\ntermios=00ff\n", "termios=zz"])
     func nonsenseIsRemovedAndReported(_ text: String) throws {
         let path = try temporary.write(
             "mingle/terminal/" + SavedTerminal.fileName(device: terminal.device), text)
         #expect(throws: SupportError.self) { try repairIt() }
-        #expect(!SystemCall.exists(path))
+        #expect(SystemCall.text(of: path) == "")
     }
 }

@@ -81,6 +81,22 @@ import VMMProtocol
         }
     }
 
+    @Test func aRecordSendsNobodyElsewhere() {
+        let directory = StateDirectory(path: "/run/user/1/mingle")
+        func isTrusted(_ socket: String) -> Bool { LostBroker.isTrusted(socket, in: directory) }
+        #expect(isTrusted("/run/user/1/mingle/broker.sock"))
+        #expect(isTrusted("/run/user/1/mingle/density-7/broker.sock"))
+        for socket in [
+            "/home/me/.ssh/broker.sock", "/run/user/1/mingle/../x/broker.sock", "/run/user/1/mingle/other",
+            "/run/user/1/mingle-2/broker.sock", "broker.sock", "",
+        ] { #expect(!isTrusted(socket), "\(socket)") }
+    }
+
+    @Test func aRecordsImageMovesNoCursor() throws {
+        let text = record(process: 7).text.replacing("image=debian", with: "image=\u{1B}[2Jdebian")
+        #expect(try !GuestRecord(text: text, path: "x").image.contains("\u{1B}"))
+    }
+
     @Test func textIsTheDocumentedOne() {
         #expect(
             record(process: 7).text == """
@@ -92,6 +108,7 @@ import VMMProtocol
                 image=debian 6.1
                 started_unix_ns=1700000000000000000
                 state=running
+                pad=.
                 guest_index=3
 
                 """)

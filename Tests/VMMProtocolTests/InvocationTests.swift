@@ -38,6 +38,7 @@ import VMMProtocol
         result.image = maybe("debian 6.1")
         result.control = maybe(word())
         result.diesWithParent = Bool.random(using: &random)
+        result.confines = Bool.random(using: &random)
         result.overcommits = Bool.random(using: &random)
         result.admission = maybe(number(3...Int32.max))
         result.kvm = maybe(word())

@@ -6,6 +6,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/filter.h>
 #include <linux/futex.h>
 #include <linux/kvm.h>
 #include <linux/memfd.h>
@@ -153,6 +155,8 @@ static inline int mingle_fcntl(int fd, int command, int argument) {
     int result = fcntl(fd, command, argument);
     return result < 0 ? -errno : result;
 }
+/// glibc's fstat(3) is a call that takes a path as well, which a confined process may not make.
+static inline int mingle_fstat(int fd, struct stat *status) { return (int)syscall(SYS_fstat, fd, status); }
 static inline int mingle_memfd_create(const char *name, unsigned int flags) {
     int fd = (int)syscall(SYS_memfd_create, name, flags);
     return fd < 0 ? -errno : fd;
@@ -273,6 +277,8 @@ int mingle_peer_pidfd(int fd);
 static const short MINGLE_SPAWN_SETSID = 0x80;
 /// fallocate(2) with FALLOC_FL_PUNCH_HOLE: frees the memory of a range, which reads as zero from then on.
 int mingle_punch_hole(int fd, uint64_t offset, uint64_t length);
+/// fallocate(2) with FALLOC_FL_KEEP_SIZE alone: the file has room for so many bytes, or it fails and nothing has changed.
+int mingle_reserve(int fd, uint64_t length);
 /// prctl(2) with one argument; variadic.
 int mingle_prctl(int option, unsigned long argument);
 /// The words of the command line as the kernel gave them, bytes and all; NULL beyond the last. Swift's own are made to be
@@ -297,5 +303,28 @@ int mingle_close_from(int first);
 int mingle_pipe(int ends[2]);
 /// The magic number of the file system that holds `path` (statfs(2)), or -errno.
 long mingle_filesystem_type(const char *path);
+
+// ---- confinement (Confine.c): signal handlers, and system calls without a wrapper. Each returns 0 or what is said, or
+// -errno. ----
+/// How this process ends when a filter refuses a call (docs/exit-codes.md).
+#define MINGLE_REFUSED_STATUS 117
+/// SIGSYS ends the process: the handler says which kind of thread asked for which system call. Async-signal-safe.
+int mingle_catch_refusals(void);
+/// What the calling thread is called then; the text must stay.
+void mingle_name_thread_kind(const char *kind);
+/// Whether the kernel filters system calls, and can tell of a refused one by a signal (seccomp(2), SECCOMP_RET_TRAP).
+int mingle_can_filter(void);
+/// Filters the calling thread's system calls from now on.
+int mingle_filter_thread(const struct sock_filter *instructions, size_t count);
+/// The version of Landlock's interface.
+int mingle_landlock_version(void);
+/// A descriptor of a set of rules under which nothing is allowed, as far as that version can forbid it.
+int mingle_landlock_nothing(int version);
+/// The calling thread is under that set from now on.
+int mingle_landlock_enter(int ruleset);
+/// No core files.
+int mingle_no_core(void);
+/// Any system call, for tests of what is refused. In debug builds alone.
+long mingle_raw_call(long number, long a, long b, long c, long d, long e, long f);
 
 #endif

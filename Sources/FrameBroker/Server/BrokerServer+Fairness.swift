@@ -35,6 +35,7 @@ extension BrokerServer {
                 serve(victim, Int16(POLLIN))
                 if !victim.isStranger { continue }
             }
+            if let offers { victim.claimConnection(from: offers) }
             _ = refuse(victim, .busy, "others wait for a connection: try again")
             return victim.close()
         }

@@ -11,6 +11,7 @@ final class BrokerServer {
     private let listener: PacketSocket
     private(set) var limits: BrokerLimits
     private let guardian: Guardian?
+    let offers: OfferBook?
     private let hasOwnCgroup: () -> Bool
     private(set) var sessions: [Session] = []
     var accounts: [Session.Owner: ProcessAccount] = [:]
@@ -32,20 +33,23 @@ final class BrokerServer {
     /// - Parameters:
     ///   - listener: a listening packet socket.
     ///   - guardian: looks after the supervisor.
+    ///   - offers: hands connections to guests that lost theirs; nil: nobody does.
     init(
         listener: consuming OwnedDescriptor, limits: BrokerLimits, descriptorLimit: Int,
-        guardian: Guardian? = nil, hasOwnCgroup: @escaping () -> Bool
+        guardian: Guardian? = nil, offers: OfferBook? = nil, hasOwnCgroup: @escaping () -> Bool
     ) {
         self.listener = PacketSocket(descriptor: listener)
         self.limits = limits
         self.limits.fit(descriptors: descriptorLimit)
         self.guardian = guardian
+        self.offers = offers
         self.hasOwnCgroup = hasOwnCgroup
         lastClient = monotonicNanoseconds()
     }
 
     /// Serves until no client is left.
     func run() {
+        offers?.oweEverybody()
         while !isOver() { turn() }
     }
 
@@ -94,6 +98,7 @@ final class BrokerServer {
     /// How long to wait for somebody to speak, milliseconds: for ever would do when all who are there joined, and nothing
     /// waits for any of them.
     private func patience(_ now: UInt64) -> Int32 {
+        if offers?.isEmpty == false { return 100 }
         if guardian?.isAlone == true || sessions.isEmpty || acceptAgain > now || hasNotices { return 100 }
         let isCalm = sessions.allSatisfy {
             ($0.state == .joined || $0.state == .silent) && !$0.hasUnsent
@@ -250,7 +255,11 @@ final class BrokerServer {
         for member in sessions where member.state == .joined || member.state == .silent {
             places.count(member.owner, isOpen: member.state == .joined)
         }
-        if let reason = places.refusal(of: peer.identity) { return refuse(session, .full, reason) }
+        if let reason = places.refusal(of: peer.identity) {
+            let identity = peer.identity
+            offers?.owe(identity, peer.onlyHandle())
+            return refuse(session, .full, reason)
+        }
         do throws(LinuxError) {
             let token = try SessionToken.random()
             let domain = try domain(named: hello.domain)
@@ -315,6 +324,9 @@ final class BrokerServer {
             if session.state == .observing, isOver(session.since, limits.unread) { session.close() }
             if session.hasUnsent, isOver(session.since, limits.unread) { session.close() }
         }
+        offers?.settle { identity in
+            sessions.contains { $0.state == .joined && $0.identity == identity }
+        }
         for domain in domains.values {
             let quiet = domain.core.clientsHoldingBack()
             guard !quiet.isEmpty else { continue }
@@ -326,6 +338,9 @@ final class BrokerServer {
     }
 
     private func sweep() {
+        if let offers {
+            for session in sessions where session.isOwedConnection { session.claimConnection(from: offers) }
+        }
         if sessions.contains(where: { $0.state == .gone }) {
             for session in sessions where session.state == .gone {
                 forget(session)

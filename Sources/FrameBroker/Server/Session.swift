@@ -21,6 +21,7 @@ final class Session {
     private var processHandle: ProcessHandle?
     /// Which process connected; nil: nothing proves it.
     private let connector: PeerIdentity?
+    private let ability: Peer.Ability
     private(set) var token: SessionToken?
     private var staging: OwnedDescriptor?
     /// A staged page; the same memory for all of a batch, as nobody keeps them.
@@ -30,6 +31,8 @@ final class Session {
     private(set) var state = State.greeting
     /// An answer that the client does not take. Until it does, it is not listened to: it can never have two.
     private var unsent: [UInt8]?
+    /// It lost its connection, and did not give it up.
+    private(set) var isOwedConnection = false
     /// When it was told that it should speak; nil: it has spoken since.
     private(set) var quietSince: UInt64?
     /// When it last sent a batch, or joined.
@@ -48,6 +51,7 @@ final class Session {
             connector = nil
         }
         self.number = number
+        self.ability = ability
         self.socket = consume socket
         since = monotonicNanoseconds()
     }
@@ -102,6 +106,19 @@ final class Session {
                     subject: UserNumbers.current.words(sender?.user ?? .max)))
         }
         return try sender.peer(ability) { socket?.stands() ?? false }
+    }
+
+    /// Has its process offered another connection: that which joined, or, of a stranger, that which connected.
+    func claimConnection(from offers: OfferBook) {
+        isOwedConnection = false
+        do {
+            if let identity, let process = try processHandle?.copy() {
+                offers.owe(identity, process)
+            } else if let peer = try socket?.peerIdentity(ability) {
+                let identity = peer.identity
+                offers.owe(identity, peer.onlyHandle())
+            }
+        } catch { return }
     }
 
     /// Sends an answer, or keeps it until the client reads.
@@ -183,6 +200,7 @@ final class Session {
         unsent = nil
         if state == .joined {
             state = .silent
+            isOwedConnection = true
             domain?.core.silence(name)
             // It cannot map a frame of which it has no reference.
             if domain?.core.leases(of: name) ?? 0 == 0 { end() }
@@ -193,7 +211,9 @@ final class Session {
 
     /// The process is over, or holds nothing any more.
     func end() {
+        let wasOwed = isOwedConnection
         close()
+        isOwedConnection = wasOwed
         guard state == .silent else { return }
         state = .gone
         domain?.core.leave(name)

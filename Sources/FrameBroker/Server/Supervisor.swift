@@ -77,7 +77,7 @@ public enum BrokerProgram {
             channel: PacketSocket(descriptor: HostProcess.inherited(5)))
         let server = BrokerServer(
             listener: listener, limits: limits, descriptorLimit: HostProcess.raiseDescriptorLimit(),
-            guardian: guardian, hasOwnCgroup: { OwnCgroup.isOurs })
+            guardian: guardian, offers: OfferBook(files, limits.ability), hasOwnCgroup: { OwnCgroup.isOurs })
         server.run()
         guardian.end()
         return 0
@@ -195,9 +195,8 @@ struct Supervisor {
                 if let adopted = worker.take() {
                     current = adopted
                 } else {
+                    // Its predecessor's clients are offered connections by it (OfferBook).
                     current = try start(listener.descriptor.number, lock.number)
-                    // Its predecessor's clients find it by the socket, and are told.
-                    if !isFirst { BrokerOffer.offerToAll(files) }
                 }
                 isFirst = false
                 ending = wait(for: current, signals)

@@ -6,32 +6,56 @@ internal import LinuxHost
 struct GuestLoader {
     let configuration: VirtualMachineConfiguration
     let memory: GuestMemory
+    let images: BootImages
     /// Hz, 0 if unknown.
     let timestampFrequency: UInt64
 
+    init(
+        configuration: VirtualMachineConfiguration, memory: GuestMemory, images: BootImages,
+        timestampFrequency: UInt64
+    ) {
+        self.configuration = configuration
+        self.memory = memory
+        self.images = images
+        self.timestampFrequency = timestampFrequency
+    }
+
+    /// Opens the images that the configuration names.
+    init(configuration: VirtualMachineConfiguration, memory: GuestMemory, timestampFrequency: UInt64)
+        throws(HypervisorError)
+    {
+        self.init(
+            configuration: configuration, memory: memory, images: try BootImages(configuration),
+            timestampFrequency: timestampFrequency)
+    }
+
     func load() throws(HypervisorError) -> EntryPoint {
-        let path = configuration.kernelPath
-        let file = try openImage(path)
-        let source = try imageSource(file, path)
+        let path = images.kernel.path
+        let source = try imageSource(images.kernel.descriptor, path)
         let isELF = try imageFormat(path) { () throws(ImageFormatError) in
             ELF64.isELF(try source.head(ELF64.magic.count))
         }
         let entry: EntryPoint
         switch configuration.bootProtocol {
-        case .payload: entry = try loadPayload(file)
-        case .bzimage: entry = try linux().loadBzImage(file, name: path)
-        case .pvh: entry = try linux().loadELF(file, name: path, allowPVH: true, requirePVH: true)
-        case .linux64: entry = try linux().loadELF(file, name: path, allowPVH: false, requirePVH: false)
-        case .auto where !isELF: entry = try linux().loadBzImage(file, name: path)
+        case .payload: entry = try loadPayload(images.kernel.descriptor)
+        case .bzimage: entry = try linux().loadBzImage(images.kernel.descriptor, name: path)
+        case .pvh: entry = try loadELF(allowPVH: true, requirePVH: true)
+        case .linux64: entry = try loadELF(allowPVH: false, requirePVH: false)
+        case .auto where !isELF: entry = try linux().loadBzImage(images.kernel.descriptor, name: path)
         case .auto:
-            if try ELFImage(file, name: path).notes.isPayload {
-                entry = try loadPayload(file)
+            if try ELFImage(images.kernel.descriptor, name: path).notes.isPayload {
+                entry = try loadPayload(images.kernel.descriptor)
             } else {
-                entry = try linux().loadELF(file, name: path, allowPVH: true, requirePVH: false)
+                entry = try loadELF(allowPVH: true, requirePVH: false)
             }
         }
         try writeTables(entry)
         return entry
+    }
+
+    private func loadELF(allowPVH: Bool, requirePVH: Bool) throws(HypervisorError) -> EntryPoint {
+        try linux().loadELF(
+            images.kernel.descriptor, name: images.kernel.path, allowPVH: allowPVH, requirePVH: requirePVH)
     }
 
     private func linux() throws(HypervisorError) -> LinuxBoot {
@@ -42,7 +66,7 @@ struct GuestLoader {
             )
         }
         return try LinuxBoot(
-            memory: memory, commandLine: configuration.commandLine, initrdPaths: configuration.initrdPaths)
+            memory: memory, commandLine: configuration.commandLine, initrds: images.initrds)
     }
 
     private func loadPayload(_ file: borrowing OwnedDescriptor) throws(HypervisorError) -> EntryPoint {

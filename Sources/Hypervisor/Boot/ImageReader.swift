@@ -12,6 +12,30 @@ func openImage(_ path: String) throws(HypervisorError) -> OwnedDescriptor {
     throw .badImage("\(path): not a regular file")
 }
 
+/// A kernel or initrd that was opened, and what the user called it.
+final class ImageFile: Sendable {
+    let path: String
+    let descriptor: OwnedDescriptor
+
+    init(_ path: String) throws(HypervisorError) {
+        descriptor = try openImage(path)
+        self.path = path
+    }
+}
+
+/// All that a guest is loaded from. Opened before any of it is read: who reads it may open nothing more.
+struct BootImages: Sendable {
+    let kernel: ImageFile
+    let initrds: [ImageFile]
+
+    init(_ configuration: VirtualMachineConfiguration) throws(HypervisorError) {
+        kernel = try ImageFile(configuration.kernelPath)
+        var initrds: [ImageFile] = []
+        for path in configuration.initrdPaths { initrds.append(try ImageFile(path)) }
+        self.initrds = initrds
+    }
+}
+
 /// The bytes of a file, valid as long as it is open.
 func imageSource(_ file: borrowing OwnedDescriptor, _ name: String) throws(HypervisorError) -> ImageSource {
     let number = file.number

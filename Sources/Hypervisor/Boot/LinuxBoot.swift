@@ -22,12 +22,12 @@ struct LinuxBoot {
     private let memory: GuestMemory
     private let map: MemoryMap
     private let commandLine: String
-    private let initrdPaths: [String]
+    private let initrds: [ImageFile]
 
-    init(memory: GuestMemory, commandLine: String, initrdPaths: [String]) throws(HypervisorError) {
+    init(memory: GuestMemory, commandLine: String, initrds: [ImageFile]) throws(HypervisorError) {
         self.memory = memory
         self.commandLine = commandLine
-        self.initrdPaths = initrdPaths
+        self.initrds = initrds
         map = MemoryMap(of: memory)
         guard commandLine.utf8.count <= Layout.commandLineLimit, !commandLine.utf8.contains(0) else {
             throw .invalidConfiguration(
@@ -111,28 +111,26 @@ struct LinuxBoot {
     private func loadInitrd(above kernelEnd: GuestAddress, limit: GuestAddress) throws(HypervisorError)
         -> GuestRange?
     {
-        if initrdPaths.isEmpty { return nil }
+        if initrds.isEmpty { return nil }
         var join = InitrdJoin()
-        for path in initrdPaths {
-            let file = try openImage(path)
-            let size = try hypervisorSystem { () throws(LinuxError) in try file.fileSize() }
+        for file in initrds {
+            let size = try hypervisorSystem { () throws(LinuxError) in try file.descriptor.fileSize() }
             guard size > 0, join.append(size) else {
-                throw .badImage("\(path): an empty or absurd initrd of \(size) bytes")
+                throw .badImage("\(file.path): an empty or absurd initrd of \(size) bytes")
             }
         }
         let total = join.sizeInBytes
         let top = min(memory.regions[0].range.end.value, limit.value &+ 1) & ~(Page.size - 1)
         guard let padded = Page.roundUp(total), padded <= top, top - padded >= kernelEnd.value else {
             throw .badImage(
-                "\(initrdPaths.joined(separator: ", ")): an initrd of \(total) bytes does not fit between the kernel's end"
+                "\(initrds.map(\.path).joined(separator: ", ")): an initrd of \(total) bytes does not fit between the kernel's end"
                     + " at \(kernelEnd) and 0x\(hex(top)): give the guest more --memory")
         }
         let start = GuestAddress(top - padded)
-        for (path, piece) in zip(initrdPaths, join.pieces) {
-            let file = try openImage(path)
+        for (file, piece) in zip(initrds, join.pieces) {
             try memoryAccess { () throws(GuestMemoryError) in
                 try memory.readFile(
-                    file, at: 0, count: piece.size, to: GuestAddress(start.value + piece.offset))
+                    file.descriptor, at: 0, count: piece.size, to: GuestAddress(start.value + piece.offset))
             }
         }
         return GuestRange(start: start, sizeInBytes: total)

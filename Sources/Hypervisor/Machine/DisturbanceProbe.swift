@@ -15,9 +15,8 @@ public enum DisturbanceProbe {
     private static let data = GuestAddress(0x21_0000)
     private static let size: UInt64 = 4 << 20
 
-    /// Makes the guest, measures, and takes it down. Not on a vCPU's thread.
-    public static func measure(kvmPath: String = "/dev/kvm") throws(HypervisorError) -> DisturbancePrices {
-        let system = try KVMSystem(path: kvmPath)
+    /// Makes the guest, measures, and takes it down. Not on a vCPU's thread. Opens nothing.
+    public static func measure(_ system: KVMSystem) throws(HypervisorError) -> DisturbancePrices {
         let memory = try memoryAccess { () throws(GuestMemoryError) in
             try GuestMemory(
                 sizeInBytes: size, lowLimit: Layout.holeStart, highStart: Layout.fourGiB, name: "prices")

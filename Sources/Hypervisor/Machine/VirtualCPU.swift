@@ -38,8 +38,10 @@ final class VirtualCPU: ProcessorContext {
     // MARK: the owner's side
 
     /// Starts the thread; it waits until the machine is resumed.
-    func startThread() throws(LinuxError) {
-        let thread = try HostThread(name: "vcpu\(index)", interruptible: true) { [self] in threadMain() }
+    /// - Parameter isReady: called on the thread when it has opened what it needs.
+    func startThread(_ isReady: @escaping @Sendable () -> Void) throws(LinuxError) {
+        let thread = try HostThread(name: "vcpu\(index)", interruptible: true) { [self] in threadMain(isReady)
+        }
         self.thread.withLock { $0 = thread }
     }
 
@@ -70,13 +72,14 @@ final class VirtualCPU: ProcessorContext {
 
     // MARK: the thread
 
-    private func threadMain() {
+    private func threadMain(_ isReady: () -> Void) {
         defer { control.finish(index) }
         // Without it the guest counts as one at rest.
         do throws(LinuxError) {
             let own = try ThreadTimes()
             times.withLock { $0 = own }
         } catch {}
+        isReady()
         do throws(LinuxError) {
             var seen: UInt64 = 0
             guard control.checkIn(index, seen: &seen) else { return }

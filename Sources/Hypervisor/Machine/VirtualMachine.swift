@@ -16,16 +16,21 @@ public struct GuestObserver: Sendable {
     public var ended: @Sendable () -> Void = {}
     /// The first vCPU is about to execute the guest's first instruction.
     public var entered: @Sendable () -> Void = {}
+    /// A vCPU's thread has opened what it needs, and waits for the guest to start: what is still to be done on that thread. When it
+    /// fails, the guest does not start.
+    public var threadIsReady: @Sendable (_ processor: Int) throws(LinuxError) -> Void = { _ in }
     public init() {}
 }
 
 /// A running guest: memory, vCPUs, devices.
 ///
 /// ```
-///  init --> stopped at its entry point --start--> running <--resume / pause--> paused
-///                                                    |                            |
-///                                                    +---- end of the guest ------+--> ended
+///  init(opening:) --> opened --load--> stopped at its entry point --start--> running <--resume / pause--> paused
+///                                       ^                                       |                            |
+///  init --------------------------------+                                       +---- end of the guest ------+--> ended
 /// ```
+/// Between `opened` and the rest nothing is opened by a path, and no thread is made once ``startThreads()`` was called.
+///
 /// All methods may be called from any thread but a vCPU's. The object must be shut down before it goes.
 public final class VirtualMachine: Sendable {
     public let configuration: VirtualMachineConfiguration
@@ -33,16 +38,29 @@ public final class VirtualMachine: Sendable {
     /// The first serial line (COM1).
     public let serial: Serial16550
     /// Whether the guest could hear ``requestStop()``: a payload has no power button, however it was recognised.
-    public let hasPowerButton: Bool
+    public var hasPowerButton: Bool { loaded.withLock { $0.hasPowerButton } }
 
     let machine: KVMMachine
     let control: RunControl
     let processors: [VirtualCPU]
     private let power: ACPIPowerDevice
+    private let threadIsReady: @Sendable (Int) throws(LinuxError) -> Void
     private let startedThreads = Mutex(false)
+    /// How many vCPUs' threads are ready, and what kept one from it.
+    private let ready = Monitor((count: 0, failure: LinuxError?.none))
+    /// KVM itself, for whoever makes another guest in this process.
+    public let system: KVMSystem
 
-    /// Builds a guest up to, not including, its first instruction. In order: KVM, memory, slots, interrupt controllers,
-    /// devices, kernel, tables, vCPUs, threads.
+    /// What loading leaves behind.
+    private struct Loaded {
+        /// nil once they were read.
+        var images: BootImages?
+        var hasPowerButton = true
+        let timestampFrequency: UInt64
+    }
+    private let loaded: Mutex<Loaded>
+
+    /// Builds a guest up to, not including, its first instruction: opens all and loads it.
     public convenience init(
         _ configuration: VirtualMachineConfiguration, observer: GuestObserver = GuestObserver()
     ) throws(HypervisorError) {
@@ -50,12 +68,29 @@ public final class VirtualMachine: Sendable {
     }
 
     /// As the public one, with devices of the caller's beside the standard ones.
-    init(
+    convenience init(
         _ configuration: VirtualMachineConfiguration, observer: GuestObserver, devices: AddedDevices
+    ) throws(HypervisorError) {
+        try self.init(opening: configuration, observer: observer, devices: devices)
+        try load()
+    }
+
+    /// Opens everything that a guest is made of, and reads none of its images. In order: images, KVM, memory, slots, interrupt
+    /// controllers, devices, vCPUs.
+    public convenience init(
+        opening configuration: VirtualMachineConfiguration, observer: GuestObserver = GuestObserver()
+    ) throws(HypervisorError) {
+        try self.init(opening: configuration, observer: observer, devices: AddedDevices())
+    }
+
+    private init(
+        opening configuration: VirtualMachineConfiguration, observer: GuestObserver, devices: AddedDevices
     ) throws(HypervisorError) {
         try configuration.validate()
         self.configuration = configuration
         let system = try KVMSystem(path: configuration.kvmPath)
+        self.system = system
+        let images = try BootImages(configuration)
         let memory = try memoryAccess { () throws(GuestMemoryError) in
             try GuestMemory(
                 sizeInBytes: configuration.memorySizeInBytes, lowLimit: Layout.holeStart,
@@ -93,12 +128,22 @@ public final class VirtualMachine: Sendable {
                 index: index, processor: processor, control: control, bus: bus, memory: memory,
                 willEnter: { entered.report() })
         }
+        let frequency = UInt64(max(0, (try? processors[0].processor.timestampFrequency()) ?? 0)) * 1000
+        loaded = Mutex(Loaded(images: images, timestampFrequency: frequency))
+        threadIsReady = observer.threadIsReady
+    }
+
+    /// Reads the images into guest memory, and has the vCPUs begin at the kernel's entry. Once, before the start.
+    public func load() throws(HypervisorError) {
+        let (images, frequency) = loaded.withLock { loaded in
+            defer { loaded.images = nil }
+            return (loaded.images, loaded.timestampFrequency)
+        }
+        guard let images else { preconditionFailure("a guest is loaded once") }
         let entry = try GuestLoader(
-            configuration: configuration, memory: memory,
-            timestampFrequency: UInt64(max(0, (try? processors[0].processor.timestampFrequency()) ?? 0))
-                * 1000
+            configuration: configuration, memory: memory, images: images, timestampFrequency: frequency
         ).load()
-        if case .payload = entry.mode { hasPowerButton = false } else { hasPowerButton = true }
+        if case .payload = entry.mode { loaded.withLock { $0.hasPowerButton = false } }
         for processor in processors {
             try hypervisorSystem { () throws(LinuxError) in
                 try VCPUState.apply(entry, to: processor.processor, index: processor.index)
@@ -108,15 +153,24 @@ public final class VirtualMachine: Sendable {
 
     // MARK: life
 
-    /// Lets the guest run. Once.
+    /// Lets the guest run. Once, when it is loaded.
     public func start() throws(HypervisorError) {
+        try startThreads()
+        try waitUntilThreadsAreReady()
+        control.resume()
+    }
+
+    /// Makes the threads of the vCPUs, which get ready and wait for the start. Later calls do nothing.
+    public func startThreads() throws(HypervisorError) {
         let again = startedThreads.withLock { started in
             defer { started = true }
             return started
         }
-        precondition(!again, "a guest is started once")
+        if again { return }
         for processor in processors {
-            do throws(LinuxError) { try processor.startThread() } catch {
+            do throws(LinuxError) {
+                try processor.startThread { [self] in prepareThread(processor.index) }
+            } catch {
                 // Those that did start must not run a guest that is not whole.
                 control.end(.stopped, kick: kick)
                 for index in processor.index..<processors.count { control.finish(index) }
@@ -124,7 +178,27 @@ public final class VirtualMachine: Sendable {
                 throw .system(error)
             }
         }
-        control.resume()
+    }
+
+    /// Waits until every vCPU's thread is ready.
+    public func waitUntilThreadsAreReady() throws(HypervisorError) {
+        let count = processors.count
+        let failure =
+            ready.wait { $0.count == count ? $0.failure.map { .some($0) } ?? .some(nil) : nil } ?? nil
+        if let failure {
+            stop(.failed("\(failure)"))
+            throw .system(failure)
+        }
+    }
+
+    /// On a vCPU's thread.
+    private func prepareThread(_ index: Int) {
+        var failure: LinuxError?
+        do throws(LinuxError) { try threadIsReady(index) } catch { failure = error }
+        ready.update {
+            $0.count += 1
+            $0.failure = $0.failure ?? failure
+        }
     }
 
     /// Stops all vCPUs outside the guest, every access of theirs completed; returns when they are. Nests with

@@ -117,10 +117,10 @@ public struct OutputFile: ~Copyable, Sendable {
         }
     }
 
-    /// Takes back that it was made.
+    /// Takes back that it was made. What a confined process made stays, empty.
     public func forget() {
         // SAFETY: a NUL-terminated copy for the time of the call.
-        if isNew { _ = unsafe unlink(path) }
+        if isNew, !PathAccess.isOver { _ = unsafe unlink(path) }
     }
 
     /// Writes what there is room for.

@@ -62,7 +62,7 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
     private func status() throws(LinuxError) -> stat {
         var status = stat()
         // SAFETY: fstat fills a live local.
-        guard unsafe fstat(number, &status) == 0 else { throw .current("fstat") }
+        guard unsafe mingle_fstat(number, &status) == 0 else { throw .current("fstat") }
         return status
     }
 
@@ -70,7 +70,7 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
     public func allocatedBytes() -> UInt64 {
         var status = stat()
         // SAFETY: fstat fills a live local.
-        guard unsafe fstat(number, &status) == 0 else { return 0 }
+        guard unsafe mingle_fstat(number, &status) == 0 else { return 0 }
         return UInt64(max(0, status.st_blocks)) * 512
     }
 

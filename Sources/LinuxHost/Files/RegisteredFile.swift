@@ -2,7 +2,8 @@ import CLinux
 import Glibc
 
 /// A file of the state directory that says that we live: locked as long as we do, so that whoever finds it unlocked
-/// knows that its owner is gone. Removed at the end.
+/// knows that its owner is gone. Removed at the end, but by a confined process, which removes nothing: that is left to whoever
+/// finds it unlocked.
 package struct RegisteredFile: ~Copyable {
     private var descriptor: OwnedDescriptor
     private let path: String
@@ -65,8 +66,20 @@ package struct RegisteredFile: ~Copyable {
         descriptor = file
     }
 
+    /// Replaces the text by one of the same length, in place: that takes no path, and no room. Who reads at the same moment may see
+    /// some bytes of each, and finds out by where they differ.
+    package func overwrite(_ text: String) throws(LinuxError) {
+        let bytes = Array(text.utf8)
+        guard try descriptor.fileSize() == UInt64(bytes.count) else {
+            throw LinuxError(operation: "pwrite", code: EINVAL, subject: path)
+        }
+        // SAFETY: the array is alive for the call.
+        let count = unsafe pwrite(descriptor.number, bytes, bytes.count, 0)
+        guard count == bytes.count else { throw .current("pwrite", path) }
+    }
+
     deinit {
         // Still locked, so it is ours to remove.
-        _ = unsafe unlink(path)
+        if !PathAccess.isOver { _ = unsafe unlink(path) }
     }
 }

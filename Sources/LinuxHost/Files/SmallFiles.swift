@@ -19,6 +19,8 @@ final class SmallFiles {
     func load(_ path: String) -> Bool {
         used = 0
         if absent.contains(path) { return false }
+        // What was not opened before the process was confined cannot be read any more.
+        if files[path] == nil, PathAccess.isOver { return false }
         do throws(LinuxError) {
             let file: File
             if let known = files[path] {
@@ -31,7 +33,7 @@ final class SmallFiles {
             return true
         } catch {
             // Its control group is gone, or never had such a file.
-            files[path] = nil
+            if !PathAccess.isOver { files[path] = nil }
             if error.code == 2 { absent.insert(path) }
             return false
         }
@@ -101,8 +103,9 @@ public final class MemoryBoundReader {
 
     /// As ``MemoryBound/all(root:)``.
     public func all() -> [MemoryBound] {
-        // Whoever manages groups may have moved this process; what cannot be opened then says nothing.
-        if files.load(root + "/proc/self/cgroup") {
+        // Whoever manages groups may have moved this process; what cannot be opened then says nothing. A confined process is judged
+        // by the group that it was in.
+        if !PathAccess.isOver, files.load(root + "/proc/self/cgroup") {
             let now = ControlGroupMembership(text: files.text)
             if now != membership {
                 membership = now

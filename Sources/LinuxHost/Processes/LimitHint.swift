@@ -50,6 +50,7 @@ public enum ProcessLimit: Sendable {
 
     /// The control group that allows the fewest more processes and threads, and how many; nil where none limits them.
     public static func tightestGroup() -> (left: UInt64, description: String)? {
+        if PathAccess.isOver { return nil }
         let hierarchies = ControlGroupHierarchy.all()
         var tightest: (left: UInt64, description: String)?
         for hierarchy in hierarchies {

@@ -16,6 +16,13 @@ package struct ProcessHandle: ~Copyable {
 
     package init(descriptor: consuming OwnedDescriptor) { self.descriptor = descriptor }
 
+    /// Another handle of the same process.
+    package func copy() throws(LinuxError) -> ProcessHandle {
+        // F_DUPFD_CLOEXEC (include/uapi/linux/fcntl.h)
+        let number = try checked(mingle_fcntl(descriptor.number, 1030, 0), "fcntl", "F_DUPFD_CLOEXEC")
+        return ProcessHandle(descriptor: OwnedDescriptor(adopting: number))
+    }
+
     /// Whether the process has ended.
     package var hasEnded: Bool { PollList.events(of: descriptor.number, Int16(POLLIN), milliseconds: 0) != 0 }
 

@@ -1,51 +1,46 @@
-import CLinux
-import Glibc
+internal import CLinux
+internal import Synchronization
 
-/// This process's threads as the kernel sees them.
+/// This process's threads as the kernel sees them, for people: through files of /proc that each thread opened itself.
 package enum OwnThreads {
-    /// A line for each: name, state, what it waits for in the kernel, its CPU time and the time that it waited for a CPU.
-    /// Those of root show where in the kernel they are, too.
+    private final class Entry: Sendable {
+        let name: String
+        /// Its state and CPU time.
+        let state: OwnedDescriptor
+        /// What it waits for in the kernel.
+        let place: OwnedDescriptor
+
+        init(_ name: String) throws(LinuxError) {
+            self.name = name
+            state = try .open("/proc/thread-self/stat", flags: 0)
+            place = try .open("/proc/thread-self/wchan", flags: 0)
+        }
+    }
+    private static let entries = Mutex<[Entry]>([])
+
+    /// The calling thread is to be described, under this name. Where it cannot be, it is left out.
+    package static func enlist(_ name: String) {
+        do throws(LinuxError) {
+            let entry = try Entry(name)
+            entries.withLock { $0.append(entry) }
+        } catch { return }
+    }
+
+    /// A line for each that lives: name, state, what it waits for in the kernel, its CPU time.
     package static func describe() -> String {
-        var lines: [String] = []
-        for thread in names("/proc/self/task") {
-            let folder = "/proc/self/task/\(thread)"
-            // Behind the name, which may hold anything: the state.
-            let state =
-                (text("\(folder)/stat") ?? "").split(separator: ")").last?.split(separator: " ").first ?? "?"
-            let times = (text("\(folder)/schedstat") ?? "").split(separator: " ").compactMap { UInt64($0) }
-            var line =
-                "  thread \(text("\(folder)/comm") ?? thread): \(state) in \(text("\(folder)/wchan") ?? "?")"
-            if times.count > 1 {
-                line += ", ran \(times[0] / 1_000_000) ms, waited for a CPU \(times[1] / 1_000_000) ms"
+        entries.withLock { $0 }.compactMap { entry in
+            // Behind the name, which may hold anything: the state; the times are fields 14 and 15 of the line, in hundredths.
+            let line = text(entry.state).split(separator: ")").last?.split(separator: " ") ?? []
+            guard line.count > 12, let user = UInt64(line[11]), let system = UInt64(line[12]) else {
+                return nil
             }
-            let stack = (try? HostIO.lines("\(folder)/stack")) ?? []
-            if !stack.isEmpty {
-                line +=
-                    ": "
-                    + stack.prefix(6).compactMap { $0.split(separator: " ").last.map(String.init) }
-                    .joined(separator: " < ")
-            }
-            lines.append(line)
-        }
-        return lines.joined(separator: "\n")
+            let place = text(entry.place)
+            return
+                "  thread \(entry.name): \(line[0]) in \(place.isEmpty ? "?" : place), ran \((user + system) * 10) ms"
+        }.joined(separator: "\n")
     }
 
-    /// The first line of a file.
-    private static func text(_ path: String) -> String? {
-        ((try? HostIO.lines(path)) ?? []).first.map(String.init)
-    }
-
-    private static func names(_ folder: String) -> [String] {
-        guard let stream = unsafe opendir(folder) else { return [] }
-        defer { unsafe closedir(stream) }
-        var names: [String] = []
-        // SAFETY: an entry is valid until the next readdir of this stream; d_name is NUL-terminated within it.
-        while let entry = unsafe readdir(stream) {
-            let name = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-                unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-            }
-            if !name.hasPrefix(".") { names.append(name) }
-        }
-        return names
+    private static func text(_ file: borrowing OwnedDescriptor) -> String {
+        String(decoding: (try? file.read(count: 1024, at: 0)) ?? [], as: UTF8.self)
     }
 }

@@ -1,3 +1,5 @@
+internal import Confinement
+
 /// Puts the report of `mingle doctor` together.
 public struct Doctor: Sendable {
     private let container: ContainerKind?
@@ -26,7 +28,8 @@ public struct Doctor: Sendable {
             if let prices = prices() { checks.append(prices.check) }
         }
         checks += [
-            UserfaultCheck.check(userfault), host.mapCount(), host.limits(), host.memory(),
+            ConfinementCheck.check(.ofHost), UserfaultCheck.check(userfault), host.mapCount(), host.limits(),
+            host.memory(),
             host.samePageMerging(), host.hugePages(), Self.brokerCheck(state), Self.check(state),
             Self.check(program),
         ]

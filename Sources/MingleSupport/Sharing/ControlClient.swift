@@ -105,6 +105,11 @@ public final class ControlClient {
         .guest(name: guest, reason: "its answer cannot be read: is mingle-vmm of the same version?")
     }
 
+    /// What its process takes of memory, as the kernel tells the process itself; nil when it does not say so.
+    public func processMemory() -> ProcessMemory? {
+        (try? ask("memory")).flatMap { ProcessMemory(smapsRollup: $0) }
+    }
+
     /// Digests of its pages; the guest should be paused.
     /// - Parameters:
     ///   - everyPage: of each page, that of zeros where none is allocated; else of allocated pages only.

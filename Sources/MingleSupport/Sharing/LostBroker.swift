@@ -14,7 +14,8 @@ public enum LostBroker {
     public static func restore(in directory: StateDirectory) throws(SupportError) -> [String] {
         let records = try GuestRegistry(directory: directory).guests().running
         var messages: [String] = []
-        for socket in Set(records.compactMap(\.broker)).sorted() where isLost(socket) {
+        for socket in Set(records.compactMap(\.broker)).sorted()
+        where isTrusted(socket, in: directory) && isLost(socket) {
             let wanting = records.filter { $0.broker == socket }.compactMap { record in
                 wants(record, in: directory)
             }
@@ -30,6 +31,13 @@ public enum LostBroker {
                     + (count == 1 ? "guest" : "guests"))
         }
         return messages
+    }
+
+    /// Whether a broker may be started for that socket. A guest's VMM writes its own record, and one that was taken over could name any
+    /// directory of the user's there.
+    static func isTrusted(_ socket: String, in directory: StateDirectory) -> Bool {
+        let parts = socket.split(separator: "/", omittingEmptySubsequences: false)
+        return socket.hasPrefix(directory.path + "/") && parts.last == "broker.sock" && !parts.contains("..")
     }
 
     /// Whether nobody listens at a broker's socket.

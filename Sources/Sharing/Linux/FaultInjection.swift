@@ -1,6 +1,7 @@
 import LinuxHost
 
 #if DEBUG
+    internal import CLinux
     internal import GuestMemory
     internal import Glibc
     internal import Synchronization
@@ -16,11 +17,13 @@ import LinuxHost
     /// - `fail-mappings=N`: one call in N that replaces a mapping fails and changes nothing; `lose-mappings=N`: what was mapped is
     ///   gone then, as on kernels before 6.12.
     /// - `crowd-after=N`: once N pages were merged, the process makes mappings until it has as many as it may, and goes on with that.
+    /// - `attempt=KIND:NAME`: once it is confined, a thread of that kind tries what no thread may (`Attempt` of mingle-vmm).
     /// - `stop-at=STEP:N`: the process kills itself when it reaches a step (``MergeStep``) for the Nth time.
     public struct FaultInjection: Equatable, Sendable {
         public private(set) var leavesUnprotected = false
         public private(set) var arrangesAlways = false
         public private(set) var looksAlways = false
+        public private(set) var attempt: String?
         private var microseconds: UInt32 = 0
         private var mappingsToFail = 0
         private var losesMappings = false
@@ -37,6 +40,7 @@ import LinuxHost
                 case ("no-protection", nil): leavesUnprotected = true
                 case ("arrange", nil): arrangesAlways = true
                 case ("eager", nil): looksAlways = true
+                case ("attempt", let value?): attempt = value
                 case ("widen", let value?):
                     guard let number = UInt32(value), number < 1_000_000 else { return nil }
                     microseconds = number
@@ -46,6 +50,7 @@ import LinuxHost
                 case ("crowd-after", let value?):
                     guard let number = Int(value), number > 0 else { return nil }
                     pagesToCrowd = number
+                    MappingCrowd.prepare()
                 case ("stop-at", let value?):
                     let place = value.split(separator: ":").map(String.init)
                     guard place.count == 2, let step = MergeStep(rawValue: place[0]),
@@ -76,7 +81,8 @@ import LinuxHost
             if step == .compared, microseconds > 0 { usleep(microseconds) }
             guard step == lastStep else { return }
             left -= 1
-            if left == 0 { kill(getpid(), SIGKILL) }
+            // To a thread of this process: a confined one may signal no other way.
+            if left == 0 { _ = mingle_tgkill(getpid(), mingle_gettid(), SIGKILL) }
         }
     }
 
@@ -117,9 +123,14 @@ import LinuxHost
     private enum MappingCrowd {
         /// Until the process ends.
         private static let thread = Mutex<HostThread?>(nil)
+        private static let begins = Monitor(false)
 
-        static func start() {
+        static func start() { begins.update { $0 = true } }
+
+        /// Makes its thread, which waits: a confined process makes none.
+        static func prepare() {
             let new = try? HostThread(name: "crowd") {
+                _ = begins.wait { $0 ? true : nil }
                 let (page, flags) = (4096, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
                 let pages = 1 << 17
                 // SAFETY: no fixed address; what is changed below is of this mapping alone, which nobody else knows.

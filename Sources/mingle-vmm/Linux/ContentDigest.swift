@@ -104,7 +104,7 @@ final class ContentDigest {
         let start = unsafe UInt(bitPattern: memory.mapping.base)
         let end = start + UInt(memory.sizeInBytes)
         var status = stat()
-        guard unsafe fstat(memory.file.number, &status) == 0 else { throw .current("fstat") }
+        guard unsafe mingle_fstat(memory.file.number, &status) == 0 else { throw .current("fstat") }
         try maps.forEach { entry in
             guard entry.start < end, entry.end > start else { return }
             if entry.inode == UInt64(status.st_ino), entry.isShared { return }

@@ -16,17 +16,24 @@ final class RawTerminal {
     /// Between two looks whether it has become ours, nanoseconds.
     private static let interval: UInt64 = 250_000_000
 
-    private let stateDirectory: String?
+    /// What it was set to, for whoever finds us killed; with the path of its device. nil: there is nowhere to say it.
+    private var record: LeasedFile?
+    private let device: String?
     /// What it was set to before, and what we set it to; nil while it is not in raw mode by us.
     private var settings: (saved: termios, raw: termios)?
-    private var record: RegisteredFile?
     private var nextTry: UInt64 = 0
     private var isGivenUp = false
 
     /// - Returns: nil when standard input is no terminal.
     init?(stateDirectory: String?) throws(LinuxError) {
         guard isatty(0) == 1 else { return nil }
-        self.stateDirectory = stateDirectory
+        device = Self.device()
+        if let stateDirectory, let device {
+            let name = device.split(separator: "/").joined(separator: "-")
+            record = try LeasedFile("\(stateDirectory)/terminal/\(name)")
+        } else {
+            record = nil
+        }
         try look()
     }
 
@@ -83,7 +90,7 @@ final class RawTerminal {
 
     private func forget() {
         settings = nil
-        record = nil
+        record?.giveBack()
         nextTry = 0
     }
 
@@ -94,13 +101,10 @@ final class RawTerminal {
     }
 
     private func keep(_ saved: termios) throws(LinuxError) {
-        if record == nil, let stateDirectory, let device = Self.device() {
-            let name = device.split(separator: "/").joined(separator: "-")
-            record = try RegisteredFile.claim("\(stateDirectory)/terminal/\(name)")
-        }
-        guard let device = Self.device() else { return }
+        guard let device else { return }
         let digits = Self.bytes(of: saved).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
-        try record?.write("tty=\(device)\nowner_pid=\(getpid())\ntermios=\(digits)\n")
+        // False when another guest has it, which shall put it right.
+        _ = try record?.write("tty=\(device)\nowner_pid=\(getpid())\ntermios=\(digits)\n")
     }
 
     private static func bytes(of value: termios) -> [UInt8] {

@@ -1,4 +1,5 @@
 import BrokerClient
+import FrameStore
 import GuestMemory
 import Sharing
 
@@ -8,4 +9,8 @@ import Sharing
 final class SharingThreadState: @unchecked Sendable {
     var mapping: LinuxGuestMapping?
     let history = SessionHistory()
+    /// A broker that was greeted and has not answered.
+    var greeting: BrokerGreeting?
+    /// Why the last one declined; nil when none did.
+    var refusal: BrokerError?
 }

@@ -82,6 +82,7 @@ struct GuestPreparation {
     private func checkAdmission(of result: inout VMMInvocation, in state: StateDirectory) throws(SupportError)
     {
         result.overcommits = command.guest.overcommit.isAllowed
+        result.confines = command.guest.confine == .on
         let warning = try Admission(registry: GuestRegistry(directory: state))
             .check(guests: 1, memoryBytes: result.memoryBytes, overcommits: result.overcommits)
         if let warning { console.log(.warning, warning) }

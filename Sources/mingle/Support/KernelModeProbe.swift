@@ -15,7 +15,7 @@ enum KernelModeProbe {
     /// What merging costs a guest here; nil where it cannot be measured.
     static func prices() -> MergingPrices? {
         do throws(HypervisorError) {
-            let prices = try DisturbanceProbe.measure()
+            let prices = try DisturbanceProbe.measure(KVMSystem())
             return MergingPrices(fault: prices.fault / 1000, call: prices.call / 1000)
         } catch { return nil }
     }

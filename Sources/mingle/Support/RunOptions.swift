@@ -19,6 +19,13 @@ struct GuestOptions: ParsableArguments {
 
     @OptionGroup var overcommit: OvercommitOption
 
+    @Option(
+        help: """
+            Whether the guest's VMM can open, connect and execute nothing once the guest runs: on or off. Off is for \
+            debugging; 'mingle ps' shows it.
+            """)
+    var confine = ConfineChoice.on
+
     @Option(help: ArgumentHelp("vCPUs, 1 to \(RunChecks.maximumCPUs).", valueName: "count"))
     var cpus = 1
 
@@ -40,6 +47,9 @@ struct GuestOptions: ParsableArguments {
         }
     }
 }
+
+/// Whether the VMM is confined.
+enum ConfineChoice: String, CaseIterable, ExpressibleByArgument { case on, off }
 
 /// Whether it may be promised memory that is not there.
 struct OvercommitOption: ParsableArguments {

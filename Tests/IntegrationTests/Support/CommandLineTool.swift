@@ -69,8 +69,9 @@ final class CommandLineTool {
         return object
     }
 
-    /// Everything in the state directory but its own folders.
+    /// Everything in the state directory but its own folders, when one more command has looked: a confined guest removes nothing.
     var leftovers: [String] {
+        _ = try? run(["ps"])
         let state = folder.path + "/mingle"
         let names = (try? FileManager.default.subpathsOfDirectory(atPath: state)) ?? []
         return names.filter { !["control", "guests", "terminal"].contains($0) }
@@ -78,7 +79,10 @@ final class CommandLineTool {
 
     /// The names of registered guests.
     var guests: [String] {
-        (try? FileManager.default.contentsOfDirectory(atPath: folder.path + "/mingle/guests")) ?? []
+        let folder = folder.path + "/mingle/guests"
+        return ((try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []).filter {
+            isLocked("\(folder)/\($0)")
+        }
     }
 
     /// Processes with our directory on their command line.

@@ -16,6 +16,10 @@ final class SharingGuest {
         var index = 0
         /// What is to go wrong; see FaultInjection.
         var faults: String?
+        /// Words in front of the VMM's.
+        var wrapper = ""
+        /// Further words for `mingle run`.
+        var options: [String] = []
     }
 
     let name: String
@@ -33,8 +37,19 @@ final class SharingGuest {
         var options = ["--window", setting.window, "--share-cpu", "100"]
         options += setting.domain.map { ["--domain", $0] } ?? ["--sharing", "builtin"]
         var variables: [String: String] = [:]
-        if let faults = setting.faults {
-            let script = "#!/bin/sh\nexec '\(Locations.vmm)' \"$@\" --inject '\(faults)'\n"
+        if setting.faults != nil || !setting.wrapper.isEmpty {
+            let faults = setting.faults.map { " --inject '\($0)'" } ?? ""
+            // The lock of whoever starts guests would be held as long as the wrapper lives: it is given up here.
+            let script = """
+                #!/bin/bash
+                words=()
+                while [ $# -gt 0 ]; do
+                  if [ -n "\(setting.wrapper.isEmpty ? "" : "yes")" ] && [ "$1" = --admission ]
+                  then eval "exec $2>&-"; shift 2; else words+=("$1"); shift; fi
+                done
+                exec \(setting.wrapper) '\(Locations.vmm)' "${words[@]}"\(faults)
+
+                """
             let path = try tool.folder.write("vmm-\(name)", Array(script.utf8))
             try FileManager.default.setAttributes([.posixPermissions: 0o700], ofItemAtPath: path)
             variables["MINGLE_VMM"] = path
@@ -45,7 +60,7 @@ final class SharingGuest {
                 "--memory", "\(setting.megabytes)M", "--cpus", "\(setting.processors)",
                 // Ends by itself even if the tests are killed.
                 "--guest-index", "\(setting.index)", "--timeout", "1800",
-            ] + options + ["--"] + setting.arguments.split(separator: " ").map(String.init),
+            ] + options + setting.options + ["--"] + setting.arguments.split(separator: " ").map(String.init),
             output: name, variables: variables)
     }
 
