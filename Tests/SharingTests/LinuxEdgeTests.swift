@@ -52,11 +52,12 @@ import Testing
             let pointer = guest.memory.mapping.base + page * 4096
             #expect(pwrite(guest.store.file.number, pointer, 4096, place * 4096) == 4096)
             let location = FrameLocation(UInt64(place))
-            #expect(guest.mapping.fetchFrames(location, count: 1, into: 0) == 1)
+            guest.mapping.endView()
+            #expect(guest.mapping.view(location, count: 1))
             let range = page..<page + 1
             try guest.mapping.prepareWindow(range)
             if protects { try guest.mapping.protect(range) }
-            let isEqual = guest.mapping.equalsFetched(page, index: 0)
+            let isEqual = guest.mapping.equals(page, location)
             if isEqual {
                 try guest.mapping.mapFrames(range, location)
                 merges += 1
@@ -183,16 +184,16 @@ import Testing
         }
         guest.store.write(0x77, 5)
         guest.fill(6, 0x77)
-        #expect(guest.mapping.fetchFrames(FrameLocation(5), count: 1, into: 0) == 1)
-        #expect(guest.mapping.equalsFetched(6, index: 0))
+        #expect(guest.mapping.view(FrameLocation(5), count: 1))
+        #expect(guest.mapping.equals(6, FrameLocation(5)))
         guest.mapping.releaseBuffers()
-        #expect(!guest.mapping.equalsFetched(6, index: 0))
+        #expect(!guest.mapping.equals(6, FrameLocation(5)))
     }
 
     @Test func homeKeepsBytesAndHolesCostNothing() throws {
         let guest = try EdgeGuest(pages: 16)
         guest.store.write(0x5A, 3)
-        #expect(guest.mapping.fetchFrames(FrameLocation(1000), count: 4, into: 0) == 4)
+        #expect(guest.mapping.view(FrameLocation(1000), count: 4))
         #expect(guest.store.blocks == 8)
         for page in 0..<4 { guest.fill(page, 0x5A) }
         let before = guest.homeBlocks

@@ -32,25 +32,7 @@ package struct BrokerFiles {
 
     /// Takes the lock that a supervisor holds as long as it lives.
     /// - Returns: nil when another one holds it.
-    package func claim() throws(LinuxError) -> OwnedDescriptor? {
-        // A file that is removed between open and lock is nobody's: look again.
-        for _ in 0..<100 {
-            let file = try OwnedDescriptor.open(lock, flags: O_RDWR | O_CREAT | O_NOFOLLOW)
-            guard flock(file.number, LOCK_EX | LOCK_NB) == 0 else {
-                if errno == EWOULDBLOCK { return nil }
-                throw .current("flock", lock)
-            }
-            var (open, named) = (stat(), stat())
-            // SAFETY: live locals; the path is a NUL-terminated copy.
-            if unsafe fstat(file.number, &open) == 0, unsafe lstat(lock, &named) == 0,
-                open.st_ino == named.st_ino,
-                open.st_dev == named.st_dev
-            {
-                return file
-            }
-        }
-        throw LinuxError(operation: "flock", code: EBUSY, subject: lock)
-    }
+    package func claim() throws(LinuxError) -> OwnedDescriptor? { try LockedFile.claim(lock) }
 
     /// The paths of guests' control sockets.
     package func controlSockets() -> [String] {

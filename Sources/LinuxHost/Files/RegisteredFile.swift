@@ -11,35 +11,14 @@ package struct RegisteredFile: ~Copyable {
     /// Creates or takes over the file and locks it.
     /// - Returns: nil when somebody else holds it.
     package static func claim(_ path: String) throws(LinuxError) -> RegisteredFile? {
-        // A file that is removed between open and lock is nobody's: look again. One that is locked may be locked by
-        // somebody who only looks whether its owner lives, for a moment.
-        for attempt in 0..<100 {
-            let descriptor = try OwnedDescriptor.open(path, flags: O_RDWR | O_CREAT | O_NOFOLLOW, mode: 0o600)
-            if flock(descriptor.number, LOCK_EX | LOCK_NB) != 0 {
-                if errno == EWOULDBLOCK, attempt >= 25 { return nil }
-                if errno == EWOULDBLOCK {
-                    usleep(2000)
-                    continue
-                }
-                throw .current("flock", path)
-            }
-            if isStill(descriptor.number, at: path) {
-                return RegisteredFile(descriptor: descriptor, path: path)
-            }
-        }
-        throw LinuxError(operation: "flock", code: EBUSY, subject: path)
+        // It may be locked by somebody who only looks whether its owner lives, for a moment.
+        guard let descriptor = try LockedFile.claim(path, patience: 25) else { return nil }
+        return RegisteredFile(descriptor: descriptor, path: path)
     }
 
     private init(descriptor: consuming OwnedDescriptor, path: String) {
         self.descriptor = descriptor
         self.path = path
-    }
-
-    private static func isStill(_ number: Int32, at path: String) -> Bool {
-        var (open, named) = (stat(), stat())
-        // SAFETY: live locals; the path is a NUL-terminated copy.
-        guard unsafe fstat(number, &open) == 0, unsafe lstat(path, &named) == 0 else { return false }
-        return open.st_ino == named.st_ino && open.st_dev == named.st_dev
     }
 
     /// Replaces the text. Readers see the old one or the new one, whole: it is written to a file beside ours, which is

@@ -199,7 +199,7 @@ final class Arranger {
         var kept = 0
         for page in range {
             let isKept = isKept(page, in: target)
-            if page - start == Self.chunkLength || isKept && kept == mapping.bufferedFrames / 2 {
+            if page - start == Self.chunkLength || isKept && kept == mapping.copyLimit / 2 {
                 found.append(Chunk(pages: start..<page, target: target))
                 (start, kept) = (page, 0)
             }

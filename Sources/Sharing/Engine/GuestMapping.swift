@@ -15,7 +15,7 @@ public enum PageContent: Equatable, Sendable {
 ///
 /// Between ``protect(_:)`` (or a pause of all writers) and ``release(_:replaced:)`` a window is open: nothing in there may
 /// allocate, log, call KVM or the store.
-public protocol GuestMapping: AnyObject {
+public protocol GuestMapping: StoreView {
     var pageCount: Int { get }
     /// Looks at a page through the mapping; it may change meanwhile.
     func inspect(_ page: Int) -> PageContent
@@ -23,18 +23,13 @@ public protocol GuestMapping: AnyObject {
     func hash(_ page: Int) -> ContentHash
     /// Copies a page as it is into a slot of the store's staging area.
     func stage(_ page: Int, slot: Int)
-    /// Reads frames into the comparison buffer, before a window opens.
-    /// - Parameter index: position of the first in the buffer, which has room for ``bufferedFrames``.
-    /// - Returns: how many could be read.
-    func fetchFrames(_ location: FrameLocation, count: Int, into index: Int) -> Int
-    var bufferedFrames: Int { get }
+    /// Private pages that one call can copy out and back.
+    var copyLimit: Int { get }
 
     /// Makes sure that a range can be protected.
     func prepareWindow(_ pages: Range<Int>) throws(LinuxError)
     /// Opens a window: from here on writers of these pages wait.
     func protect(_ pages: Range<Int>) throws(LinuxError)
-    /// All 4096 bytes equal the `index`th fetched frame.
-    func equalsFetched(_ page: Int, index: Int) -> Bool
     func isZero(_ page: Int) -> Bool
     /// Replaces the mapping of a range by a private one of frames.
     /// - Throws: as all that replace mappings: `unchanged` when the mapping is as it was before; else see `MappingFailure`.

@@ -57,7 +57,7 @@ extension LinuxGuestMapping {
         var kept = 0
         return pageMap.look(address(pages), count: pages.count) { index, isThere, isOfFile in
             let (found, start) = unsafe (
-                fetched(bufferedFrames + 1), address(pages) + UInt(index * Self.pageSize)
+                fetched(copyLimit + 1), address(pages) + UInt(index * Self.pageSize)
             )
             guard let expected = unsafe bytes(index, of: source, &kept),
                 unsafe mingle_read_own(UnsafeRawPointer(bitPattern: start), found, Self.pageSize) == 0,

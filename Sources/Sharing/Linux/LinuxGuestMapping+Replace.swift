@@ -47,7 +47,7 @@ extension LinuxGuestMapping {
     }
 
     package func mapHome(_ pages: Range<Int>) throws(MappingFailure) {
-        precondition(pages.count <= bufferedFrames, "as many pages as the buffer has")
+        precondition(pages.count <= copyLimit, "as many pages as the buffer has")
         for (index, page) in pages.enumerated() {
             unsafe mingle_copy(fetched(index), pointer(page), Self.pageSize)
         }
@@ -68,7 +68,7 @@ extension LinuxGuestMapping {
     package func mapFrames(
         _ pages: Range<Int>, _ location: FrameLocation, keeping kept: [Int]
     ) throws(MappingFailure) -> Bool {
-        guard let userFault, let connection, pages.count <= bufferedFrames, hasScratch, hasSpaceToMove else {
+        guard let userFault, let connection, pages.count <= copyLimit, hasScratch, hasSpaceToMove else {
             return false
         }
         let size = pages.count * Self.pageSize
@@ -107,7 +107,7 @@ extension LinuxGuestMapping {
         guard pageMap.addPrivate(address(pages), to: &keeping) else { return false }
         let kept = keeping.count { $0 }
         // Without userfaultfd, each kept page would take one of the store as well.
-        guard kept <= bufferedFrames, kept == 0 || target == .zero || userFault != nil else { return false }
+        guard kept <= copyLimit, kept == 0 || target == .zero || userFault != nil else { return false }
         var next = 0
         for (offset, page) in pages.enumerated() where keeping[offset] {
             unsafe mingle_copy(fetched(next), pointer(page), Self.pageSize)
@@ -244,7 +244,7 @@ extension LinuxGuestMapping {
     ///   - kept: those of the buffer that were given so far.
     /// - Returns: nil when it cannot be told.
     func bytes(_ index: Int, of source: Source, _ kept: inout Int) -> UnsafeMutableRawPointer? {
-        let spare = unsafe fetched(bufferedFrames)
+        let spare = unsafe fetched(copyLimit)
         switch source {
         case .rearranged(let keeping, _) where keeping[index]:
             kept += 1

@@ -11,7 +11,10 @@ package final class LinuxGuestMapping: GuestMapping {
     static let pageSize = Int(Page.size)
 
     package let pageCount: Int
-    package let bufferedFrames = 256
+    /// Pages of the buffer.
+    package let copyLimit = 256
+    package var viewLimit: Int { copyLimit }
+    private var viewed = ViewedFrames()
     let memory: GuestMemory
     let userFault: UserFault?
     let pageMap: PageMap
@@ -51,7 +54,7 @@ package final class LinuxGuestMapping: GuestMapping {
         pageCount = Int(memory.sizeInBytes >> Page.shift)
         pageMap = try PageMap()
         maps = try ProcessMaps()
-        buffer = try .anonymous(sizeInBytes: UInt64(bufferedFrames + 2) * Page.size)
+        buffer = try .anonymous(sizeInBytes: UInt64(copyLimit + 2) * Page.size)
         scratch = try .anonymous(sizeInBytes: Self.scratchSize)
         if userFault?.ability == .protect { try register() }
     }
@@ -71,7 +74,7 @@ package final class LinuxGuestMapping: GuestMapping {
         return unsafe memory.mapping.base + page * Self.pageSize
     }
     func fetched(_ index: Int) -> UnsafeMutableRawPointer {
-        precondition(index >= 0 && index <= bufferedFrames + 1, "a page of the buffer")
+        precondition(index >= 0 && index <= copyLimit + 1, "a page of the buffer")
         return unsafe buffer.base + index * Self.pageSize
     }
 
@@ -100,12 +103,21 @@ package final class LinuxGuestMapping: GuestMapping {
         }
     }
 
-    package func fetchFrames(_ location: FrameLocation, count: Int, into index: Int) -> Int {
-        guard count > 0, index >= 0, index + count <= bufferedFrames else { return 0 }
+    package func view(_ first: FrameLocation, count: Int) -> Bool {
+        guard let place = viewed.add(first, count: count, limit: viewLimit) else { return false }
         if !hasScratch { renewScratch() }
-        hasSpaceToMove = limits.addressSpaceLeft() >= 2 * bufferedFrames * Self.pageSize
-        return unsafe readFrames(location, count, fetched(index))
+        hasSpaceToMove = limits.addressSpaceLeft() >= 2 * copyLimit * Self.pageSize
+        if unsafe readFrames(first, count, fetched(place)) == count { return true }
+        viewed.removeLast()
+        return false
     }
+
+    package func equals(_ page: Int, _ frame: FrameLocation) -> Bool {
+        guard let place = viewed.place(of: frame) else { return false }
+        return unsafe memcmp(pointer(page), fetched(place), Self.pageSize) == 0
+    }
+
+    package func endView() { viewed.removeAll() }
 
     func readFrames(_ location: FrameLocation, _ count: Int, _ target: UnsafeMutableRawPointer) -> Int {
         guard let connection else { return 0 }
@@ -119,10 +131,6 @@ package final class LinuxGuestMapping: GuestMapping {
             done += got
         }
         return done / Self.pageSize
-    }
-
-    package func equalsFetched(_ page: Int, index: Int) -> Bool {
-        unsafe memcmp(pointer(page), fetched(index), Self.pageSize) == 0
     }
 
     // MARK: windows
@@ -218,6 +226,7 @@ package final class LinuxGuestMapping: GuestMapping {
     }
 
     package func releaseBuffers() {
+        endView()
         _ = unsafe madvise(buffer.base, buffer.sizeInBytes, Int32(MADV_DONTNEED))
         connection?.staging.discard()
         HeapReserve.giveBack()

@@ -77,7 +77,7 @@ final class Merger {
     /// Pages in one window at most.
     private var windowLimit: Int {
         let policy = conditions.policy
-        return min(policy.window == .pause ? policy.pauseLimit : policy.runLimit, mapping.bufferedFrames)
+        return min(policy.window == .pause ? policy.pauseLimit : policy.runLimit, mapping.viewLimit)
     }
 
     /// Joins neighbours whose frames are neighbours as well, across short gaps.
@@ -128,28 +128,27 @@ final class Merger {
         }
     }
 
-    /// Reads the frames of stretches for which there are mappings.
+    /// Takes the frames of stretches into view for which there are mappings.
     /// - Parameter putOff: called for each of the others.
     func prepare(_ group: [Span], putOff: (Span) -> Void) -> [Span] {
         var ready: [Span] = []
-        var fetched = 0
         var planned = 0
+        mapping.endView()
         for span in group {
             let growth = pages.growth(span.pages, .frame(span.location))
             guard budget.hasRoom(for: planned + growth),
-                mapping.fetchFrames(span.location, count: span.pages.count, into: fetched) == span.pages.count
+                mapping.view(span.location, count: span.pages.count)
             else {
                 putOff(span)
                 continue
             }
-            fetched += span.pages.count
             planned += max(growth, 0)
             ready.append(span)
         }
         return ready
     }
 
-    /// Compares stretches whose frames were read, and maps them, in one window.
+    /// Compares stretches whose frames are in view, and maps them, in one window.
     /// - Returns: whether it could be opened; which stretches were mapped; the pages of each that got private copies, or that kept it
     ///   from being mapped.
     func mapTogether(_ ready: [Span]) -> (opened: Bool, mapped: [Bool], kept: [[Int]]) {
@@ -161,24 +160,22 @@ final class Merger {
             return list
         }
         let opened = window.protecting(ready.map(\.pages)) { replaced in
-            var base = 0
             for index in ready.indices {
-                mapped[index] = mapInWindow(ready[index], base: base, kept: &kept[index])
+                mapped[index] = mapInWindow(ready[index], kept: &kept[index])
                 if mapped[index] { replaced[index] = ready[index].pages.count }
-                base += ready[index].pages.count
             }
         }
         return (opened, mapped, kept)
     }
 
     /// In the window: compares a stretch and replaces its mapping.
-    private func mapInWindow(_ span: Span, base: Int, kept: inout [Int]) -> Bool {
+    private func mapInWindow(_ span: Span, kept: inout [Int]) -> Bool {
         var next = 0
         for page in span.pages {
             if next < span.targets.count, span.targets[next] == page {
                 next += 1
-                let index = base + page - span.pages.lowerBound
-                if inFlight.count(page) == 0, mapping.equalsFetched(page, index: index) { continue }
+                let frame = span.location.advanced(by: page - span.pages.lowerBound)
+                if inFlight.count(page) == 0, mapping.equals(page, frame) { continue }
             }
             kept.append(page)
             if inFlight.count(page) > 0 { return false }

@@ -27,7 +27,7 @@ final class Rehomer {
     /// - Returns: how many were taken.
     @discardableResult
     func rehome(_ chosen: [Int]) -> Int {
-        let limit = max(1, min(conditions.policy.pauseLimit, window.mapping.bufferedFrames))
+        let limit = max(1, min(conditions.policy.pauseLimit, window.mapping.copyLimit))
         var taken = 0
         for run in runs(of: chosen, limit: limit) where conditions.fatal == nil {
             for done in takeHome(run) {

@@ -25,20 +25,25 @@ extension FakeGuest {
         staging[slot] = touch(page)
     }
 
-    func fetchFrames(_ location: FrameLocation, count: Int, into index: Int) -> Int {
+    var viewLimit: Int { copyLimit }
+
+    func view(_ first: FrameLocation, count: Int) -> Bool {
         step("fetch", allowedInWindow: false)
-        guard let backingStore, index + count <= bufferedFrames else { return 0 }
+        guard let backingStore, viewed.count + count <= viewLimit else { return false }
         for offset in 0..<count {
-            fetched[index + offset] = backingStore.frames[location.advanced(by: offset)] ?? .zero
+            let frame = first.advanced(by: offset)
+            viewed[frame] = backingStore.frames[frame] ?? .zero
         }
-        return count
+        return true
     }
 
-    func equalsFetched(_ page: Int, index: Int) -> Bool {
+    func endView() { viewed = [:] }
+
+    func equals(_ page: Int, _ frame: FrameLocation) -> Bool {
         step("compare", allowedInWindow: true)
         checkWindow(page, "compared")
         if sabotage == .noCompare { return true }
-        return visible(page) == fetched[index]
+        return visible(page) == viewed[frame]
     }
 
     func isZero(_ page: Int) -> Bool {
@@ -205,7 +210,7 @@ extension FakeGuest {
             if sabotage != .writtenPagesAreDropped, copies[page] != nil { keeping[offset] = true }
             if inFlight.count(page) > 0 { world.violated("\(name): page \(page) moved under a transfer") }
         }
-        if keeping.count(where: { $0 }) > bufferedFrames { return false }
+        if keeping.count(where: { $0 }) > copyLimit { return false }
         try fail(pages)
         let kept = Set(zip(pages, keeping).filter { $0.1 }.map { $0.0 })
         if case .frame(let location) = target {

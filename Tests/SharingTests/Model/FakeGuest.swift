@@ -38,7 +38,7 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
 
     let name: String
     let pageCount: Int
-    let bufferedFrames = 8
+    let copyLimit = 8
     let options: Options
     unowned let world: World
     var backingStore: FakeBacking?
@@ -77,7 +77,8 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
     var lagging: [Bool]
     var late: [Bool]
     var staging = [Content](repeating: .zero, count: 64)
-    var fetched: [Content]
+    /// Frames as they were when they came into view.
+    var viewed: [FrameLocation: Content] = [:]
     var isDestroyed = false
     /// First writes to pages since they were cleared in the log: each costs a real guest a fault.
     private(set) var writeFaults = 0
@@ -107,7 +108,6 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
         log = [Bool](repeating: true, count: pageCount)
         lagging = isTouched
         late = isTouched
-        fetched = [Content](repeating: .zero, count: bufferedFrames)
         oracle = [Content](repeating: .zero, count: pageCount)
         oldContents = oracle
         vmmWrites = try DirtyBitmap(pageCount: pageCount)
