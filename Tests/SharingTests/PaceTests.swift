@@ -272,6 +272,31 @@ import TestSupport
         }
     }
 
+    /// Ticks of an idle guest that wait for the one CPU, which a sharing thread has, are no work that waits.
+    @Test func whoHardlyRunsAndSleepsIsNotStarved() {
+        let second = 1_000_000_000 as UInt64
+        func load(_ running: Double, _ waiting: Double) -> GuestLoad {
+            GuestLoad(nanoseconds: second, running: running, waiting: waiting)
+        }
+        for (running, waiting, isResting) in [
+            (0.0, 0.0, true), (0.05, 0.3, true), (0.09, 0.4, true), (0.09, 0.42, false), (0.04, 0.96, false),
+            (0.11, 0.0, false), (0.2, 0.1, false), (1, 0, false),
+        ] { #expect(load(running, waiting).isResting == isResting, "\(running), \(waiting)") }
+        let guest = Guest()
+        guest.told.update { $0.isReady = true }
+        var throttle = Throttle(guest.signals, wall: 0, cpu: 0)
+        let policy = SharingPolicy()
+        _ = throttle.hold(second, cpu: 0, policy: policy, market: StoreMarket())
+        guest.run(50_000_000)
+        guest.wait(300_000_000)
+        #expect(throttle.hold(2 * second, cpu: 0, policy: policy, market: StoreMarket()) == nil)
+        #expect(throttle.waiting == 0 && !throttle.market.isScarce && throttle.lossLimit == .infinity)
+        guest.run(40_000_000)
+        guest.wait(900_000_000)
+        _ = throttle.hold(3 * second, cpu: 0, policy: policy, market: StoreMarket())
+        #expect(throttle.waiting == 900 && throttle.market.isScarce && throttle.lossLimit < .infinity)
+    }
+
     /// Where the host's kernel does not count, the guest is merged as one at rest once it has booted.
     @Test func withoutTimesReadinessDecides() {
         let isReady = Monitor(false)

@@ -11,8 +11,13 @@ struct GuestLoad: Equatable {
 
     /// vCPUs that wanted to run, on average.
     var demand: Double { running + waiting }
-    /// The guest does next to nothing: what it is made to wait for is nobody's loss.
-    var isResting: Bool { demand < Self.restingDemand }
+    /// The guest does next to nothing: what it is made to wait for is nobody's loss. One that hardly runs and sleeps most of the time
+    /// does nothing either, however long its timer's ticks wait for a CPU that somebody else has for a moment: on a host with few
+    /// CPUs that is the sharing thread itself. (One that is starved never sleeps.)
+    var isResting: Bool {
+        demand < Self.restingDemand || running < Self.restingDemand && demand < Self.sleeperDemand
+    }
+    private static let sleeperDemand = 0.5
     /// vCPUs that a guest may want to run on average, and is still said to rest.
     static let restingDemand = 0.1
 }

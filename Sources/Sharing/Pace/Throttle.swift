@@ -56,8 +56,11 @@ struct Throttle {
         pace = SharingPace(wall: wall, cpu: cpu)
     }
 
-    /// Thousandths of the time that this guest's vCPUs wait for a CPU.
-    var waiting: UInt16 { UInt16(min((load?.waiting ?? 0) * 1000, 60_000)) }
+    /// Thousandths of the time that this guest's vCPUs wait for a CPU and miss it: of one that rests, none.
+    var waiting: UInt16 {
+        guard let load, !load.isResting else { return 0 }
+        return UInt16(min(load.waiting * 1000, 60_000))
+    }
     /// Nothing that is done can be a loss to it.
     private var isFree: Bool { load?.isResting ?? true }
     /// Nanoseconds that the guest may lose in the next pass.
