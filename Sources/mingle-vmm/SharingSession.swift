@@ -153,15 +153,19 @@ final class SharingSession: Sendable {
         prices.end()
     }
 
-    /// How long the sharing thread may take to come to a question, nanoseconds: a pass, and an exchange with the broker.
-    private static let questionPatience: UInt64 = 15_000_000_000
+    /// How long the sharing thread may take to answer a question, nanoseconds. The main thread waits for it, which has signals and
+    /// keys to serve: a broker that is stopped holds neither up for as long as an exchange waits for it.
+    private static let questionPatience: UInt64 = 5_000_000_000
     static let noAnswer = "error: sharing of this guest's memory has stopped, or the broker does not answer"
 
     /// Why its pages are shared or not, each; nil: ``noAnswer``.
     func explain() -> ShareExplanation? {
         let deadline = monotonicNanoseconds() + Self.questionPatience
         guard let reasons = thread.ask(until: deadline, { $0.explain() }) else { return nil }
-        return ShareExplanation(reasons: reasons, domain: domain, hold: snapshot.hold?.rawValue)
+        let known = snapshot
+        let hold =
+            !known.policy.isEnabled ? "off" : known.policy.holdsMerges ? "memory" : known.hold?.rawValue
+        return ShareExplanation(reasons: reasons, domain: domain, hold: hold)
     }
 
     /// Why a page is shared or not.

@@ -53,6 +53,22 @@ import FrameStore
         #expect(guest.copies[3] != nil && guest.home[3] == nil)
     }
 
+    /// To draw the mapping of its neighbours across it would take its sharing from it.
+    @Test func aSharedPageBetweenEqualOnesKeepsItsFrame() throws {
+        let run = try run { $0.policy = { $0.arrangementGain = 0 } }
+        // Its frame has the place of another page number, so it continues no neighbour's.
+        try run.perform(.fill(1, page: 15, count: 1, first: 70, second: 71))
+        try run.perform(.fill(0, page: 1, count: 1, first: 70, second: 71))
+        for guest in [1, 1, 0, 0, 1] { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
+        let member = try #require(run.member(0))
+        #expect(member.mappedFrames == [1])
+        for guest in 0...1 { for page in [0, 2] { try fillUnique(run, guest, page..<page + 1) } }
+        let unshared = member.engine.statistics.pagesMerged
+        try passes(run)
+        #expect(member.mappedFrames == [0, 1, 2])
+        #expect(member.engine.statistics.pagesMerged == unshared + 2, "page 1 was mapped once")
+    }
+
     @Test func zerosBetweenEqualPagesStayZeroMappings() throws {
         let run = try run()
         for guest in 0...1 {

@@ -93,6 +93,7 @@ extension GuestPages {
             let growth = mine.growth(range, .frame(location))
             hidden(mine.map(range, to: location, keeping: kept))
             for page in range {
+                if kept.contains(page), plain.pages[page].isMerged { plain.forget(page) }
                 plain.set(
                     page, kept.contains(page) ? .unshared : .mapped,
                     .frame(location.advanced(by: page - start(range))))

@@ -115,6 +115,8 @@ final class GuestPages {
         for page in pages {
             let isKept = remaining.first == page
             if isKept { remaining = remaining.dropFirst() }
+            // What had a reference maps nothing of it any more.
+            if isKept, isMerged(page) { forget(page) }
             set(page, isKept ? .unshared : .mapped)
             setOrphan(page, false)
         }
