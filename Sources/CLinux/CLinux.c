@@ -127,3 +127,21 @@ int mingle_read_own(const void *from, void *to, size_t count) {
     if (done < 0) return -errno;
     return (size_t)done == count ? 0 : -EFAULT;
 }
+
+int mingle_epoll(void) { return epoll_create1(EPOLL_CLOEXEC); }
+
+int mingle_epoll_control(int epoll, int operation, int fd, uint32_t events, uint64_t key) {
+    struct epoll_event event = {.events = events, .data.u64 = key};
+    return epoll_ctl(epoll, operation, fd, &event);
+}
+
+int mingle_epoll_wait(int epoll, struct mingle_epoll_found *found, int count, int milliseconds) {
+    enum { BATCH = 32 };
+    struct epoll_event events[BATCH];
+    int result = epoll_wait(epoll, events, count < BATCH ? count : BATCH, milliseconds);
+    for (int i = 0; i < result; i++) {
+        found[i].key = events[i].data.u64;
+        found[i].events = events[i].events;
+    }
+    return result;
+}

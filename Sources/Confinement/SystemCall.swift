@@ -35,6 +35,8 @@ public enum SystemCallName: UInt32, CaseIterable, Sendable {
     case clock_gettime = 228
     case clock_nanosleep = 230
     case exit_group = 231
+    case epoll_wait = 232
+    case epoll_ctl = 233
     case tgkill = 234
     case fallocate = 285
     case accept4 = 288

@@ -29,7 +29,10 @@ public enum SystemCallTable {
             "makes and runs the small guest that measures"),
         // ---- waiting for each other
         SystemCallRule(.futex, everyone, "locks and conditions"),
-        SystemCallRule(.poll, workers, "waits for descriptors; standard error that somebody is slow to read"),
+        SystemCallRule(.epoll_wait, [.main], "waits for descriptors"),
+        SystemCallRule(.epoll_ctl, [.main], "says which descriptors, and for what"),
+        SystemCallRule(
+            .poll, workers, "waits for one descriptor: the broker's answer, standard error that is slow"),
         SystemCallRule(.sched_yield, [.sharing], "a window begins with a fresh time slice"),
         SystemCallRule(
             .clock_nanosleep, workers, "short pauses",

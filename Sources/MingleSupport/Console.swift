@@ -65,9 +65,7 @@ public enum StandardOutput {
             guard errno == EAGAIN else {
                 throw .systemCall(operation: "write to", subject: "standard output", code: errno)
             }
-            var wanted = pollfd(fd: 1, events: Int16(POLLOUT), revents: 0)
-            // SAFETY: one live entry, as said.
-            _ = unsafe poll(&wanted, 1, -1)
+            _ = PollList.events(of: 1, Int16(POLLOUT), milliseconds: -1)
         }
     }
 }

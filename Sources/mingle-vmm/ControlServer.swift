@@ -26,13 +26,19 @@ final class ControlServer {
 
     private final class Client {
         let socket: PacketSocket
+        let source: EventLoop.Source
+        let number: Int
         /// Pauses that it asked for and that end with it.
         var pauses = 0
         /// Packets that it has not taken yet; no command of it is read meanwhile.
         var waiting: [ArraySlice<UInt8>] = []
         /// When it last connected, asked or took something, monotonic nanoseconds.
         var lastActive = monotonicNanoseconds()
-        init(_ socket: consuming PacketSocket) { self.socket = socket }
+        init(_ socket: consuming PacketSocket, _ source: EventLoop.Source, _ number: Int) {
+            self.socket = socket
+            self.source = source
+            self.number = number
+        }
     }
 
     /// The socket itself, at which clients may wait before there is anybody to answer them.
@@ -55,7 +61,9 @@ final class ControlServer {
     }
 
     private let door: Door
+    private let events: EventLoop
     private var clients: [Client] = []
+    private var nextNumber = 0
     private let options: Options
     private let machine: VirtualMachine
     private let sharing: SharingSession?
@@ -67,9 +75,10 @@ final class ControlServer {
 
     init(
         _ options: Options, _ machine: VirtualMachine, _ sharing: SharingSession?, _ watch: MemoryWatch?,
-        _ timeline: Timeline, _ door: Door
+        _ timeline: Timeline, _ door: Door, _ events: EventLoop
     ) throws {
         self.door = door
+        self.events = events
         digest = try ContentDigest()
         memoryMap = try .open("/proc/self/smaps_rollup", flags: O_RDONLY)
         self.options = options
@@ -77,12 +86,8 @@ final class ControlServer {
         self.sharing = sharing
         self.watch = watch
         self.timeline = timeline
-    }
-
-    /// What to wait for; the order is that of `serve`.
-    var wanted: [(descriptor: Int32, events: HostIO.Ready)] {
-        [(door.socket.descriptor.number, .input)]
-            + clients.map { ($0.socket.descriptor.number, $0.waiting.isEmpty ? .input : .output) }
+        let source = events.add { [unowned self] _ in letIn() }
+        events.watch(source, door.socket.descriptor.number, .input)
     }
 
     /// Some client has paused the guest. (The engine's windows pause it as well, for moments.)
@@ -93,23 +98,37 @@ final class ControlServer {
         clients.filter { !$0.waiting.isEmpty }.map { $0.lastActive + Self.patience }.min()
     }
 
-    /// Serves those of ``wanted`` that are ready.
-    func serve(_ ready: some Collection<HostIO.Ready>) {
+    /// Drops the clients whose patience is over.
+    func dropLate() {
+        guard let nextLook, monotonicNanoseconds() >= nextLook else { return }
         let now = monotonicNanoseconds()
-        for (client, found) in zip(clients, ready.dropFirst()) {
-            let isLate = !client.waiting.isEmpty && now >= client.lastActive + Self.patience
-            if found.isEmpty ? isLate : !serve(client) { drop(client) }
+        for client in clients where !client.waiting.isEmpty && now >= client.lastActive + Self.patience {
+            drop(client)
         }
-        guard ready.first?.isEmpty == false else { return }
+    }
+
+    private func letIn() {
         for _ in 0..<Self.clientLimit {
-            guard let new = try? door.socket.accept() else { return }
-            let client = Client(new)
-            if makeRoom() {
+            guard let socket = try? door.socket.accept() else { return }
+            let hasRoom = makeRoom()
+            // The handler finds its client by the source: the client is made after it.
+            let number = nextNumber
+            nextNumber += 1
+            let source = events.add { [unowned self] _ in serve(number: number) }
+            let client = Client(socket, source, number)
+            if hasRoom {
                 clients.append(client)
+                wait(for: client)
             } else {
                 _ = say("error: \(Self.clientLimit) other clients hold this guest paused", client)
+                events.remove(source)
             }
         }
+    }
+
+    private func serve(number: Int) {
+        guard let client = clients.first(where: { $0.number == number }) else { return }
+        if serve(client) { wait(for: client) } else { drop(client) }
     }
 
     /// One more packet of what waits, else one command.
@@ -119,19 +138,25 @@ final class ControlServer {
         return client.waiting.isEmpty ? answer(client) : flush(client)
     }
 
+    private func wait(for client: Client) {
+        events.watch(
+            client.source, client.socket.descriptor.number, client.waiting.isEmpty ? .input : .output)
+    }
+
     /// A new client takes the place of the one that has been idle longest. Who keeps the guest paused is not idle.
     private func makeRoom() -> Bool {
         while clients.count >= Self.clientLimit {
             let idle = clients.filter { $0.pauses == 0 }.min { $0.lastActive < $1.lastActive }
             guard let idle else { return false }
             // It may have asked something a moment ago.
-            let found = HostIO.poll([(idle.socket.descriptor.number, .input)], timeout: 0)
-            if found[0].isEmpty || !idle.waiting.isEmpty || !serve(idle) { drop(idle) }
+            let asks = PollList.isReady(idle.socket.descriptor.number, .input)
+            if asks, idle.waiting.isEmpty, serve(idle) { wait(for: idle) } else { drop(idle) }
         }
         return true
     }
 
     private func drop(_ client: Client) {
+        events.remove(client.source)
         for _ in 0..<client.pauses { machine.resume() }
         clients.removeAll { $0 === client }
     }

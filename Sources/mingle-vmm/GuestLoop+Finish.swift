@@ -10,15 +10,26 @@ extension GuestLoop {
     private static let patience: UInt64 = 2_000_000_000
 
     /// Waits, when the guest has ended, until its reader has taken what it said: as long as there is a reader, unless a signal
-    /// comes. If it was asked to end or ended from outside, for the grace period only.
-    consuming func finish(_ outcome: Outcome, _ signals: borrowing OwnedDescriptor) -> Outcome {
+    /// comes. If it was asked to end or ended from outside, for the grace period only. Called once, after ``run()``.
+    func finish(_ outcome: Outcome) -> Outcome {
+        guard let sources else { preconditionFailure("a guest ends after it ran") }
         var outcome = outcome
+        for source in [sources.signals, sources.wake, sources.input, sources.pressure] {
+            events.remove(source)
+        }
+        var interruption: Int32?
+        let source = events.add { [unowned self] _ in
+            while interruption == nil, let signal = HostIO.nextSignal(signals) {
+                if !console.handle(signal) { interruption = signal }
+            }
+        }
+        events.watch(source, signals.number, .input)
         let start = monotonicNanoseconds()
         let given =
             stopping?.deadline ?? (outcome.explanation == nil ? nil : start + UInt64(options.grace * 1e9))
         let deadline = given.map { max($0, start + Self.patience) }
         var isHasty = true
-        wait: while console.output.hasOutput() {
+        while interruption == nil, watchOutput(sources) {
             let now = monotonicNanoseconds()
             if let deadline, now >= deadline { break }
             if isHasty, now >= start + Self.haste {
@@ -27,22 +38,17 @@ extension GuestLoop {
                 // Whoever presses Ctrl-C now means us.
                 console.terminal?.giveUp()
             }
-            let due = [deadline, isHasty ? start + Self.haste : nil, console.nextLook, control?.nextLook]
-                .compactMap { $0 }.min()
-            let ready = HostIO.poll(
-                [(signals.number, .input), (console.output.target, .output)] + (control?.wanted ?? []),
-                timeout: due.map(HostIO.milliseconds(until:)))
-            control?.serve(ready.dropFirst(2))
-            if !ready[1].isEmpty { console.output.write() }
-            while !ready[0].isEmpty, let signal = HostIO.nextSignal(signals) {
-                if console.handle(signal) { continue }
-                if outcome.explanation == nil {
-                    outcome.status = UInt8(truncatingIfNeeded: 128 + signal)
-                    outcome.explanation = "\(outcome.end); then signal \(signal) came"
-                }
-                break wait
-            }
+            events.turn(
+                until: [deadline, isHasty ? start + Self.haste : nil, console.nextLook, control?.nextLook]
+                    .compactMap { $0 }.min())
+            control?.dropLate()
         }
+        if let interruption, outcome.explanation == nil {
+            outcome.status = UInt8(truncatingIfNeeded: 128 + interruption)
+            outcome.explanation = "\(outcome.end); then signal \(interruption) came"
+        }
+        events.remove(source)
+        events.remove(sources.output)
         console.output.finish()
         if let loss = console.output.loss { outcome.lose(loss) }
         return outcome

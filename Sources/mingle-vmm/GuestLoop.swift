@@ -44,100 +44,148 @@ final class WakeEvent: Sendable {
 ///     |  \--time limit, Ctrl-A X-----------------------------------------------------------------------------^   |
 ///     +--- the guest ends by itself, at any time --> its reader takes what it said (GuestLoop+Finish) <----------+
 /// ```
-struct GuestLoop: ~Copyable {
+final class GuestLoop {
     struct Stopping {
         /// nil: standard output is gone.
         let signal: Int32?
         let deadline: UInt64
         var nextPress: UInt64
     }
+    struct Sources {
+        let signals: EventLoop.Source
+        let wake: EventLoop.Source
+        let input: EventLoop.Source
+        let output: EventLoop.Source
+        let pressure: EventLoop.Source
+    }
 
     let options: Options
     let machine: VirtualMachine
+    let events: EventLoop
     private let timeline: Timeline
     var console: Console
     let control: ControlServer?
     private let watch: MemoryWatch?
     private let sharing: SharingSession?
+    private let record: GuestRegistration?
+    let signals: OwnedDescriptor
+    private let wake: WakeEvent
+    private(set) var sources: Sources?
     private(set) var stopping: Stopping?
+    /// Why the guest must be stopped, as a handler found.
+    private var decision: Outcome?
     private let timeLimit: UInt64?
     private var announcedReady = false
 
+    /// - Parameter signals: where signals are read from (signalfd(2)).
     init(
-        _ options: Options, _ machine: VirtualMachine, _ timeline: Timeline, _ control: ControlServer?,
-        _ watch: MemoryWatch?, _ sharing: SharingSession?, log: consuming OutputFile?
+        _ options: Options, _ machine: VirtualMachine, _ timeline: Timeline, _ events: EventLoop,
+        _ control: ControlServer?, _ watch: MemoryWatch?, _ sharing: SharingSession?,
+        _ record: GuestRegistration?, log: consuming OutputFile?, signals: consuming OwnedDescriptor,
+        wake: WakeEvent
     ) throws {
         self.control = control
         self.watch = watch
         self.sharing = sharing
+        self.record = record
         self.options = options
         self.machine = machine
         self.timeline = timeline
+        self.events = events
+        self.signals = signals
+        self.wake = wake
         console = try Console(options, log, serial: machine.serial, timeline: timeline)
         timeLimit = options.timeout > 0 ? monotonicNanoseconds() + UInt64(options.timeout * 1e9) : nil
     }
 
     /// Runs until the guest has ended or must be stopped.
-    mutating func run(
-        _ signals: borrowing OwnedDescriptor, _ wake: WakeEvent, _ record: GuestRegistration?
-    ) -> Outcome {
+    func run() -> Outcome {
+        addSources()
         // A payload has no terminal line that would have to be set up.
         if !machine.hasPowerButton { console.mayRead = true }
         while true {
             if let end = machine.end { return outcome(end) }
             if let outcome = checkTime() { return outcome }
-            if !announcedReady, timeline.isReady {
-                announcedReady = true
-                sharing?.guestIsReady()
-            }
-            record?.update(
-                state: stopping != nil
-                    ? .stopping
-                    : watch?.isPaused == true || control?.holdsGuest == true
-                        ? .paused : announcedReady ? .running : .booting)
+            announce()
             if !console.mayRead, timeline.acceptsInput { console.mayRead = true }
             console.look()
-            let hasOutput = console.output.hasOutput()
             let nextInput = console.feedInput()
-            let ready = HostIO.poll(
-                [
-                    (signals.number, .input), (wake.number, .input), (console.wantedInput, .input),
-                    (hasOutput ? console.output.target : -1, .output), (watch?.descriptor ?? -1, .urgent),
-                ] + (control?.wanted ?? []), timeout: timeout(nextInput))
-            _ = watch?.look(isReady: !ready[4].isEmpty)
-            control?.serve(ready.dropFirst(5))
-            if !ready[1].isEmpty { wake.drain() }
-            if !ready[3].isEmpty { console.output.write() }
-            if !ready[2].isEmpty, console.readInput() == .quit {
-                machine.stop()
-                return Outcome(end: .stopped, status: 130, explanation: "stopped by Ctrl-A X")
-            }
-            if !ready[0].isEmpty {
-                while let signal = HostIO.nextSignal(signals) {
-                    if !console.handle(signal), let outcome = receive(signal, record) { return outcome }
-                }
-            }
+            watchConsole()
+            events.turn(until: nextDue(nextInput))
+            _ = watch?.look(isReady: false)
+            control?.dropLate()
             // Nobody can want this guest any more, whose output is lost.
-            if console.output.failure != nil, stopping == nil, let outcome = receive(nil, record) {
-                return outcome
-            }
+            if console.output.failure != nil, stopping == nil { receive(nil) }
+            if let decision { return decision }
         }
     }
 
+    private func addSources() {
+        let sources = Sources(
+            signals: events.add { [unowned self] _ in takeSignals() },
+            wake: events.add { [unowned self] _ in wake.drain() },
+            input: events.add { [unowned self] _ in readInput() },
+            output: events.add { [unowned self] _ in console.output.write() },
+            pressure: events.add { [unowned self] _ in _ = watch?.look(isReady: true) })
+        events.watch(sources.signals, signals.number, .input)
+        events.watch(sources.wake, wake.number, .input)
+        events.watch(sources.pressure, watch?.descriptor ?? -1, .urgent)
+        self.sources = sources
+    }
+
+    private func watchConsole() {
+        guard let sources else { return }
+        events.watch(sources.input, console.wantedInput, .input)
+        watchOutput(sources)
+    }
+
+    /// - Returns: whether output waits for its reader.
+    @discardableResult
+    func watchOutput(_ sources: Sources) -> Bool {
+        let hasOutput = console.output.hasOutput()
+        events.watch(sources.output, hasOutput ? console.output.target : -1, .output)
+        return hasOutput
+    }
+
+    private func announce() {
+        if !announcedReady, timeline.isReady {
+            announcedReady = true
+            sharing?.guestIsReady()
+        }
+        record?.update(
+            state: stopping != nil
+                ? .stopping
+                : watch?.isPaused == true || control?.holdsGuest == true
+                    ? .paused : announcedReady ? .running : .booting)
+    }
+
+    private func readInput() {
+        guard console.readInput() == .quit else { return }
+        machine.stop()
+        decide(Outcome(end: .stopped, status: 130, explanation: "stopped by Ctrl-A X"))
+    }
+
+    private func takeSignals() {
+        while decision == nil, let signal = HostIO.nextSignal(signals) {
+            if !console.handle(signal) { receive(signal) }
+        }
+    }
+
+    private func decide(_ outcome: Outcome) { decision = decision ?? outcome }
+
     /// - Parameter signal: nil: standard output is gone.
-    private mutating func receive(_ signal: Int32?, _ record: GuestRegistration?) -> Outcome? {
-        if let stopping { return stop(after: stopping.signal) }
+    private func receive(_ signal: Int32?) {
+        if let stopping { return decide(stop(after: stopping.signal)) }
         let now = monotonicNanoseconds()
         stopping = Stopping(
             signal: signal, deadline: now + UInt64(options.grace * 1e9), nextPress: now + 500_000_000)
         record?.update(state: .stopping)
-        guard machine.hasPowerButton else { return stop(after: signal) }
+        guard machine.hasPowerButton else { return decide(stop(after: signal)) }
         watch?.release()
         machine.requestStop()
-        return nil
     }
 
-    private mutating func checkTime() -> Outcome? {
+    private func checkTime() -> Outcome? {
         let now = monotonicNanoseconds()
         if let timeLimit, now >= timeLimit {
             machine.stop()
@@ -168,12 +216,11 @@ struct GuestLoop: ~Copyable {
         Outcome(end: end, status: end.exitCode, explanation: nil)
     }
 
-    /// Milliseconds until something is due; nil for ever.
-    private func timeout(_ nextInput: UInt64?) -> Int32? {
-        let due = [
+    /// When something is due that no descriptor tells, monotonic nanoseconds; nil for never.
+    private func nextDue(_ nextInput: UInt64?) -> UInt64? {
+        [
             nextInput, timeLimit, stopping?.deadline, stopping?.nextPress, watch?.nextLook, console.nextLook,
             control?.nextLook,
         ].compactMap { $0 }.min()
-        return due.map(HostIO.milliseconds(until:))
     }
 }

@@ -18,8 +18,8 @@ struct GuestOutput: ~Copyable {
 
     private let serial: Serial16550
     private let timeline: Timeline
-    /// Standard output; nil when it is gone, too.
-    private var standard: OutputChannel?
+    /// Standard output, also when it is gone: the event loop must not find another file under its number.
+    private let standard: OutputChannel?
     private var log: GuestLog?
     private let logNumber: Int32?
     private var pending: ArraySlice<UInt8> = []
@@ -77,7 +77,7 @@ struct GuestOutput: ~Copyable {
     /// Where the bytes that wait go, to be polled for room; -1 for nowhere.
     var target: Int32 {
         if isBootMessage { return boot?.number ?? -1 }
-        return logNumber ?? standard?.number ?? -1
+        return logNumber ?? (failure == nil ? standard?.number : nil) ?? -1
     }
 
     private mutating func takeOutput() {
@@ -115,9 +115,7 @@ struct GuestOutput: ~Copyable {
             switch standard?.write(pending) {
             case .bytes(let count): pending = pending.dropFirst(count)
             case .full, nil: break
-            case .failed(let code):
-                failure = .system(code)
-                standard = nil
+            case .failed(let code): failure = .system(code)
             }
         }
     }
@@ -125,10 +123,7 @@ struct GuestOutput: ~Copyable {
     /// Gives up what has not been written, and ends the log.
     mutating func finish() {
         dropsBootMessages = true
-        if hasOutput(), standard != nil {
-            failure = .notTaken
-            standard = nil
-        }
+        if hasOutput(), standard != nil, failure == nil { failure = .notTaken }
         while hasOutput() {
             log?.lose(pending)
             pending = []

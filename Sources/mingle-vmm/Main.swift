@@ -57,6 +57,7 @@ struct VMM {
         }
 
         // Everything is opened, and every thread made, before the first byte of an image is read.
+        let events = try EventLoop()
         let machine = try VirtualMachine(opening: options.configuration, observer: observer)
         timeline.observe(machine.serial)
         // They get ready while this thread goes on.
@@ -74,8 +75,13 @@ struct VMM {
                     + "window \(sharing.window.rawValue)\n")
         }
         let watch = MemoryWatch(options, machine, sharing)
-        let control = try door.map { try ControlServer(options, machine, sharing, watch, timeline, $0) }
-        var loop = try GuestLoop(options, machine, timeline, control, watch, sharing, log: files.takeLog())
+        let control = try door.map {
+            try ControlServer(options, machine, sharing, watch, timeline, $0, events)
+        }
+        let interrupt = signals.number
+        let loop = try GuestLoop(
+            options, machine, timeline, events, control, watch, sharing, record, log: files.takeLog(),
+            signals: signals, wake: wake)
         try machine.waitUntilThreadsAreReady()
         try sharing?.waitUntilReady()
         try walls.enter(.main)
@@ -83,17 +89,17 @@ struct VMM {
         let built = monotonicNanoseconds()
         try machine.start()
         record?.update(state: .booting)
-        var outcome = loop.run(signals, wake, record)
+        var outcome = loop.run()
         sharing?.stop()
         machine.stop()
         let ended = monotonicNanoseconds()
         record?.update(state: .stopping)
-        outcome = loop.finish(outcome, signals)
+        outcome = loop.finish(outcome)
         if let problem = sharing?.trace?.problem { outcome.lose(problem) }
         let report = Report(
             options: options, outcome: outcome, timeline: timeline, built: built, ended: ended)
         do throws(OutputFileError) {
-            try files.report?.write(Array(report.json.utf8), interrupt: signals.number)
+            try files.report?.write(Array(report.json.utf8), interrupt: interrupt)
         } catch { outcome.lose("no report: \(error)") }
         sayGoodbye(outcome, options, seconds: Double(ended - timeline.started) / 1e9)
         return Int32(outcome.status)

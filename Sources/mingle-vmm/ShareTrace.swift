@@ -38,8 +38,7 @@ final class ShareTrace: Sendable {
             case .failed(let code): return fail(LinuxError.message(code))
             case .full:
                 guard monotonicNanoseconds() < deadline else { return fail("its reader takes nothing") }
-                _ = HostIO.poll(
-                    [(file.descriptor.number, .output)], timeout: HostIO.milliseconds(until: deadline))
+                _ = PollList.isReady(file.descriptor.number, .output, until: deadline)
             }
         }
     }

@@ -20,6 +20,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -68,6 +69,7 @@ MINGLE_REQUEST(KVM_SET_IDENTITY_MAP_ADDR);
 MINGLE_REQUEST(KVM_CREATE_IRQCHIP);
 MINGLE_REQUEST(KVM_IRQ_LINE);
 MINGLE_REQUEST(KVM_IRQFD);
+MINGLE_REQUEST(KVM_IOEVENTFD);
 MINGLE_REQUEST(KVM_CREATE_PIT2);
 MINGLE_REQUEST(KVM_ENABLE_CAP);
 MINGLE_REQUEST(KVM_RUN);
@@ -219,6 +221,9 @@ static inline uint8_t mingle_load8(const void *p) { return __atomic_load_n((cons
 static inline uint16_t mingle_load16(const void *p) { return __atomic_load_n((const uint16_t *)p, __ATOMIC_RELAXED); }
 static inline uint32_t mingle_load32(const void *p) { return __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED); }
 static inline uint64_t mingle_load64(const void *p) { return __atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED); }
+static inline uint16_t mingle_load16_acquire(const void *p) { return __atomic_load_n((const uint16_t *)p, __ATOMIC_ACQUIRE); }
+static inline void mingle_store16_release(void *p, uint16_t v) { __atomic_store_n((uint16_t *)p, v, __ATOMIC_RELEASE); }
+static inline void mingle_full_barrier(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 static inline void mingle_store8(void *p, uint8_t v) { __atomic_store_n((uint8_t *)p, v, __ATOMIC_RELAXED); }
 static inline void mingle_store16(void *p, uint16_t v) { __atomic_store_n((uint16_t *)p, v, __ATOMIC_RELAXED); }
 static inline void mingle_store32(void *p, uint32_t v) { __atomic_store_n((uint32_t *)p, v, __ATOMIC_RELAXED); }
@@ -233,6 +238,14 @@ int mingle_page_is_uniform(const void *page, uint64_t word);
 /// A checksum of a page, 16 bytes: two sums of multiplications by odd numbers, so that a changed word always changes both. Not for
 /// what somebody made on purpose. An emulated processor does it a hundred times as fast as a hash of vector instructions.
 void mingle_page_checksum(const void *page, uint8_t sum[16]);
+/// epoll(7), whose `struct epoll_event` is packed and holds a pointer: a key of 64 bits with each descriptor, and what was found of it.
+struct mingle_epoll_found {
+    uint64_t key;
+    uint32_t events;
+};
+int mingle_epoll(void);
+int mingle_epoll_control(int epoll, int operation, int fd, uint32_t events, uint64_t key);
+int mingle_epoll_wait(int epoll, struct mingle_epoll_found *found, int count, int milliseconds);
 /// A copy that the compiler may neither drop nor repeat.
 void mingle_copy(void *to, const void *from, size_t count);
 

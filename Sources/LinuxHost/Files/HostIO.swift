@@ -3,26 +3,6 @@ import Glibc
 
 /// The system calls of the console loop: typed and checked, nothing unsafe above this file and its neighbours.
 package enum HostIO {
-    /// What poll(2) found.
-    package struct Ready: OptionSet {
-        package let rawValue: Int16
-        package init(rawValue: Int16) { self.rawValue = rawValue }
-        package static let input = Ready(rawValue: Int16(POLLIN))
-        package static let output = Ready(rawValue: Int16(POLLOUT))
-        package static let urgent = Ready(rawValue: Int16(POLLPRI))
-        /// Error or hang-up; also reported unasked.
-        package static let broken = Ready(rawValue: Int16(POLLERR | POLLHUP | POLLNVAL))
-    }
-
-    /// Waits for any of the descriptors; an interrupted wait is an empty answer.
-    /// - Parameter timeout: milliseconds; nil waits for ever.
-    package static func poll(_ wanted: [(descriptor: Int32, events: Ready)], timeout: Int32?) -> [Ready] {
-        var list = wanted.map { pollfd(fd: $0.descriptor, events: $0.events.rawValue, revents: 0) }
-        // SAFETY: the array is alive for the call and as long as said.
-        let count = unsafe Glibc.poll(&list, nfds_t(list.count), timeout ?? -1)
-        return list.map { Ready(rawValue: count > 0 ? $0.revents : 0) }
-    }
-
     package enum ReadResult: Equatable {
         case bytes([UInt8])
         case endOfFile
@@ -44,10 +24,9 @@ package enum HostIO {
         let deadline = monotonicNanoseconds() + 1_000_000_000
         var rest = Array(text.utf8)[...]
         while !rest.isEmpty {
-            let now = monotonicNanoseconds()
-            guard now < deadline,
-                !poll([(2, .output)], timeout: Int32((deadline - now) / 1_000_000 + 1))[0].isEmpty
-            else { return }
+            guard monotonicNanoseconds() < deadline, PollList.isReady(2, .output, until: deadline) else {
+                return
+            }
             // A pipe with room takes a page without waiting.
             switch OutputFile.write(rest.prefix(4096), to: 2) {
             case .bytes(let count): rest = rest.dropFirst(count)

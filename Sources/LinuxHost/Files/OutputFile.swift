@@ -150,13 +150,11 @@ public struct OutputFile: ~Copyable, Sendable {
             case .failed(EPIPE): throw OutputFileError(path: path, reason: "nobody reads it any more")
             case .failed(let code): throw OutputFileError(path, code)
             case .full:
-                var list = [
-                    pollfd(fd: descriptor.number, events: Int16(POLLOUT), revents: 0),
-                    pollfd(fd: interrupt, events: Int16(POLLIN), revents: 0),
-                ]
-                // SAFETY: the array is alive for the call and as long as said; negative descriptors are passed over.
-                let count = unsafe poll(&list, nfds_t(list.count), -1)
-                if count > 0, list[1].revents != 0 {
+                var list = PollList()
+                _ = list.add(descriptor.number, Int16(POLLOUT))
+                let signal = list.add(interrupt, Int16(POLLIN))
+                list.wait(milliseconds: -1)
+                if list.events(signal) != 0 {
                     throw OutputFileError(
                         path: path, reason: "a signal came before its reader had taken all of it")
                 }

@@ -40,14 +40,20 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
     }
 
     /// Adds one to an eventfd. Cannot block: the counter saturates.
-    public func signalEvent() {
+    public func signalEvent() { Self.signalEvent(number) }
+
+    /// As ``signalEvent()``, of a descriptor that somebody keeps open meanwhile.
+    public static func signalEvent(_ number: Int32) {
         var one: UInt64 = 1
         // SAFETY: eight bytes of a live local. A full counter already wakes every waiter, so the result says nothing.
         _ = unsafe write(number, &one, 8)
     }
 
     /// Resets an eventfd to zero.
-    public func drainEvent() {
+    public func drainEvent() { Self.drainEvent(number) }
+
+    /// As ``drainEvent()``, of a descriptor that somebody keeps open meanwhile.
+    public static func drainEvent(_ number: Int32) {
         var count: UInt64 = 0
         // SAFETY: eight bytes of a live local.
         _ = unsafe Glibc.read(number, &count, 8)

@@ -32,6 +32,16 @@ package struct PollList {
         return list.events(place)
     }
 
+    /// Waits for one descriptor until it is ready, broken included.
+    /// - Parameter deadline: monotonic nanoseconds; 0 looks once.
+    package static func isReady(
+        _ descriptor: Int32, _ events: EventLoop.Events, until deadline: UInt64 = 0
+    ) -> Bool {
+        let milliseconds = deadline == 0 ? 0 : HostIO.milliseconds(until: deadline)
+        return self.events(
+            of: descriptor, Int16(truncatingIfNeeded: events.rawValue), milliseconds: milliseconds) != 0
+    }
+
     /// What was found; 0 for what was not added.
     package func events(_ place: Int?) -> Int16 { place.map { list[$0].revents } ?? 0 }
 }
