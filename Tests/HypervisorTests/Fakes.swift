@@ -6,19 +6,12 @@ import Synchronization
 /// A vCPU without KVM that writes down what devices ask of it.
 final class FakeProcessor: ProcessorContext {
     let index: Int
-    private let latch = Atomic<UInt32>(0)
-    private let record = Mutex<(ends: [GuestEnd], sleeps: [UInt32])>(([], []))
+    private let record = Mutex<[GuestEnd]>([])
 
     init(_ index: Int = 0) { self.index = index }
 
-    var latchedClock: UInt32 {
-        get { latch.load(ordering: .relaxed) }
-        set { latch.store(newValue, ordering: .relaxed) }
-    }
-    var ends: [GuestEnd] { record.withLock { $0.ends } }
-    var sleeps: [UInt32] { record.withLock { $0.sleeps } }
-    func end(_ reason: GuestEnd) { record.withLock { $0.ends.append(reason) } }
-    func sleep(microseconds: UInt32) { record.withLock { $0.sleeps.append(microseconds) } }
+    var ends: [GuestEnd] { record.withLock { $0 } }
+    func end(_ reason: GuestEnd) { record.withLock { $0.append(reason) } }
 }
 
 /// An interrupt line: its level and every change.

@@ -12,8 +12,7 @@ extension HostKVM {
         @Test("port accesses of every width reach the device, with offset, size and value")
         func ports() throws {
             let device = RecordingDevice()
-            var devices = AddedDevices()
-            devices.ports = [(0x2000, 16, device)]
+            let devices = [DeviceDescription(ports: [.init(0x2000, 16, device)])]
             let guest = try TestGuest("hello", "do=port port=2004", devices: devices)
             try guest.start()
             #expect(try guest.end() == .exited(0))
@@ -30,9 +29,9 @@ extension HostKVM {
             "device memory accesses of every width reach the device", arguments: [0xC000_0000, 0xD000_0010])
         func memory(address: UInt64) throws {
             let device = RecordingDevice()
-            var devices = AddedDevices()
             let start = GuestAddress(address & ~0xfff)
-            devices.memory = [(try #require(GuestRange(start: start, sizeInBytes: 4096)), device)]
+            let range = try #require(GuestRange(start: start, sizeInBytes: 4096))
+            let devices = [DeviceDescription(windows: [.init(range, device)])]
             let text = String(address, radix: 16)
             let guest = try TestGuest("hello", "do=mmio addr=\(text)", devices: devices)
             try guest.start()
@@ -55,13 +54,28 @@ extension HostKVM {
             arguments: ["port port=2004", "mmio"])
         func nobody(action: String) throws {
             let device = RecordingDevice()
-            var devices = AddedDevices()
-            devices.ports = [(0x2008, 8, device)]
+            let devices = [DeviceDescription(ports: [.init(0x2008, 8, device)])]
             let guest = try TestGuest("hello", "do=\(action)", devices: devices)
             try guest.start()
             #expect(try guest.end() == .exited(0))
             #expect(guest.text.contains("read8=0xff read16=0xffff read32=0xffffffff"))
             #expect(device.accesses.isEmpty)
+        }
+
+        @Test("a pause stops the threads of devices as well, each once, and lets them go on")
+        func pause() throws {
+            let writers = RecordingWriters()
+            let devices = [DeviceDescription(writers: writers)]
+            let guest = try TestGuest("hello", "do=sleep", devices: devices)
+            try guest.start()
+            guest.machine.pauseWriters()
+            #expect(writers.calls == ["request 0", "wait for 0"])
+            guest.machine.pause()
+            guest.machine.resume()
+            guest.machine.resumeWriters()
+            #expect(
+                writers.calls
+                    == ["request 0", "wait for 0", "request 1", "wait for 1", "resume", "resume"])
         }
 
         @Test("the clock goes on while a vCPU sleeps")
@@ -79,6 +93,22 @@ extension HostKVM {
     }
 }
 
+/// Writes down how it is paused.
+private final class RecordingWriters: PauseMember {
+    private let list = Mutex<[String]>([])
+    var calls: [String] { list.withLock { $0 } }
+
+    func requestPause() -> UInt64 {
+        list.withLock {
+            let number = $0.count(where: { $0.hasPrefix("request") })
+            $0.append("request \(number)")
+            return UInt64(number)
+        }
+    }
+    func waitUntilPaused(_ request: UInt64) { list.withLock { $0.append("wait for \(request)") } }
+    func resume() { list.withLock { $0.append("resume") } }
+}
+
 /// Answers reads with a pattern of the width, remembers everything.
 private final class RecordingDevice: PortDevice, MemoryDevice {
     struct Access: Equatable {
@@ -93,17 +123,17 @@ private final class RecordingDevice: PortDevice, MemoryDevice {
     private let list = Mutex<[Access]>([])
     var accesses: [Access] { list.withLock { $0 } }
 
-    func read(offset: UInt64, size: Int) -> UInt64 {
+    func read(offset: UInt64, size: Int, by vcpu: any ProcessorContext) -> UInt64 {
         list.withLock { $0.append(Access(false, offset, size, 0)) }
         return 0x8474_6454_4434_2414
     }
-    func write(offset: UInt64, size: Int, value: UInt64) {
+    func write(offset: UInt64, size: Int, value: UInt64, by vcpu: any ProcessorContext) {
         list.withLock { $0.append(Access(true, offset, size, value)) }
     }
     func read(offset: UInt16, size: Int, by vcpu: any ProcessorContext) -> UInt32 {
-        UInt32(truncatingIfNeeded: read(offset: UInt64(offset), size: size))
+        UInt32(truncatingIfNeeded: read(offset: UInt64(offset), size: size, by: vcpu))
     }
     func write(offset: UInt16, size: Int, value: UInt32, by vcpu: any ProcessorContext) {
-        write(offset: UInt64(offset), size: size, value: UInt64(value))
+        write(offset: UInt64(offset), size: size, value: UInt64(value), by: vcpu)
     }
 }

@@ -1,25 +1,12 @@
 internal import GuestMemory
 internal import LinuxHost
 
-/// A device that the guest's kernel finds by the DSDT.
-struct ACPIDevice: Sendable {
-    /// Four characters, unique below \_SB.
-    let name: String
-    /// _HID, a string ("LNRO0005") or an EISA id ("PNP0501").
-    let hardwareID: String
-    var uniqueID: UInt8 = 0
-    var ports: [(first: UInt16, count: UInt8)] = []
-    var memory: GuestRange?
-    /// GSI; edge triggered for ISA devices, level triggered for windows of memory.
-    var interrupt: UInt32?
-}
-
 /// RSDP, XSDT, FADT, FACS-less, MADT and DSDT (ACPI 6.5, chapter 5) for ``Layout/acpiTables``.
 struct ACPITables {
     /// The bytes to place there; the RSDP comes first.
     let bytes: [UInt8]
 
-    init(processorCount: Int, devices: [ACPIDevice]) {
+    init(processorCount: Int, devices: [DeviceDescription]) {
         var image = ByteWriter()
         image.pad(to: 64)  // the RSDP goes here
         func place(_ table: [UInt8]) -> UInt64 {

@@ -3,16 +3,22 @@ internal import LinuxHost
 
 /// As much of ACPI Machine Language (ACPI 6.5, chapter 20) as our DSDT needs.
 enum AML {
-    /// \_S5 and the devices below \_SB.
-    static func definitionBlock(_ devices: [ACPIDevice]) -> [UInt8] {
+    /// \_S5, and below \_SB those devices that have an identity.
+    static func definitionBlock(_ devices: [DeviceDescription]) -> [UInt8] {
         let sleepType = UInt8(ACPIPowerDevice.sleepTypeOff)
         let off = name("_S5_", package([byte(sleepType), byte(sleepType), byte(0), byte(0)]))
-        return off + scope("_SB_", devices.flatMap(device))
+        return off
+            + scope(
+                "_SB_",
+                devices.flatMap { description in
+                    description.identity.map { device($0, description) } ?? []
+                })
     }
 
-    private static func device(_ device: ACPIDevice) -> [UInt8] {
-        var body = name("_HID", hardwareID(device.hardwareID))
-        body += name("_UID", byte(device.uniqueID))
+    private static func device(_ identity: DeviceDescription.Identity, _ device: DeviceDescription) -> [UInt8]
+    {
+        var body = name("_HID", hardwareID(identity.hardwareID))
+        body += name("_UID", byte(identity.uniqueID))
         body += name("_STA", byte(0x0F))
         var resources: [UInt8] = []
         for ports in device.ports {
@@ -24,7 +30,7 @@ enum AML {
             descriptor.put([1, ports.count])
             resources += descriptor.bytes
         }
-        if let memory = device.memory {
+        for memory in device.windows.map(\.range) {
             // 32-bit fixed memory range (6.4.3.4).
             var descriptor = ByteWriter()
             descriptor.put([0x86, 9, 0, 1])
@@ -33,15 +39,15 @@ enum AML {
             resources += descriptor.bytes
         }
         if let interrupt = device.interrupt {
-            // Extended interrupt descriptor (6.4.3.6): consumer; edge for ISA, level for memory windows; active high.
+            // Extended interrupt descriptor (6.4.3.6): consumer, edge triggered, active high; perhaps shared.
             var descriptor = ByteWriter()
-            descriptor.put([0x89, 6, 0, device.memory == nil ? 0x03 : 0x01, 1])
-            descriptor.put(interrupt)
+            descriptor.put([0x89, 6, 0, interrupt.isShared ? 0x0B : 0x03, 1])
+            descriptor.put(interrupt.gsi)
             resources += descriptor.bytes
         }
         resources += [0x79, 0]  // end tag; a checksum of 0 means: not checked
         body += name("_CRS", buffer(resources))
-        return [0x5B, 0x82] + withLength(Array(device.name.utf8) + body)
+        return [0x5B, 0x82] + withLength(Array(identity.name.utf8) + body)
     }
 
     /// EISA ids are packed into 32 bits; anything else is a string.

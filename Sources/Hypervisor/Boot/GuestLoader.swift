@@ -7,26 +7,30 @@ struct GuestLoader {
     let configuration: VirtualMachineConfiguration
     let memory: GuestMemory
     let images: BootImages
+    /// What the guest's kernel is told of.
+    let devices: [DeviceDescription]
     /// Hz, 0 if unknown.
     let timestampFrequency: UInt64
 
     init(
         configuration: VirtualMachineConfiguration, memory: GuestMemory, images: BootImages,
-        timestampFrequency: UInt64
+        devices: [DeviceDescription], timestampFrequency: UInt64
     ) {
         self.configuration = configuration
         self.memory = memory
         self.images = images
+        self.devices = devices
         self.timestampFrequency = timestampFrequency
     }
 
     /// Opens the images that the configuration names.
-    init(configuration: VirtualMachineConfiguration, memory: GuestMemory, timestampFrequency: UInt64)
-        throws(HypervisorError)
-    {
+    init(
+        configuration: VirtualMachineConfiguration, memory: GuestMemory, devices: [DeviceDescription] = [],
+        timestampFrequency: UInt64
+    ) throws(HypervisorError) {
         self.init(
             configuration: configuration, memory: memory, images: try BootImages(configuration),
-            timestampFrequency: timestampFrequency)
+            devices: devices, timestampFrequency: timestampFrequency)
     }
 
     func load() throws(HypervisorError) -> EntryPoint {
@@ -89,15 +93,7 @@ struct GuestLoader {
             }
             return
         }
-        let tables = ACPITables(
-            processorCount: configuration.processorCount,
-            devices: [
-                ACPIDevice(
-                    name: "COM1", hardwareID: "PNP0501", ports: [(Layout.serial, 8)],
-                    interrupt: Layout.serialInterrupt),
-                ACPIDevice(name: "RTC_", hardwareID: "PNP0B00", ports: [(Layout.cmos, 2)], interrupt: 8),
-                ACPIDevice(name: "PEVT", hardwareID: "QEMU0001", ports: [(Layout.panic, 1)]),
-            ])
+        let tables = ACPITables(processorCount: configuration.processorCount, devices: devices)
         try memoryAccess { () throws(GuestMemoryError) in
             try memory.write(tables.bytes, at: Layout.acpiTables)
         }

@@ -62,6 +62,27 @@ final class KVMMachine: Sendable {
         try call("KVM_IRQ_LINE", MINGLE_KVM_IRQ_LINE, &line)
     }
 
+    /// KVM_IOEVENTFD: counts writes of a 32-bit value to an address in an eventfd.
+    func registerNotifications(_ event: borrowing OwnedDescriptor, at address: GuestAddress, value: UInt32)
+        throws(LinuxError)
+    {
+        var request = kvm_ioeventfd()
+        request.datamatch = UInt64(value)
+        request.addr = address.value
+        request.len = 4
+        request.fd = event.number
+        request.flags = 1 << 0  // KVM_IOEVENTFD_FLAG_DATAMATCH
+        try call("KVM_IOEVENTFD", MINGLE_KVM_IOEVENTFD, &request)
+    }
+
+    /// KVM_IRQFD: each signal of an eventfd is an edge on a GSI.
+    func registerInterrupts(_ event: borrowing OwnedDescriptor, gsi: UInt32) throws(LinuxError) {
+        var request = kvm_irqfd()
+        request.fd = UInt32(event.number)
+        request.gsi = gsi
+        try call("KVM_IRQFD", MINGLE_KVM_IRQFD, &request)
+    }
+
     /// KVM_GET_IRQCHIP of the IOAPIC: its 24 redirection entries, and the levels of its inputs, one bit each.
     func inputOutputAPIC() throws(LinuxError) -> (entries: [UInt64], levels: UInt32) {
         var chip = kvm_irqchip()

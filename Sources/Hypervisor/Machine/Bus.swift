@@ -1,14 +1,10 @@
 internal import GuestMemory
 
 /// The vCPU that a device serves: what a device may know of it and ask of it.
-protocol ProcessorContext: AnyObject, Sendable {
+package protocol ProcessorContext: AnyObject, Sendable {
     var index: Int { get }
-    /// High half of the clock as the guest last latched it on this vCPU.
-    var latchedClock: UInt32 { get set }
     /// Ends the guest.
     func end(_ reason: GuestEnd)
-    /// Lets the vCPU rest; a pause or the end interrupts it.
-    func sleep(microseconds: UInt32)
 }
 
 /// A device on the port bus. Called on vCPU threads, several at a time: each device guards its own state.
@@ -18,11 +14,11 @@ protocol PortDevice: AnyObject, Sendable {
     func write(offset: UInt16, size: Int, value: UInt32, by vcpu: any ProcessorContext)
 }
 
-/// A device in a window of guest-physical addresses.
-protocol MemoryDevice: AnyObject, Sendable {
+/// A device in a window of guest-physical addresses. Called on vCPU threads, several at a time.
+package protocol MemoryDevice: AnyObject, Sendable {
     /// - Parameters: offset from the window's start; size 1 to 8 bytes.
-    func read(offset: UInt64, size: Int) -> UInt64
-    func write(offset: UInt64, size: Int, value: UInt64)
+    func read(offset: UInt64, size: Int, by vcpu: any ProcessorContext) -> UInt64
+    func write(offset: UInt64, size: Int, value: UInt64, by vcpu: any ProcessorContext)
 }
 
 /// Finds the device of an access. Built before the vCPUs start and never changed after, so it needs no lock.
@@ -32,29 +28,20 @@ final class Bus: Sendable {
         let ports: Range<Int>
         let device: any PortDevice
     }
-    private struct MemoryWindow: Sendable {
-        let range: GuestRange
-        let device: any MemoryDevice
-    }
     private let portWindows: [PortWindow]
-    private let memoryWindows: [MemoryWindow]
+    private let memoryWindows: [DeviceDescription.Window]
 
-    init(
-        ports: [(first: UInt16, count: Int, device: any PortDevice)],
-        memory: [(range: GuestRange, device: any MemoryDevice)] = []
-    ) {
-        let sorted = ports.sorted { $0.first < $1.first }
-        for (left, right) in zip(sorted, sorted.dropFirst()) {
-            precondition(Int(left.first) + left.count <= Int(right.first), "port windows do not overlap")
+    init(_ devices: [DeviceDescription]) {
+        portWindows = devices.flatMap(\.ports).sorted { $0.first < $1.first }.map {
+            PortWindow(ports: Int($0.first)..<Int($0.first) + Int($0.count), device: $0.device)
         }
-        portWindows = sorted.map {
-            PortWindow(ports: Int($0.first)..<Int($0.first) + $0.count, device: $0.device)
+        for (left, right) in zip(portWindows, portWindows.dropFirst()) {
+            precondition(left.ports.upperBound <= right.ports.lowerBound, "port windows do not overlap")
         }
-        let byAddress = memory.sorted { $0.range.start < $1.range.start }
-        for (left, right) in zip(byAddress, byAddress.dropFirst()) {
+        memoryWindows = devices.flatMap(\.windows).sorted { $0.range.start < $1.range.start }
+        for (left, right) in zip(memoryWindows, memoryWindows.dropFirst()) {
             precondition(!left.range.overlaps(right.range), "memory windows do not overlap")
         }
-        memoryWindows = memory.map { MemoryWindow(range: $0.range, device: $0.device) }
     }
 
     func read(port: UInt16, size: Int, by vcpu: any ProcessorContext) -> UInt32 {
@@ -70,21 +57,22 @@ final class Bus: Sendable {
             offset: port - UInt16(window.ports.lowerBound), size: size, value: value, by: vcpu)
     }
 
-    func read(_ address: GuestAddress, size: Int) -> UInt64 {
+    func read(_ address: GuestAddress, size: Int, by vcpu: any ProcessorContext) -> UInt64 {
         guard let window = window(address, size) else { return UInt64.max }
-        return window.device.read(offset: address.value - window.range.start.value, size: size)
+        return window.device.read(offset: address.value - window.range.start.value, size: size, by: vcpu)
     }
 
-    func write(_ address: GuestAddress, size: Int, value: UInt64) {
+    func write(_ address: GuestAddress, size: Int, value: UInt64, by vcpu: any ProcessorContext) {
         guard let window = window(address, size) else { return }
-        window.device.write(offset: address.value - window.range.start.value, size: size, value: value)
+        window.device.write(
+            offset: address.value - window.range.start.value, size: size, value: value, by: vcpu)
     }
 
     private func window(_ port: UInt16) -> PortWindow? {
         portWindows.first { $0.ports.contains(Int(port)) }
     }
 
-    private func window(_ address: GuestAddress, _ size: Int) -> MemoryWindow? {
+    private func window(_ address: GuestAddress, _ size: Int) -> DeviceDescription.Window? {
         guard let access = GuestRange(start: address, sizeInBytes: UInt64(size)) else { return nil }
         return memoryWindows.first { $0.range.contains(access) }
     }

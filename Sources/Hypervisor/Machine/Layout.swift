@@ -1,4 +1,5 @@
 internal import GuestMemory
+internal import LinuxHost
 
 /// Every guest-physical address and port that is fixed, once.
 enum Layout {
@@ -33,7 +34,14 @@ enum Layout {
     static let holeStart = GuestAddress(0xC000_0000)
     /// Windows of virtio-mmio devices, 4 KiB each.
     static let virtioWindows = GuestAddress(0xD000_0000)
-    static let virtioWindowCount: UInt64 = 64
+    static let virtioWindowCount = 64
+    /// The window of the `index`th of these devices.
+    static func virtioWindow(_ index: Int) -> GuestRange {
+        precondition((0..<virtioWindowCount).contains(index), "there are \(virtioWindowCount) windows")
+        let start = GuestAddress(virtioWindows.value + UInt64(index) * Page.size)
+        guard let range = GuestRange(start: start, sizeInBytes: Page.size) else { preconditionFailure() }
+        return range
+    }
     /// IOAPIC and local APIC, where the PC has them.
     static let ioapic = GuestAddress(0xFEC0_0000)
     static let localAPIC = GuestAddress(0xFEE0_0000)
@@ -44,9 +52,14 @@ enum Layout {
 
     // MARK: interrupts (GSIs)
     static let serialInterrupt: UInt32 = 4
+    static let clockInterrupt: UInt32 = 8
     static let acpiInterrupt: UInt32 = 9
-    /// First GSI for virtio-mmio devices.
-    static let virtioInterrupt: UInt32 = 5
+    /// GSIs of virtio-mmio devices: those of the IOAPIC's inputs that no ISA device has (a PC gives them to PCI).
+    static let virtioInterrupts: Range<UInt32> = 16..<24
+    /// The line of the `index`th of these devices. Beyond eight devices, lines are shared.
+    static func virtioInterrupt(_ index: Int) -> DeviceDescription.Interrupt {
+        .init(gsi: virtioInterrupts.lowerBound + UInt32(index % virtioInterrupts.count), isShared: true)
+    }
 
     // MARK: ports
     static let serial: UInt16 = 0x3F8

@@ -58,11 +58,22 @@ final class RunControl: Sendable {
     /// a `resume` follows.
     /// - Returns: the vCPUs that are not outside yet.
     func pause(until limit: UInt64, kick: (Int) -> Void) -> [Int] {
-        let generation: UInt64 = state.update { state in
+        waitUntilPaused(requestPause(), until: limit, kick: kick)
+    }
+
+    /// The first half of a pause: asks, and does not wait. A `resume` follows.
+    /// - Returns: what to wait for.
+    func requestPause() -> UInt64 {
+        state.update { state in
             state.pauseDepth += 1
             if state.command == .run { change(&state, to: .pause) }
             return state.stoppedSince
         }
+    }
+
+    /// The second half: makes the vCPUs leave the guest, and waits until `limit` (monotonic nanoseconds) at the latest.
+    /// - Returns: the vCPUs that are not outside yet.
+    func waitUntilPaused(_ generation: UInt64, until limit: UInt64, kick: (Int) -> Void) -> [Int] {
         // A thread that is about to enter the guest sees immediate_exit or the signal; if a signal is lost on a thread
         // that is in a system call of its own, the next one comes within 2 ms.
         while true {

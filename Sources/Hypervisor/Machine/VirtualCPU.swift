@@ -12,12 +12,11 @@ internal import Synchronization
 final class VirtualCPU: ProcessorContext {
     let index: Int
     let processor: KVMProcessor
-    private let clockLatch = Atomic<UInt32>(0)
     private let control: RunControl
     private let bus: Bus
     private let memory: GuestMemory
-    /// When the guest's sleep ends (monotonic nanoseconds); only this vCPU's thread uses it.
-    private let sleepDeadline = Atomic<UInt64>(0)
+    /// Whether the guest sleeps.
+    private let payload: PayloadProcessor
     private let thread = Mutex<HostThread?>(nil)
     private let times = Mutex<ThreadTimes?>(nil)
     /// Called before the first entry.
@@ -25,13 +24,14 @@ final class VirtualCPU: ProcessorContext {
 
     init(
         index: Int, processor: KVMProcessor, control: RunControl, bus: Bus, memory: GuestMemory,
-        willEnter: @escaping @Sendable () -> Void
+        payload: PayloadProcessor, willEnter: @escaping @Sendable () -> Void
     ) {
         self.index = index
         self.processor = processor
         self.control = control
         self.bus = bus
         self.memory = memory
+        self.payload = payload
         self.willEnter = willEnter
     }
 
@@ -59,16 +59,7 @@ final class VirtualCPU: ProcessorContext {
 
     // MARK: what devices ask of the vCPU that they serve
 
-    var latchedClock: UInt32 {
-        get { clockLatch.load(ordering: .relaxed) }
-        set { clockLatch.store(newValue, ordering: .relaxed) }
-    }
-
     func end(_ reason: GuestEnd) { control.endFromProcessor(reason) }
-
-    func sleep(microseconds: UInt32) {
-        sleepDeadline.store(monotonicNanoseconds() + UInt64(microseconds) * 1000, ordering: .relaxed)
-    }
 
     // MARK: the thread
 
@@ -106,13 +97,13 @@ final class VirtualCPU: ProcessorContext {
                 if monotonicNanoseconds() - before > 500_000_000 { processor.noteHostPause() }
                 continue
             }
-            let deadline = sleepDeadline.load(ordering: .relaxed)
+            let deadline = payload.sleepDeadline.load(ordering: .relaxed)
             if deadline != 0 {
                 if monotonicNanoseconds() < deadline {
                     control.sleep(until: deadline, seen: seen)
                     continue
                 }
-                sleepDeadline.store(0, ordering: .relaxed)
+                payload.sleepDeadline.store(0, ordering: .relaxed)
             }
             mustComplete = try handle(processor.enter())
         }
@@ -137,10 +128,10 @@ final class VirtualCPU: ProcessorContext {
             .mmioWrite(let address, let size, _) where isMemory(address, size):
             end(.failed("RAM at \(address) is not mapped\n\(describeState())"))
         case .mmioRead(let address, let size):
-            processor.completeRead(bus.read(address, size: size))
+            processor.completeRead(bus.read(address, size: size, by: self))
             return true
         case .mmioWrite(let address, let size, let value):
-            bus.write(address, size: size, value: value)
+            bus.write(address, size: size, value: value, by: self)
             return true
         case .interrupted, .nothing, .halt: return false
         case .shutdown: end(.tripleFault(describeState()))

@@ -43,6 +43,9 @@ public final class VirtualMachine: Sendable {
     let machine: KVMMachine
     let control: RunControl
     let processors: [VirtualCPU]
+    private let devices: [DeviceDescription]
+    /// The vCPUs, and the threads of devices that write guest memory.
+    private let writers: PauseGroup
     private let power: ACPIPowerDevice
     private let threadIsReady: @Sendable (Int) throws(LinuxError) -> Void
     private let startedThreads = Mutex(false)
@@ -60,18 +63,21 @@ public final class VirtualMachine: Sendable {
     }
     private let loaded: Mutex<Loaded>
 
+    /// Makes devices beyond the standard ones, when there is memory and a VM to connect them to.
+    package typealias DeviceMaker = (DeviceContext) throws(HypervisorError) -> [DeviceDescription]
+
     /// Builds a guest up to, not including, its first instruction: opens all and loads it.
     public convenience init(
         _ configuration: VirtualMachineConfiguration, observer: GuestObserver = GuestObserver()
     ) throws(HypervisorError) {
-        try self.init(configuration, observer: observer, devices: AddedDevices())
+        try self.init(configuration, observer: observer, makeDevices: { _ in [] })
     }
 
     /// As the public one, with devices of the caller's beside the standard ones.
-    convenience init(
-        _ configuration: VirtualMachineConfiguration, observer: GuestObserver, devices: AddedDevices
+    package convenience init(
+        _ configuration: VirtualMachineConfiguration, observer: GuestObserver, makeDevices: DeviceMaker
     ) throws(HypervisorError) {
-        try self.init(opening: configuration, observer: observer, devices: devices)
+        try self.init(opening: configuration, observer: observer, makeDevices: makeDevices)
         try load()
     }
 
@@ -80,11 +86,12 @@ public final class VirtualMachine: Sendable {
     public convenience init(
         opening configuration: VirtualMachineConfiguration, observer: GuestObserver = GuestObserver()
     ) throws(HypervisorError) {
-        try self.init(opening: configuration, observer: observer, devices: AddedDevices())
+        try self.init(opening: configuration, observer: observer, makeDevices: { _ in [] })
     }
 
-    private init(
-        opening configuration: VirtualMachineConfiguration, observer: GuestObserver, devices: AddedDevices
+    /// As the public one, with devices of the caller's beside the standard ones.
+    package init(
+        opening configuration: VirtualMachineConfiguration, observer: GuestObserver, makeDevices: DeviceMaker
     ) throws(HypervisorError) {
         try configuration.validate()
         self.configuration = configuration
@@ -101,33 +108,28 @@ public final class VirtualMachine: Sendable {
         let machine = try Self.createMachine(system, memory, configuration)
         self.machine = machine
 
-        let interrupt: @Sendable (UInt32) -> @Sendable (Bool) -> Void = { gsi in
-            // The only failure possible is that of a VM without interrupt controller, which ours never is.
-            { level in try? machine.setInterruptLine(gsi, level: level) }
-        }
-        let serial = Serial16550(
-            setInterrupt: interrupt(Layout.serialInterrupt), outputReady: observer.serialOutput,
-            inputReady: observer.serialInput)
-        let power = ACPIPowerDevice(setInterrupt: interrupt(Layout.acpiInterrupt))
-        self.serial = serial
-        self.power = power
-        let standardPorts: [(first: UInt16, count: Int, device: any PortDevice)] = [
-            (Layout.serial, 8, serial), (Layout.cmos, 2, CMOSClock()),
-            (Layout.keyboardController, 1, KeyboardController()), (Layout.panic, 1, PanicDevice()),
-            (Layout.powerEvent, 12, power), (Layout.reset, 1, ResetControl()),
-            (Layout.guestPorts, 0x20, GuestPorts(doorbell: observer.doorbell)),
-        ]
-        let bus = Bus(ports: standardPorts + devices.ports, memory: devices.memory)
-
         let count = configuration.processorCount
+        let payloads = (0..<count).map { _ in PayloadProcessor() }
+        let standard = StandardDevices(observer, processors: payloads) { gsi, level in
+            // The only failure possible is that of a VM without interrupt controller, which ours never is.
+            try? machine.setInterruptLine(gsi, level: level)
+        }
+        serial = standard.serial
+        power = standard.power
+        let devices = standard.descriptions + (try makeDevices(DeviceContext(memory, machine)))
+        self.devices = devices
+        let bus = Bus(devices)
+
         let control = RunControl(processorCount: count, ended: observer.ended)
         self.control = control
         let entered = FirstEntry(observer.entered)
-        processors = try Self.createProcessors(system, machine, count).enumerated().map { index, processor in
+        let processors = try Self.createProcessors(system, machine, count).enumerated().map {
             VirtualCPU(
-                index: index, processor: processor, control: control, bus: bus, memory: memory,
+                index: $0, processor: $1, control: control, bus: bus, memory: memory, payload: payloads[$0],
                 willEnter: { entered.report() })
         }
+        self.processors = processors
+        writers = PauseGroup([ProcessorWriters(control, processors)] + devices.compactMap(\.writers))
         let frequency = UInt64(max(0, (try? processors[0].processor.timestampFrequency()) ?? 0)) * 1000
         loaded = Mutex(Loaded(images: images, timestampFrequency: frequency))
         threadIsReady = observer.threadIsReady
@@ -141,7 +143,8 @@ public final class VirtualMachine: Sendable {
         }
         guard let images else { preconditionFailure("a guest is loaded once") }
         let entry = try GuestLoader(
-            configuration: configuration, memory: memory, images: images, timestampFrequency: frequency
+            configuration: configuration, memory: memory, images: images, devices: devices,
+            timestampFrequency: frequency
         ).load()
         if case .payload = entry.mode { loaded.withLock { $0.hasPowerButton = false } }
         for processor in processors {
@@ -201,12 +204,12 @@ public final class VirtualMachine: Sendable {
         }
     }
 
-    /// Stops all vCPUs outside the guest, every access of theirs completed; returns when they are. Nests with
-    /// ``resume()``. Takes about 0.1 ms on an idle core, some milliseconds on a busy one.
-    public func pause() { control.pause(kick: kick) }
+    /// Stops all vCPUs outside the guest, every access of theirs completed, and the devices' own threads; returns when they
+    /// are. Nests with ``resume()``. Takes about 0.1 ms on an idle core, some milliseconds on a busy one.
+    public func pause() { writers.pause() }
 
     /// Undoes one ``pause()``.
-    public func resume() { control.resume() }
+    public func resume() { writers.resume() }
 
     /// Presses the power button.
     /// - Returns: false when the guest's kernel does not listen to it (yet).
@@ -348,12 +351,6 @@ extension VirtualMachine: DirtyPageLog {
                 bitmap: bitmap[first..<first + (pageCount + 63) / 64])
         }
     }
-}
-
-/// Devices that a machine has beside the standard ones.
-struct AddedDevices {
-    var ports: [(first: UInt16, count: Int, device: any PortDevice)] = []
-    var memory: [(range: GuestRange, device: any MemoryDevice)] = []
 }
 
 /// Reports the first entry of any vCPU, once.

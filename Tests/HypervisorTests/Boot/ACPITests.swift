@@ -142,11 +142,13 @@ private struct Tables {
     }
 
     @Test func longDefinitionsAndWindowsOfMemoryDecode() throws {
-        let window = GuestRange(start: GuestAddress(0xD000_0000), sizeInBytes: 4096)
         let devices = (0..<60).map { index in
-            ACPIDevice(
-                name: "V" + String(1000 + index).suffix(3), hardwareID: "LNRO0005", uniqueID: UInt8(index),
-                memory: window, interrupt: 17)
+            DeviceDescription(
+                identity: .init(
+                    name: "V" + String(1000 + index).suffix(3), hardwareID: "LNRO0005",
+                    uniqueID: UInt8(index)),
+                windows: [.init(Layout.virtioWindow(index), NoMemory())],
+                interrupt: Layout.virtioInterrupt(index))
         }
         var parser = AMLParser(AML.definitionBlock(devices))
         try parser.terms(path: "\\")
@@ -155,7 +157,31 @@ private struct Tables {
         #expect(
             parser.names["\\_SB_.V000._CRS"]
                 == .buffer([
-                    0x86, 9, 0, 1, 0, 0, 0, 0xD0, 0, 0x10, 0, 0, 0x89, 6, 0, 1, 1, 17, 0, 0, 0, 0x79, 0,
+                    0x86, 9, 0, 1, 0, 0, 0, 0xD0, 0, 0x10, 0, 0, 0x89, 6, 0, 0x0B, 1, 16, 0, 0, 0, 0x79, 0,
+                ]))
+        #expect(
+            parser.names["\\_SB_.V059._CRS"]
+                == .buffer([
+                    0x86, 9, 0, 1, 0, 0xB0, 3, 0xD0, 0, 0x10, 0, 0, 0x89, 6, 0, 0x0B, 1, 19, 0, 0, 0, 0x79, 0,
                 ]))
     }
+
+    /// 64 windows, none of which meets another, RAM or a fixed device, on lines that no standard device has.
+    @Test func everyWindowHasAPlaceAndALine() throws {
+        let standard = StandardDevices(GuestObserver(), processors: []) { _, _ in }.descriptions
+        let windows = (0..<Layout.virtioWindowCount).map(Layout.virtioWindow)
+        for (left, right) in zip(windows, windows.dropFirst()) { #expect(left.end <= right.start) }
+        let first = try #require(windows.first), last = try #require(windows.last)
+        #expect(first.start >= Layout.holeStart && last.end <= Layout.ioapic)
+        let lines = (0..<Layout.virtioWindowCount).map { Layout.virtioInterrupt($0) }
+        let taken = Set(standard.compactMap { $0.interrupt?.gsi } + [Layout.acpiInterrupt, 0, 2])
+        // The IOAPIC of KVM has 24 inputs (KVM_IOAPIC_NUM_PINS).
+        #expect(lines.allSatisfy { $0.isShared && $0.gsi < 24 && !taken.contains($0.gsi) })
+        #expect(Set(lines[..<8].map(\.gsi)).count == 8, "the first eight have lines of their own")
+    }
+}
+
+private final class NoMemory: MemoryDevice {
+    func read(offset: UInt64, size: Int, by vcpu: any ProcessorContext) -> UInt64 { 0 }
+    func write(offset: UInt64, size: Int, value: UInt64, by vcpu: any ProcessorContext) {}
 }

@@ -28,7 +28,11 @@ struct LoaderBench {
         configuration.commandLine = commandLine
         configuration.processorCount = processors
         configuration.payload.arguments = arguments
-        return try GuestLoader(configuration: configuration, memory: memory, timestampFrequency: 1).load()
+        return try GuestLoader(
+            configuration: configuration, memory: memory,
+            devices: StandardDevices(GuestObserver(), processors: []) { _, _ in }.descriptions,
+            timestampFrequency: 1
+        ).load()
     }
 
     func load(_ bytes: [UInt8], boot: BootProtocol = .auto, initrds: [String] = []) throws -> EntryPoint {

@@ -9,24 +9,36 @@ import Testing
     /// guests/README.md, "Ports": offsets from 0xD00, and the widths that count.
     @Test func onlyTheDocumentedWidthsCount() {
         let rung = FakeRecord<[UInt32]>([])
-        let ports = GuestPorts { number, vcpu in rung.update { $0 += [number, UInt32(vcpu)] } }
+        let processors = (0..<4).map { _ in PayloadProcessor() }
+        let ports = GuestPorts(
+            doorbell: { number, vcpu in rung.update { $0 += [number, UInt32(vcpu)] } }, processors: processors
+        )
         let vcpu = FakeProcessor(3)
+        /// The sleeps that were asked for since the last call, of vCPU 3.
+        func sleeps() -> Int {
+            processors[3].sleepDeadline.exchange(0, ordering: .relaxed) == 0 ? 0 : 1
+        }
         for offset in UInt16(0)..<0x20 {
             for size in [1, 2, 4] {
                 let isDefined = [(0, 1), (0, 4), (4, 4), (8, 4)].contains { $0 == (Int(offset), size) }
-                let before = (vcpu.ends.count, vcpu.sleeps.count, rung.value.count)
+                let before = (vcpu.ends.count, 0, rung.value.count)
                 ports.write(offset: offset, size: size, value: 0x1234_5607, by: vcpu)
-                let after = (vcpu.ends.count, vcpu.sleeps.count, rung.value.count)
+                let after = (vcpu.ends.count, sleeps(), rung.value.count)
                 #expect((before != after) == isDefined, "offset \(offset), \(size) bytes")
             }
         }
         #expect(vcpu.ends == [.exited(7), .exited(7)], "the low 8 bits")
-        #expect(vcpu.sleeps == [0x1234_5607])
+        let before = monotonicNanoseconds()
+        ports.write(offset: 8, size: 4, value: 0x1234_5607, by: vcpu)
+        let deadline = processors[3].sleepDeadline.load(ordering: .relaxed)
+        #expect((before...monotonicNanoseconds()).contains(deadline - 0x1234_5607 * 1000))
+        #expect(processors[..<3].allSatisfy { $0.sleepDeadline.load(ordering: .relaxed) == 0 })
         #expect(rung.value == [0x1234_5607, 3])
     }
 
     @Test func theClockLatchesItsHighHalfPerProcessor() {
-        let ports = GuestPorts { _, _ in }
+        let processors = [PayloadProcessor(), PayloadProcessor()]
+        let ports = GuestPorts(doorbell: { _, _ in }, processors: processors)
         let (first, second) = (FakeProcessor(0), FakeProcessor(1))
         let before = monotonicNanoseconds()
         let low = ports.read(offset: 0x0C, size: 4, by: first)
@@ -34,14 +46,14 @@ import Testing
         let time = UInt64(ports.read(offset: 0x10, size: 4, by: first)) << 32 | UInt64(low)
         #expect((before...after).contains(time))
         #expect(ports.read(offset: 0x10, size: 4, by: second) == 0)
-        first.latchedClock = 77
+        processors[0].latchedClock.store(77, ordering: .relaxed)
         #expect(ports.read(offset: 0x10, size: 4, by: first) == 77, "as latched, not as it is now")
         for (offset, size) in [
             (UInt16(0x0C), 1), (0x0C, 2), (0x10, 2), (0, 4), (4, 4), (8, 4), (0x0D, 4), (0x14, 4),
         ] {
             #expect(ports.read(offset: offset, size: size, by: first) == UInt32.max)
         }
-        #expect(first.latchedClock == 77)
+        #expect(processors[0].latchedClock.load(ordering: .relaxed) == 77)
     }
 }
 
@@ -54,15 +66,17 @@ import Testing
         func write(offset: UInt16, size: Int, value: UInt32, by vcpu: any ProcessorContext) {
             writes.update { $0 += [UInt64(offset), UInt64(size), UInt64(value)] }
         }
-        func read(offset: UInt64, size: Int) -> UInt64 { offset << 8 | UInt64(size) }
-        func write(offset: UInt64, size: Int, value: UInt64) {
+        func read(offset: UInt64, size: Int, by vcpu: any ProcessorContext) -> UInt64 {
+            offset << 8 | UInt64(size)
+        }
+        func write(offset: UInt64, size: Int, value: UInt64, by vcpu: any ProcessorContext) {
             writes.update { $0 += [offset, UInt64(size), value] }
         }
     }
 
     @Test func unclaimedPortsReadAllOnes() {
         let (echo, vcpu) = (Echo(), FakeProcessor())
-        let bus = Bus(ports: [(0x100, 4, echo), (0xFFFF, 1, echo)])
+        let bus = Bus([DeviceDescription(ports: [.init(0x100, 4, echo), .init(0xFFFF, 1, echo)])])
         for port in [UInt16(0), 0xFF, 0x104, 0xFFFE] {
             #expect(bus.read(port: port, size: 1, by: vcpu) == 0xFF)
             #expect(bus.read(port: port, size: 2, by: vcpu) == 0xFFFF)
@@ -79,34 +93,38 @@ import Testing
     }
 
     @Test func memoryWindowsTakeWholeAccessesOnly() throws {
-        let echo = Echo()
+        let (echo, vcpu) = (Echo(), FakeProcessor())
         let range = try #require(GuestRange(start: GuestAddress(0xD000_0000), sizeInBytes: 0x1000))
-        let bus = Bus(ports: [], memory: [(range, echo)])
-        #expect(bus.read(GuestAddress(0xD000_0FF8), size: 8) == 0xFF8 << 8 | 8)
-        #expect(bus.read(GuestAddress(0xD000_0FF9), size: 8) == UInt64.max)
-        #expect(bus.read(GuestAddress(0xCFFF_FFFF), size: 2) == UInt64.max)
-        #expect(bus.read(GuestAddress(UInt64.max), size: 8) == UInt64.max)
-        bus.write(GuestAddress(0xD000_0FFF), size: 2, value: 1)
-        bus.write(GuestAddress(0xD000_0004), size: 4, value: 9)
+        let bus = Bus([DeviceDescription(windows: [.init(range, echo)])])
+        #expect(bus.read(GuestAddress(0xD000_0FF8), size: 8, by: vcpu) == 0xFF8 << 8 | 8)
+        #expect(bus.read(GuestAddress(0xD000_0FF9), size: 8, by: vcpu) == UInt64.max)
+        #expect(bus.read(GuestAddress(0xCFFF_FFFF), size: 2, by: vcpu) == UInt64.max)
+        #expect(bus.read(GuestAddress(UInt64.max), size: 8, by: vcpu) == UInt64.max)
+        bus.write(GuestAddress(0xD000_0FFF), size: 2, value: 1, by: vcpu)
+        bus.write(GuestAddress(0xD000_0004), size: 4, value: 9, by: vcpu)
         #expect(echo.writes.value == [4, 4, 9])
     }
 
     @Test func overlappingWindowsAreRefused() async {
         await #expect(processExitsWith: .failure) {
-            _ = Bus(ports: [(0x100, 4, ResetControl()), (0x103, 1, ResetControl())])
+            let first = DeviceDescription(ports: [.init(0x100, 4, ResetControl())])
+            _ = Bus([first, DeviceDescription(ports: [.init(0x103, 1, ResetControl())])])
         }
         await #expect(processExitsWith: .failure) {
             if let range = GuestRange(start: GuestAddress(0x1000), sizeInBytes: 0x1000) {
-                _ = Bus(ports: [], memory: [(range, Silent()), (range, Silent())])
+                let silent = DeviceDescription(windows: [.init(range, Silent())])
+                _ = Bus([silent, silent])
             }
         }
-        _ = Bus(ports: [(0x104, 4, ResetControl()), (0x100, 4, ResetControl())])
+        _ = Bus([
+            DeviceDescription(ports: [.init(0x104, 4, ResetControl()), .init(0x100, 4, ResetControl())])
+        ])
     }
 }
 
 private final class Silent: MemoryDevice {
-    func read(offset: UInt64, size: Int) -> UInt64 { 0 }
-    func write(offset: UInt64, size: Int, value: UInt64) {}
+    func read(offset: UInt64, size: Int, by vcpu: any ProcessorContext) -> UInt64 { 0 }
+    func write(offset: UInt64, size: Int, value: UInt64, by vcpu: any ProcessorContext) {}
 }
 
 /// A value that several may change.

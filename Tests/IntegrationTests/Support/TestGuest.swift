@@ -22,7 +22,8 @@ final class TestGuest: Sendable {
         _ payload: String = "hello", _ arguments: String = "", kernel: String? = nil,
         memory: UInt64 = 16 << 20,
         processors: Int = 1, dirtyLog: DirtyLogMode = .off, beginsLater: Bool = false,
-        devices: AddedDevices = AddedDevices()
+        devices: [DeviceDescription] = [],
+        makeDevices: VirtualMachine.DeviceMaker = { _ in [] }
     ) throws {
         var configuration = VirtualMachineConfiguration()
         configuration.name = "integration"
@@ -36,7 +37,9 @@ final class TestGuest: Sendable {
         self.ear = ear
         var observer = GuestObserver()
         observer.doorbell = { number, _ in ear.heard.withLock { $0.doorbells.append(number) } }
-        machine = try VirtualMachine(configuration, observer: observer, devices: devices)
+        machine = try VirtualMachine(configuration, observer: observer) {
+            context throws(HypervisorError) in devices + (try makeDevices(context))
+        }
     }
 
     deinit { machine.stop() }
