@@ -1,3 +1,4 @@
+internal import CLinux
 internal import FrameStore
 internal import LinuxHost
 
@@ -28,6 +29,11 @@ final class OfferBook {
             self.process = process
             self.next = next
         }
+
+        func putOff(_ now: UInt64) {
+            next = now + pause
+            pause = min(pause * 2, OfferBook.pauses.upperBound)
+        }
     }
 
     private let files: BrokerFiles
@@ -57,9 +63,15 @@ final class OfferBook {
         }
         let due = Set(debts.filter { $0.value.control == nil && $0.value.next <= now }.keys)
         guard !due.isEmpty else { return }
-        let found = offer { identity, _ in due.contains(identity) }
-        // It listens nowhere: it is no guest, or wants no commands.
-        for identity in due.subtracting(found) { debts[identity] = nil }
+        let (found, isComplete) = offer { identity, _ in due.contains(identity) }
+        for identity in due.subtracting(found) {
+            if isComplete {
+                // It listens nowhere: it is no guest, or wants no commands.
+                debts[identity] = nil
+            } else {
+                debts[identity]?.putOff(now)
+            }
+        }
     }
 
     /// - Returns: false when it wants no connection.
@@ -80,13 +92,21 @@ final class OfferBook {
     }
 
     /// Offers a connection to those of the guests that listen that are wanted.
+    /// - Returns: the wanted ones that listen; whether all who listen are known. (One whose door is full for the moment is not.)
     @discardableResult
-    private func offer(_ isWanted: (PeerIdentity, String) -> Bool) -> Set<PeerIdentity> {
+    private func offer(_ isWanted: (PeerIdentity, String) -> Bool)
+        -> (found: Set<PeerIdentity>, isComplete: Bool)
+    {
         var found: Set<PeerIdentity> = []
+        var isComplete = true
         let now = monotonicNanoseconds()
         for path in files.controlSockets() {
+            let control: PacketSocket
+            do throws(LinuxError) { control = try PacketSocket.connect(to: path) } catch {
+                if ![ENOENT, ECONNREFUSED].contains(error.code) { isComplete = false }
+                continue
+            }
             do {
-                let control = try PacketSocket.connect(to: path)
                 let peer = try control.peerIdentity(ability)
                 let identity = peer.identity
                 guard isWanted(identity, path) else { continue }
@@ -94,8 +114,7 @@ final class OfferBook {
                 let debt: Debt
                 if let known = debts[identity] { debt = known } else { debt = Debt(peer.onlyHandle(), now) }
                 debts[identity] = debt
-                debt.next = now + debt.pause
-                debt.pause = min(debt.pause * 2, Self.pauses.upperBound)
+                debt.putOff(now)
                 debt.asked = now
                 let connection = try PacketSocket.connect(to: files.socket)
                 let sent = control.send(
@@ -103,6 +122,6 @@ final class OfferBook {
                 if case .done = sent { debt.control = consume control }
             } catch { continue }
         }
-        return found
+        return (found, isComplete)
     }
 }
