@@ -38,6 +38,8 @@ let package = Package(
             name: "Hypervisor",
             dependencies: ["ImageFormats", "GuestMemory", "LinuxHost", "CLinux"],
             swiftSettings: strict),
+        .target(
+            name: "Virtio", dependencies: ["Hypervisor", "GuestMemory", "LinuxHost"], swiftSettings: strict),
         .systemLibrary(name: "CBlake2", providers: [.apt(["libb2-dev"])]),
         .systemLibrary(name: "CXXHash", providers: [.apt(["libxxhash-dev"])]),
         .target(
@@ -60,8 +62,8 @@ let package = Package(
         .executableTarget(
             name: "mingle-vmm",
             dependencies: [
-                "VMMProtocol", "Hypervisor", "ImageFormats", "Sharing", "FrameStore", "BrokerClient",
-                "GuestMemory",
+                "VMMProtocol", "Hypervisor", "Virtio", "ImageFormats", "Sharing", "FrameStore",
+                "BrokerClient", "GuestMemory",
                 "LinuxHost", "Confinement", "CLinux", "CBlake2",
             ],
             swiftSettings: strict),
@@ -107,6 +109,10 @@ let package = Package(
         .testTarget(
             name: "HypervisorTests",
             dependencies: ["Hypervisor", "GuestMemory", "LinuxHost", "CLinux", "TestSupport"],
+            swiftSettings: tests),
+        .testTarget(
+            name: "VirtioTests",
+            dependencies: ["Virtio", "Hypervisor", "GuestMemory", "LinuxHost", "TestSupport"],
             swiftSettings: tests),
         .testTarget(
             name: "SharingTests",
@@ -156,7 +162,7 @@ let package = Package(
             dependencies: [
                 "VMMProtocol",
                 "mingle", "mingle-vmm", "mingle-broker", "MingleSupport", "Hypervisor", "Sharing",
-                "FrameStore", "BrokerClient",
+                "Virtio", "FrameStore", "BrokerClient",
                 "GuestMemory", "LinuxHost", "Confinement",
                 "CLinux", "TestSupport",
             ],

@@ -20,8 +20,10 @@ public struct DebianKernel: Sendable {
         public let files: [File]
     }
 
-    /// What guests load: the power button and the device that reports a guest's panic.
-    public static let guestModules = ["button", "evdev", "pvpanic", "pvpanic-mmio"]
+    /// What guests load: the power button, the device that reports a guest's panic, and virtio with its entropy device.
+    public static let guestModules = [
+        "button", "evdev", "pvpanic", "pvpanic-mmio", "virtio_mmio", "virtio-rng",
+    ]
     /// What the nested lab loads: KVM on the emulated processor, and a disk for results.
     public static let labModules = ["irqbypass", "kvm", "kvm-amd", "virtio_mmio", "virtio_blk"]
 
@@ -42,13 +44,14 @@ public struct DebianKernel: Sendable {
     public var vmlinuz: String { "\(directory)/vmlinuz" }
     public var configuration: String { "\(directory)/config" }
 
-    /// The newest kernel in the cache whose files are all as they were (by size and time); nil if there is none.
+    /// The newest kernel in the cache whose files are all as they were (by size and time), and which has all modules that are wanted; nil
+    /// if there is none.
     public static func cached(in cache: ImageCache) -> DebianKernel? {
         let root = cache.path(folder)
         return newestFirst(FileSystem.names(in: root)).lazy.compactMap {
             try? DebianKernel(directory: "\(root)/\($0)")
         }
-        .first
+        .first { $0.hasModules(guestModules + labModules) }
     }
 
     /// The cached kernel; else one from /boot, else a downloaded one is put into the cache first. Waits for another
@@ -110,6 +113,12 @@ public struct DebianKernel: Sendable {
                 throw .checksumMismatch(path: path, expected: file.sha256, actual: digest)
             }
         }
+    }
+
+    /// An older version of this program may have kept fewer.
+    private func hasModules(_ names: [String]) -> Bool {
+        let kept = Set(manifest.files.map(\.name))
+        return names.allSatisfy { kept.contains("modules/\(KernelModules.name($0)).ko") }
     }
 
     /// Paths of these modules and of those they need, in the order in which they must be loaded.

@@ -114,7 +114,7 @@ extension VMMInvocation {
                 }
                 result.confines = text == "on"
             },
-            choice("--ram", \.ram), text("--kvm", "PATH", \.kvm),
+            flag("--entropy", \.hasEntropy), choice("--ram", \.ram), text("--kvm", "PATH", \.kvm),
         ] + sharingOptions + debugOptions
     }
 

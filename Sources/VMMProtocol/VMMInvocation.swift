@@ -30,6 +30,8 @@ public struct VMMInvocation: Equatable, Sendable {
     /// What `mingle ps` shows as the image.
     public var image: String?
     public var sharing = SharingChoice()
+    /// The guest has a virtio entropy device.
+    public var hasEntropy = false
     /// The socket for commands while it runs (docs/control.md).
     public var control: String?
     /// The guest ends with the process that started it.

@@ -6,6 +6,7 @@ import LinuxHost
 import Hypervisor
 import VMMProtocol
 import Sharing
+import Virtio
 
 /// One guest, one process: build it, run its console until it ends, say how it ended.
 @main
@@ -58,7 +59,15 @@ struct VMM {
 
         // Everything is opened, and every thread made, before the first byte of an image is read.
         let events = try EventLoop()
-        let machine = try VirtualMachine(opening: options.configuration, observer: observer)
+        var devices: VirtioMachine?
+        let machine = try VirtualMachine(opening: options.configuration, observer: observer) {
+            context throws(HypervisorError) in
+            let virtio = try VirtioMachine(context, events)
+            if options.hasEntropy { try virtio.add(EntropyDevice()) }
+            devices = virtio
+            return virtio.descriptions
+        }
+        defer { withExtendedLifetime(devices) {} }
         timeline.observe(machine.serial)
         // They get ready while this thread goes on.
         try machine.startThreads()

@@ -24,6 +24,7 @@ struct Options {
     var diesWithParent: Bool { invocation.diesWithParent }
     var overcommits: Bool { invocation.overcommits }
     var admission: Int32? { invocation.admission }
+    var hasEntropy: Bool { invocation.hasEntropy }
     var isConfined: Bool { invocation.confines }
 
     struct SharingOptions {

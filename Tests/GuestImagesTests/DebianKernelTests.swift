@@ -19,6 +19,8 @@ import Testing
             ("kvm/kvm-amd.ko", "kvm,ccp", nil),
             ("crypto/ccp.ko", "", nil), ("virtio.ko", "virtio_ring", nil), ("virtio_ring.ko", "", nil),
             ("virtio_mmio.ko", "virtio,virtio_ring", nil), ("virtio_blk.ko", "virtio", nil),
+            ("char/hw_random/rng-core.ko", "", nil),
+            ("char/hw_random/virtio-rng.ko", "rng-core,virtio", nil),
         ]
         for (path, depends, compression) in modules {
             let bytes = Samples.module(depends: depends)
@@ -39,7 +41,11 @@ import Testing
             #expect(try FileSystem.read(kernel.vmlinux) == Samples.vmlinux())
             #expect(FileSystem.isReadable(kernel.vmlinuz) && FileSystem.isReadable(kernel.configuration))
             let names = try kernel.modules().map { $0.split(separator: "/").last.map(String.init) }
-            #expect(names == ["button.ko", "evdev.ko", "pvpanic.ko", "pvpanic_mmio.ko"])
+            #expect(
+                names == [
+                    "button.ko", "evdev.ko", "pvpanic.ko", "pvpanic_mmio.ko", "virtio_ring.ko", "virtio.ko",
+                    "virtio_mmio.ko", "rng_core.ko", "virtio_rng.ko",
+                ])
             let lab = try kernel.modules(["kvm-amd"]).map { $0.split(separator: "/").last.map(String.init) }
             #expect(lab == ["irqbypass.ko", "kvm.ko", "ccp.ko", "kvm_amd.ko"])
             #expect(
@@ -49,6 +55,27 @@ import Testing
             #expect(
                 try DebianKernel.locate(in: cache, systemRoot: "\(root)/system").manifest == kernel.manifest)
             #expect(FileSystem.names(in: "\(root)/cache") == ["kernels", "kernels.lock"])
+        }
+    }
+
+    /// What an older version of this program kept, which wanted fewer modules.
+    @Test func aKernelThatLacksAModuleIsCopiedAnew() throws {
+        try withTemporaryDirectory { root in
+            try makeSystem(at: "\(root)/system")
+            let cache = ImageCache(directory: "\(root)/cache")
+            let kernel = try DebianKernel.locate(in: cache, systemRoot: "\(root)/system")
+            let manifest = "\(kernel.directory)/manifest.json"
+            let text = String(decoding: try FileSystem.read(manifest), as: UTF8.self)
+            let old = try JSONDecoder().decode(DebianKernel.Manifest.self, from: Data(text.utf8))
+            let fewer = DebianKernel.Manifest(
+                version: old.version, source: old.source,
+                files: old.files.filter { !$0.name.hasSuffix("virtio_rng.ko") })
+            #expect(fewer.files.count == old.files.count - 1)
+            try FileSystem.write(Array(try JSONEncoder().encode(fewer)), to: manifest)
+            #expect(DebianKernel.cached(in: cache) == nil)
+            #expect(
+                try DebianKernel.locate(in: cache, systemRoot: "\(root)/system").modules().last?.hasSuffix(
+                    "virtio_rng.ko") == true)
         }
     }
 

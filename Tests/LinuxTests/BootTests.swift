@@ -27,6 +27,9 @@ extension LinuxGuests {
                 "dmesg > /tmp/m; grep -E 'ACPI|APIC|WARNING:|Oops|BUG:' /tmp/m; echo messages $(wc -l < /tmp/m);"
                     + "echo clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource);"
                     + "echo rtc $(cat /sys/class/rtc/rtc0/since_epoch); echo date $(date +%s);"
+                    + "echo rng $(cat /sys/class/misc/hw_random/rng_current);"
+                    + "echo random $(head -c 64 /dev/hwrng | wc -c);"
+                    + "echo line $(grep virtio0 /proc/interrupts);"
                     + Self.memoryLine + Self.processorLine(count: 1),
                 ["--memory", "128M"])
             let after = Date().timeIntervalSince1970
@@ -36,6 +39,10 @@ extension LinuxGuests {
                 #expect(
                     (before - 2...after + 2).contains(seconds), "\(clock)is \(seconds), here it is \(after)")
             }
+            // Found by the DSDT, served by notifications and interrupts.
+            #expect(try result.value("rng ") == "virtio_rng.0")
+            #expect(try result.value("random ") == "64")
+            #expect(try result.value("line ").contains("16-edge"))
             #expect(try #require(Int(try result.value("messages "))) > 100)
             let messages = result.output.split(separator: "\n").map(String.init)
             let firmware = messages.filter { $0.contains("ACPI") || $0.contains("APIC") }

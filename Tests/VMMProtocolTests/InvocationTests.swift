@@ -39,6 +39,7 @@ import VMMProtocol
         result.control = maybe(word())
         result.diesWithParent = Bool.random(using: &random)
         result.confines = Bool.random(using: &random)
+        result.hasEntropy = Bool.random(using: &random)
         result.overcommits = Bool.random(using: &random)
         result.admission = maybe(number(3...Int32.max))
         result.kvm = maybe(word())

@@ -198,6 +198,7 @@ struct GuestPreparation {
     private func addLinux(to result: inout VMMInvocation, kernel: Kernel) throws(SupportError) {
         var words = command.words
         let options = command.boot
+        result.hasEntropy = true
         var image: [String] = []
         var usesOwnInitramfs = false
         if options.initrd.isEmpty && !options.noInitrd && (kernel.debian != nil || !words.isEmpty) {

@@ -15,15 +15,15 @@ public func main(information: UInt64, vcpu: UInt64) {
 
 struct Hello {
     enum Action {
-        case exit, tripleFault, halt, spin, sleep, mmio, port, emulationFailure, echo, clock, write
+        case exit, tripleFault, halt, spin, sleep, mmio, port, emulationFailure, echo, clock, write, entropy
     }
 
     let guest: Guest
     private(set) var action = Action.exit
     private var code: UInt64 = 0
-    private var address: UInt64 = 0xC000_0000
+    private(set) var address: UInt64 = 0xC000_0000
     private var port: UInt64 = 0x80
-    private var pages: UInt64 = 1
+    private(set) var pages: UInt64 = 1
     private var stride: UInt64 = 1
 
     init(_ guest: Guest) {
@@ -62,8 +62,10 @@ struct Hello {
         case "echo": return .echo
         case "clock": return .clock
         case "write": return .write
+        case "entropy": return .entropy
         default:
-            argument.refuse("exit, triplefault, hlt, spin, sleep, mmio, port, emulfail, echo, clock or write")
+            argument.refuse(
+                "exit, triplefault, hlt, spin, sleep, mmio, port, emulfail, echo, clock, write or entropy")
         }
     }
 
@@ -82,6 +84,7 @@ struct Hello {
         case .echo: echo()
         case .clock: showClock()
         case .write: writePages()
+        case .entropy: takeEntropy()
         }
         guest.exit(code)
     }
