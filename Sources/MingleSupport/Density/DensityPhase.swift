@@ -1,5 +1,6 @@
 import CLinux
 internal import LinuxHost
+internal import VMMProtocol
 
 /// The steps of one run of guests, each between two looks at signals and at guests that died.
 struct DensityPhase {

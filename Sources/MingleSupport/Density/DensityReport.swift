@@ -1,5 +1,5 @@
 import LinuxHost
-import VMMProtocol
+public import VMMProtocol
 
 /// What an experiment found, for people and for programs.
 public struct DensityReport: Sendable {

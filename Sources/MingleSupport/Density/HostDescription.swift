@@ -1,5 +1,6 @@
 import LinuxHost
 import CLinux
+public import VMMProtocol
 
 /// What a measurement depends on, for its report.
 public enum HostDescription {

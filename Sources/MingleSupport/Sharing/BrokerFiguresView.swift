@@ -2,6 +2,7 @@ internal import FrameStore
 internal import BrokerClient
 internal import GuestMemory
 public import LinuxHost
+public import VMMProtocol
 
 /// What a broker says of itself, for tables and JSON.
 public struct BrokerReport: Equatable, Sendable {

@@ -1,6 +1,6 @@
 public import GuestMemory
 internal import LinuxHost
-internal import VMMProtocol
+public import VMMProtocol
 
 /// Why the pages of a running guest are shared, or are not, as far as all guests of the user can tell.
 public struct SharingExplanation: Sendable {

@@ -1,6 +1,6 @@
 internal import GuestMemory
 internal import LinuxHost
-internal import VMMProtocol
+public import VMMProtocol
 
 /// What running guests share, guest by guest and domain by domain.
 public struct SharingOverview: Equatable, Sendable {
