@@ -83,7 +83,10 @@ let package = Package(
             ],
             swiftSettings: strict),
         .executableTarget(
-            name: "mingle-bench", dependencies: ["Sharing", "FrameStore", "LinuxHost", "CLinux"],
+            name: "mingle-bench",
+            dependencies: [
+                "MingleSupport", "VMMProtocol", "Sharing", "FrameStore", "LinuxHost", "CLinux",
+            ],
             path: "Benchmarks",
             swiftSettings: tests),
         .target(name: "TestSupport", dependencies: [], path: "Tests/TestSupport", swiftSettings: tests),
@@ -130,7 +133,9 @@ let package = Package(
             swiftSettings: tests),
         .testTarget(
             name: "VMMProtocolTests",
-            dependencies: ["VMMProtocol", "ImageFormats", "GuestMemory", "TestSupport"],
+            dependencies: [
+                "VMMProtocol", "MingleSupport", "ImageFormats", "GuestMemory", "TestSupport",
+            ],
             swiftSettings: tests),
         .testTarget(
             name: "MingleSupportTests",

@@ -1,4 +1,6 @@
-/// A JSON document (RFC 8259) to be printed. Objects keep the order of their keys, so that output is stable.
+/// A JSON document (RFC 8259) to be written. Objects keep the order of their keys, so that output is stable.
+///
+/// The only writer of JSON: the VMM links no Foundation. Reading is Foundation's, see ``JSONObject``.
 public enum JSONValue: Equatable, Sendable {
     case null
     case boolean(Bool)
@@ -12,24 +14,49 @@ public enum JSONValue: Equatable, Sendable {
     public static func == (left: JSONValue, right: JSONValue) -> Bool { left.text() == right.text() }
 
     /// The document, indented by two spaces a level.
-    public func text(indent: Int = 0) -> String {
-        let inner = String(repeating: "  ", count: indent + 1)
-        let outer = String(repeating: "  ", count: indent)
+    /// - Parameter levels: how many levels of objects and arrays stand over several lines; those below stand in one.
+    public func text(levels: Int = .max) -> String {
+        var result = ""
+        write(to: &result, indent: 0, levels: levels)
+        return result
+    }
+
+    private func write(to result: inout String, indent: Int, levels: Int) {
         switch self {
-        case .null: return "null"
-        case .boolean(let value): return value ? "true" : "false"
-        case .integer(let value): return String(value)
-        case .unsigned(let value): return String(value)
-        case .decimal(let value): return value.isFinite ? "\(value)" : "null"
-        case .string(let value): return Self.quoted(value)
+        case .null: result += "null"
+        case .boolean(let value): result += value ? "true" : "false"
+        case .integer(let value): result += String(value)
+        case .unsigned(let value): result += String(value)
+        case .decimal(let value): result += value.isFinite ? "\(value)" : "null"
+        case .string(let value): Self.quote(value, to: &result)
         case .array(let values):
-            if values.isEmpty { return "[]" }
-            let lines = values.map { inner + $0.text(indent: indent + 1) }
-            return "[\n" + lines.joined(separator: ",\n") + "\n" + outer + "]"
+            result += "["
+            for (index, value) in values.enumerated() {
+                Self.separate(&result, isFirst: index == 0, indent: indent + 1, levels: levels)
+                value.write(to: &result, indent: indent + 1, levels: levels - 1)
+            }
+            if !values.isEmpty { Self.separate(&result, isFirst: true, indent: indent, levels: levels) }
+            result += "]"
         case .object(let pairs):
-            if pairs.isEmpty { return "{}" }
-            let lines = pairs.map { inner + Self.quoted($0.key) + ": " + $0.value.text(indent: indent + 1) }
-            return "{\n" + lines.joined(separator: ",\n") + "\n" + outer + "}"
+            result += "{"
+            for (index, pair) in pairs.enumerated() {
+                Self.separate(&result, isFirst: index == 0, indent: indent + 1, levels: levels)
+                Self.quote(pair.key, to: &result)
+                result += ": "
+                pair.value.write(to: &result, indent: indent + 1, levels: levels - 1)
+            }
+            if !pairs.isEmpty { Self.separate(&result, isFirst: true, indent: indent, levels: levels) }
+            result += "}"
+        }
+    }
+
+    /// A comma but before the first, and what follows it.
+    private static func separate(_ result: inout String, isFirst: Bool, indent: Int, levels: Int) {
+        if !isFirst { result += "," }
+        if levels > 0 {
+            result += "\n" + String(repeating: "  ", count: indent)
+        } else if !isFirst {
+            result += " "
         }
     }
 
@@ -41,8 +68,8 @@ public enum JSONValue: Equatable, Sendable {
     /// A number, or null.
     public static func optional(_ number: Double?) -> JSONValue { number.map { .decimal($0) } ?? .null }
 
-    private static func quoted(_ text: String) -> String {
-        var result = "\""
+    private static func quote(_ text: String, to result: inout String) {
+        result += "\""
         for scalar in text.unicodeScalars {
             switch scalar {
             case "\"": result += "\\\""
@@ -56,6 +83,6 @@ public enum JSONValue: Equatable, Sendable {
             default: result.unicodeScalars.append(scalar)
             }
         }
-        return result + "\""
+        result += "\""
     }
 }

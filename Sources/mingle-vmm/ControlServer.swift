@@ -154,7 +154,7 @@ final class ControlServer {
         let words = command.split(separator: " ", maxSplits: 1).map(String.init)
         let argument = words.count > 1 ? words[1] : ""
         switch words.first ?? "" {
-        case "stats": return say(statistics(), client)
+        case "stats": return say(statistics.json.text(levels: 0), client)
         case "pause":
             machine.pause()
             client.pauses += 1
@@ -220,20 +220,27 @@ final class ControlServer {
         return "ok"
     }
 
-    private func statistics() -> String {
-        let state =
-            machine.end != nil
-            ? "ended"
-            : watch?.isPaused == true || holdsGuest ? "paused" : timeline.isReady ? "running" : "booting"
-        let reason = watch?.isPaused == true && machine.end == nil ? "\"memory\"" : "null"
-        let pressure = watch.map { "\"\($0.level)\"" } ?? "null"
-        let ready = timeline.readyAfter.map { "\(Double($0) / 1e9)" } ?? "null"
-        return "{\"name\": \(JSONText.quoted(options.configuration.name)), \"state\": \"\(state)\","
-            + " \"memory_bytes\": \(options.configuration.memorySizeInBytes), \"home_bytes\": \(machine.memory.allocatedBytes),"
-            + " \"ram\": \"\(machine.memory.backing.rawValue)\","
-            + " \"broker\": \(options.sharing.isOn ? options.sharing.brokerPath.map(JSONText.quoted) ?? "null" : "null"),"
-            + " \"paused_for\": \(reason), \"pressure\": \(pressure),"
-            + " \"boot_seconds\": \(ready), \"sharing\": \(sharing?.json() ?? "null")}"
+    private var state: GuestStatistics.State {
+        if machine.end != nil { return .ended }
+        if watch?.isPaused == true || holdsGuest { return .paused }
+        return timeline.isReady ? .running : .booting
+    }
+
+    private var statistics: GuestStatistics {
+        var answer = GuestStatistics()
+        answer.name = options.configuration.name
+        answer.state = state
+        answer.memoryBytes = options.configuration.memorySizeInBytes
+        answer.homeBytes = machine.memory.allocatedBytes
+        answer.bootSeconds = timeline.readyAfter.map { Double($0) / 1e9 }
+        answer.pausedFor =
+            watch?.isPaused == true && machine.end == nil
+            ? GuestStatistics.memoryIsShort : nil
+        answer.pressure = watch?.level
+        answer.broker = options.sharing.isOn ? options.sharing.brokerPath : nil
+        answer.ram = machine.memory.backing
+        answer.sharing = sharing?.figures
+        return answer
     }
 
     /// What the kernel counts of this process's memory: others of its user may not look at a confined one.

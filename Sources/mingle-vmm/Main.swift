@@ -45,7 +45,7 @@ struct VMM {
         var observer = GuestObserver()
         observer.doorbell = { number, processor in
             timeline.ring(number, processor)
-            if number <= 2 { wake.signal() }
+            if number == Doorbell.ready || number == Doorbell.acceptsInput { wake.signal() }
         }
         observer.serialOutput = { wake.signal() }
         observer.serialInput = { wake.signal() }
@@ -90,10 +90,9 @@ struct VMM {
         record?.update(state: .stopping)
         outcome = loop.finish(outcome, signals)
         if let problem = sharing?.trace?.problem { outcome.lose(problem) }
-        let report = Report(
-            options: options, outcome: outcome, timeline: timeline, built: built, ended: ended)
+        let report = GuestReport(options, outcome, timeline, built: built, ended: ended)
         do throws(OutputFileError) {
-            try files.report?.write(Array(report.json.utf8), interrupt: signals.number)
+            try files.report?.write(Array(report.text.utf8), interrupt: signals.number)
         } catch { outcome.lose("no report: \(error)") }
         sayGoodbye(outcome, options, seconds: Double(ended - timeline.started) / 1e9)
         return Int32(outcome.status)

@@ -30,7 +30,11 @@ extension SharingFigures {
             sum.pagesUnsharedTotal += one.pagesUnsharedTotal
             sum.pagesUnshared += one.pagesUnshared
             sum.pagesVolatile += one.pagesVolatile
+            sum.pagesRehomed += one.pagesRehomed
+            sum.mismatches += one.mismatches
+            sum.brokerConnections += one.brokerConnections
             sum.mappings += one.mappings
+            sum.arrangements += one.arrangements
             sum.putOffNoMemory += one.putOffNoMemory
             sum.putOffNoMapping += one.putOffNoMapping
             sum.metadataBytes += one.metadataBytes
@@ -48,6 +52,8 @@ extension SharingFigures {
         sum.isEnabled = figures.contains(where: \.isEnabled)
         sum.holdsMerges = figures.contains(where: \.holdsMerges)
         sum.isHome = figures.allSatisfy(\.isHome)
+        sum.isSettled = figures.allSatisfy(\.isSettled)
+        sum.absorbsGaps = figures.allSatisfy(\.absorbsGaps)
         sum.domain = figures.first?.domain ?? ""
         sum.window = Set(figures.map(\.window)).sorted().joined(separator: ", ")
         return sum

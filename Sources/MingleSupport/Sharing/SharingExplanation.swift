@@ -39,7 +39,7 @@ public struct SharingExplanation: Sendable {
             // Who ends meanwhile, or does not share, holds nothing that could be shared.
             guard let sharing = try? ControlClient(guest: record.name, in: directory).statistics().sharing
             else { continue }
-            if sharing.domain != domain || domain == SharingOverview.ownDomain { found.append(record.name) }
+            if sharing.domain != domain || domain == SharingFigures.ownDomain { found.append(record.name) }
         }
         return found
     }
