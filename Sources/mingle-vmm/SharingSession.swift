@@ -119,15 +119,15 @@ final class SharingSession: Sendable {
 
     /// Takes a connection to a broker that somebody hands on, for the case that this guest has none.
     /// - Returns: what to answer.
-    func take(_ descriptor: consuming OwnedDescriptor?) -> String {
-        guard let descriptor else { return "error: a connection to a frame broker must come along" }
-        guard thread.snapshot.policy.isEnabled else { return "error: sharing is off" }
+    func take(_ descriptor: consuming OwnedDescriptor?) -> ControlAnswer {
+        guard let descriptor else { return .refused("a connection to a frame broker must come along") }
+        guard thread.snapshot.policy.isEnabled else { return .refused("sharing is off") }
         do throws(BrokerError) { broker.take(try BrokerConnection(descriptor)) } catch {
-            return "error: \(error)"
+            return .refused("\(error)")
         }
         // Now, not at its next pass.
         thread.wake()
-        return "ok"
+        return .done
     }
 
     /// The guest said that it is ready: it is not left alone any longer.
@@ -156,7 +156,8 @@ final class SharingSession: Sendable {
     /// How long the sharing thread may take to answer a question, nanoseconds. The main thread waits for it, which has signals and
     /// keys to serve: a broker that is stopped holds neither up for as long as an exchange waits for it.
     private static let questionPatience: UInt64 = 5_000_000_000
-    static let noAnswer = "error: sharing of this guest's memory has stopped, or the broker does not answer"
+    static let noAnswer = ControlAnswer.refused(
+        "sharing of this guest's memory has stopped, or the broker does not answer")
 
     /// Why its pages are shared or not, each; nil: ``noAnswer``.
     func explain() -> ShareExplanation? {
@@ -169,22 +170,23 @@ final class SharingSession: Sendable {
     }
 
     /// Why a page is shared or not.
-    func explain(page: Int) -> String {
+    func explain(page: Int) -> ControlAnswer {
         let deadline = monotonicNanoseconds() + Self.questionPatience
         guard let answer = thread.ask(until: deadline, { $0.explain(page: page) }) else {
             return Self.noAnswer
         }
-        guard let answer else { return "error: this guest has no page \(page)" }
+        guard let answer else { return .refused("this guest has no page \(page)") }
         let backing =
             switch answer.backing {
             case .home: "home"
             case .zero: "zero"
             case .frame(let location): "\(location)"
             }
-        return PageShareExplanation(
-            reason: answer.reason, backing: backing, mappers: answer.mappers,
-            companions: answer.others.map { .init(process: $0.client, page: $0.page) }
-        ).text
+        return .said(
+            PageShareExplanation(
+                reason: answer.reason, backing: backing, mappers: answer.mappers,
+                companions: answer.others.map { .init(process: $0.client, page: $0.page) }
+            ).text)
     }
 
     /// What it tells of itself.
