@@ -44,7 +44,8 @@ let package = Package(
             name: "FrameStore", dependencies: ["LinuxHost", "CLinux", "CXXHash"], swiftSettings: strict),
         .target(name: "FrameIndex", dependencies: ["FrameStore"], swiftSettings: strict),
         .target(
-            name: "FrameBroker", dependencies: ["FrameIndex", "FrameStore", "LinuxHost", "CLinux"],
+            name: "FrameBroker",
+            dependencies: ["FrameIndex", "FrameStore", "VMMProtocol", "LinuxHost", "CLinux"],
             swiftSettings: strict),
         .target(
             name: "BrokerClient", dependencies: ["FrameStore", "LinuxHost", "CLinux"], swiftSettings: strict),
