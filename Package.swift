@@ -135,7 +135,7 @@ let package = Package(
         .testTarget(
             name: "VMMProtocolTests",
             dependencies: [
-                "VMMProtocol", "MingleSupport", "ImageFormats", "GuestMemory", "TestSupport",
+                "VMMProtocol", "MingleSupport", "ImageFormats", "GuestMemory", "CLinux", "TestSupport",
             ],
             swiftSettings: tests),
         .testTarget(

@@ -1,39 +1,29 @@
-/// The exit codes of `mingle run`, which are those of `mingle-vmm`; docs/exit-codes.md explains them.
-public enum ExitStatus {
-    /// Our init found the RAM disk incomplete.
-    public static let incompleteRAMDisk: Int32 = 118
+/// The exit codes of `mingle-vmm`, which are those of `mingle run`; docs/exit-codes.md explains them.
+///
+/// A guest that powers off is 0, and one that writes to the exit port ends with what it wrote.
+public enum ExitStatus: UInt8, CaseIterable, Sendable {
+    /// Wrong usage of the command line, as sysexits(3) has it.
+    case usage = 64
+    /// A thread of the VMM asked the kernel for what no thread of its kind may: `MINGLE_REFUSED_STATUS` of CLinux.
+    case refusedCall = 117
+    /// Our init found the RAM disk incomplete, and wrote this to the exit port (guests/linux).
+    case incompleteRAMDisk = 118
     /// Output of the guest, its report or its trace is not all there.
-    public static let outputLost: Int32 = 119
-    /// The guest rebooted.
-    public static let rebooted: Int32 = 120
+    case outputLost = 119
+    case rebooted = 120
     /// The guest's kernel panicked.
-    public static let panicked: Int32 = 121
-    /// A vCPU had a triple fault.
-    public static let tripleFault: Int32 = 122
+    case panicked = 121
+    case tripleFault = 122
     /// KVM reported an internal error, or an exit that the VMM does not know.
-    public static let internalError: Int32 = 123
+    case internalError = 123
     /// `--timeout` ran out.
-    public static let timeout: Int32 = 124
+    case timeout = 124
     /// Mingle itself failed before or while the guest ran.
-    public static let failure: Int32 = 125
+    case failure = 125
 
-    /// Of `mingle broker status`: a broker runs, but does not answer.
-    public static let brokerBusy: Int32 = 2
+    /// For exit(3).
+    public var code: Int32 { Int32(rawValue) }
 
-    /// The table that `mingle run --help` shows.
-    public static let table = """
-        EXIT CODES
-          0      the guest powered off
-          N      what the guest wrote to the exit port (the status of COMMAND)
-          118    the initial RAM disk could not be unpacked, or holds no command
-          119    output, report or trace could not be written
-          120    the guest rebooted
-          121    the guest's kernel panicked
-          122    triple fault
-          123    KVM internal error, or an exit that is not known
-          124    the time given by --timeout ran out
-          125    mingle itself failed
-          128+n  forced to stop after signal n
-          64     wrong usage of the command line
-        """
+    /// The guest was ended by force after a signal.
+    public static func afterSignal(_ number: Int32) -> UInt8 { UInt8(truncatingIfNeeded: 128 + number) }
 }

@@ -1,6 +1,7 @@
 import GuestMemory
 import LinuxHost
 import Hypervisor
+import VMMProtocol
 
 extension GuestLoop {
     /// How long a reader may be slow before the guest's memory is given back and the terminal is everybody's, nanoseconds.
@@ -37,7 +38,7 @@ extension GuestLoop {
             while !ready[0].isEmpty, let signal = HostIO.nextSignal(signals) {
                 if console.handle(signal) { continue }
                 if outcome.explanation == nil {
-                    outcome.status = UInt8(truncatingIfNeeded: 128 + signal)
+                    outcome.status = ExitStatus.afterSignal(signal)
                     outcome.explanation = "\(outcome.end); then signal \(signal) came"
                 }
                 break wait

@@ -10,29 +10,24 @@ import Sharing
 /// One guest, one process: build it, run its console until it ends, say how it ended.
 @main
 struct VMM {
-    /// Mistakes in the arguments; as sysexits(3).
-    private static let usageStatus: Int32 = 64
-    /// The guest could not be started.
-    private static let failureStatus: Int32 = 125
-
     static func main() {
         mingle_fill_standard_streams()
         let started = monotonicNanoseconds()
-        if let problem = ProgramStart.check() { fail("\(problem)", status: failureStatus) }
+        if let problem = ProgramStart.check() { fail("\(problem)", .failure) }
         HostIO.useOneArena()
         let words: [String]
         let options: Options
         do throws(ProcessArguments.NotText) {
             words = try ProcessArguments.text(ProcessArguments.bytes())
         } catch {
-            fail("\(error)", status: usageStatus)
+            fail("\(error)", .usage)
         }
         do throws(UsageError) { options = try Options(words) } catch {
-            fail("\(error)\n\(VMMInvocation.usage)", status: usageStatus)
+            fail("\(error)\n\(VMMInvocation.usage)", .usage)
         }
         do {
             exit(try run(options, Timeline(started: started)))
-        } catch { fail("\(error)", status: failureStatus) }
+        } catch { fail("\(error)", .failure) }
     }
 
     private static func run(_ options: Options, _ timeline: Timeline) throws -> Int32 {
@@ -114,8 +109,8 @@ struct VMM {
         HostIO.tell("mingle: \(options.configuration.name): after \(time): \(text)\n")
     }
 
-    private static func fail(_ text: String, status: Int32) -> Never {
+    private static func fail(_ text: String, _ status: ExitStatus) -> Never {
         HostIO.tell("mingle: error: \(text)\n")
-        exit(status)
+        exit(status.code)
     }
 }
