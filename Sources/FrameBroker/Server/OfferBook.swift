@@ -86,7 +86,7 @@ final class OfferBook {
     private func offer(_ isWanted: (PeerIdentity, String) -> Bool) -> Set<PeerIdentity> {
         var found: Set<PeerIdentity> = []
         let now = monotonicNanoseconds()
-        for path in files.controlSockets() {
+        for path in files.paths(inFolder: StateFolder.control) {
             do {
                 let control = try PacketSocket.connect(to: path)
                 let peer = try control.peerIdentity(ability)
