@@ -80,7 +80,7 @@ public struct BrokerReport: Equatable, Sendable {
     }
 
     private static func log(beside socket: String) -> String {
-        String(socket[..<(socket.lastIndex(of: "/") ?? socket.startIndex)]) + "/broker.log"
+        BrokerFiles(directory: String(socket[..<(socket.lastIndex(of: "/") ?? socket.startIndex)])).log
     }
 
     private init(_ figures: BrokerFigures) {
