@@ -169,7 +169,9 @@ let package = Package(
             swiftSettings: tests),
         .testTarget(
             name: "LinuxTests",
-            dependencies: ["Hypervisor", "mingle", "mingle-vmm", "TestSupport"],
+            dependencies: [
+                "VMMProtocol", "MingleSupport", "Hypervisor", "mingle", "mingle-vmm", "TestSupport",
+            ],
             swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]
