@@ -268,7 +268,7 @@ struct DensityReportTests {
             template: VMMInvocation(name: "", memoryBytes: 64 << 20, cpuCount: 2, kernel: "/k"),
             image: "payload:fill")
         plan.mode = mode
-        plan.hostFacts = HostDescription.json(kernelMode: .emulated, window: "pause")
+        plan.hostFacts = HostDescription.json(kernelMode: .emulated, window: .pause)
         var run = RunFigures()
         run.content = ContentCount([[digest(1)], [digest(1)]])
         run.pagesSharing = 1
