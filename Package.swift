@@ -46,7 +46,8 @@ let package = Package(
             name: "FrameStore", dependencies: ["LinuxHost", "CLinux", "CXXHash"], swiftSettings: strict),
         .target(name: "FrameIndex", dependencies: ["FrameStore"], swiftSettings: strict),
         .target(
-            name: "FrameBroker", dependencies: ["FrameIndex", "FrameStore", "LinuxHost", "CLinux"],
+            name: "FrameBroker",
+            dependencies: ["FrameIndex", "FrameStore", "VMMProtocol", "LinuxHost", "CLinux"],
             swiftSettings: strict),
         .target(
             name: "BrokerClient", dependencies: ["FrameStore", "LinuxHost", "CLinux"], swiftSettings: strict),
@@ -85,7 +86,10 @@ let package = Package(
             ],
             swiftSettings: strict),
         .executableTarget(
-            name: "mingle-bench", dependencies: ["Sharing", "FrameStore", "LinuxHost", "CLinux"],
+            name: "mingle-bench",
+            dependencies: [
+                "MingleSupport", "VMMProtocol", "Sharing", "FrameStore", "LinuxHost", "CLinux",
+            ],
             path: "Benchmarks",
             swiftSettings: tests),
         .target(name: "TestSupport", dependencies: [], path: "Tests/TestSupport", swiftSettings: tests),
@@ -136,7 +140,9 @@ let package = Package(
             swiftSettings: tests),
         .testTarget(
             name: "VMMProtocolTests",
-            dependencies: ["VMMProtocol", "ImageFormats", "GuestMemory", "TestSupport"],
+            dependencies: [
+                "VMMProtocol", "MingleSupport", "ImageFormats", "GuestMemory", "CLinux", "TestSupport",
+            ],
             swiftSettings: tests),
         .testTarget(
             name: "MingleSupportTests",
@@ -169,7 +175,9 @@ let package = Package(
             swiftSettings: tests),
         .testTarget(
             name: "LinuxTests",
-            dependencies: ["Hypervisor", "mingle", "mingle-vmm", "TestSupport"],
+            dependencies: [
+                "VMMProtocol", "MingleSupport", "Hypervisor", "mingle", "mingle-vmm", "TestSupport",
+            ],
             swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]

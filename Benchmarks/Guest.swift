@@ -1,18 +1,8 @@
 import CLinux
 import FoundationEssentials
 import Glibc
-
-/// What the VMM writes for `--report`; times are nanoseconds of the monotonic clock.
-struct Report: Decodable {
-    struct Doorbell: Decodable {
-        let number: UInt32
-        let ns: UInt64
-    }
-    let started_ns: UInt64
-    let built_ns: UInt64
-    let entered_ns: UInt64?
-    let doorbells: [Doorbell]
-}
+import MingleSupport
+import VMMProtocol
 
 /// A guest under `mingle run`, with a report.
 struct Guest {
@@ -34,14 +24,16 @@ struct Guest {
     /// Waits for its end and reads the report. Milliseconds count from before `mingle` was spawned.
     func finish() throws -> (status: Int32, times: Times) {
         let status = try process.end()
-        let report = try JSONDecoder().decode(Report.self, from: Data(contents(reportPath)))
-        guard let entered = report.entered_ns else { throw Failure("\(name) never ran") }
+        let text = String(decoding: try contents(reportPath), as: UTF8.self)
+        guard let report = GuestReport(json: text), let entered = report.entered else {
+            throw Failure("\(name) never ran: \(text)")
+        }
         func since(_ at: UInt64) -> Double { Double(at - process.spawned) / 1e6 }
         return (
             status,
             Times(
-                vmm: since(report.started_ns), built: since(report.built_ns), entered: since(entered),
-                ready: report.doorbells.first { $0.number == 1 }.map { since($0.ns) })
+                vmm: since(report.started), built: since(report.built), entered: since(entered),
+                ready: report.rings.first { $0.number == UInt64(Doorbell.ready) }.map { since($0.at) })
         )
     }
 

@@ -7,7 +7,7 @@ public struct RunChecks: Sendable {
     /// Most vCPUs of a guest.
     public static let maximumCPUs = 32
     /// The size of a page, of which guest memory is a multiple.
-    public static let pageSize: UInt64 = 4096
+    public static let pageSize = Page.size
     /// The least memory of a Linux guest and of a payload.
     public static let minimumLinuxMemory: UInt64 = 32 << 20
     public static let minimumPayloadMemory: UInt64 = 4 << 20

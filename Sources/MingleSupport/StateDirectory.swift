@@ -1,6 +1,7 @@
 import CLinux
 internal import Glibc
 internal import LinuxHost
+internal import VMMProtocol
 
 /// The directory in which running guests of one user are registered.
 ///
@@ -15,12 +16,12 @@ public struct StateDirectory: Equatable, Sendable {
     public let path: String
 
     /// The folder of the guests' records.
-    public var guestsPath: String { path + "/guests" }
+    public var guestsPath: String { path + "/" + StateFolder.guests }
     /// The folder of saved terminal settings.
-    public var terminalPath: String { path + "/terminal" }
+    public var terminalPath: String { path + "/" + StateFolder.terminal }
 
     /// The folder of the guests' control sockets.
-    public var controlPath: String { path + "/control" }
+    public var controlPath: String { path + "/" + StateFolder.control }
 
     /// For a path that was checked already, and for tests.
     public init(path: String) { self.path = path }

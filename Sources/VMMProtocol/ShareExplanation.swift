@@ -2,7 +2,7 @@ public import GuestMemory
 
 /// The VMM's answer to `explain`: why each page of a guest is shared, or is not.
 public struct ShareExplanation: Equatable, Sendable {
-    /// Bytes of a packet at most; a byte for each page.
+    /// Pages of a packet at most; a byte for each.
     private static let packetLimit = 32_768
 
     /// Of each page, in the order of the guest's memory file.

@@ -100,7 +100,7 @@ final class BrokerSeeker: Sendable {
             known.failure = nil
             known.connections += 1
         }
-        say(news.withLock { $0.connected(domain: domain ?? "(its own)") })
+        say(news.withLock { $0.connected(domain: domain ?? SharingFigures.ownDomain) })
     }
 
     private func failed(_ error: BrokerError) {

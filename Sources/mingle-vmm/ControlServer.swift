@@ -16,9 +16,6 @@ struct SocketInTheWay: Error, CustomStringConvertible {
 /// The directory that the socket lies in keeps other users out. Runs on the main thread.
 final class ControlServer {
     private static let clientLimit = 8
-    private static let messageLimit = 4096
-    /// Bytes of one answer that clients have room for, at most.
-    private static let answerLimit = 60_000
     /// How long a vCPU may take to leave the guest to be looked at, in nanoseconds.
     private static let inspectionPatience: UInt64 = 5_000_000_000
     /// A client that does not take its answer is dropped after this time.
@@ -120,7 +117,7 @@ final class ControlServer {
                 clients.append(client)
                 wait(for: client)
             } else {
-                _ = say("error: \(Self.clientLimit) other clients hold this guest paused", client)
+                _ = say(.refused("\(Self.clientLimit) other clients hold this guest paused"), client)
                 events.remove(source)
             }
         }
@@ -162,111 +159,96 @@ final class ControlServer {
     }
 
     private func answer(_ client: Client) -> Bool {
-        var buffer = [UInt8](repeating: 0, count: Self.messageLimit)
+        var buffer = [UInt8](repeating: 0, count: ControlCommand.packetLimit)
         switch client.socket.receive(into: &buffer) {
         case .packet(let bytes, let passed):
             let descriptor = passed >= 0 ? OwnedDescriptor(adopting: passed) : nil
-            let command = String(decoding: bytes, as: UTF8.self)
-            // The only command that a descriptor comes with.
-            if command == BrokerOffer.command { return say(takeBroker(descriptor), client) }
-            return perform(command, client)
+            do throws(ControlCommand.Mistake) {
+                return perform(
+                    try ControlCommand(String(decoding: bytes, as: UTF8.self)), descriptor, client)
+            } catch { return say(.refused(error.reason), client) }
         case .nothing: return true
         case .closed, .odd: return false
         }
     }
 
-    private func perform(_ command: String, _ client: Client) -> Bool {
-        let words = command.split(separator: " ", maxSplits: 1).map(String.init)
-        let argument = words.count > 1 ? words[1] : ""
-        switch words.first ?? "" {
-        case "stats": return say(statistics(), client)
-        case "pause":
+    /// - Parameter descriptor: what came along.
+    private func perform(
+        _ command: ControlCommand, _ descriptor: consuming OwnedDescriptor?, _ client: Client
+    ) -> Bool {
+        switch command {
+        case .statistics: return say(.said(statistics.json.text(levels: 0)), client)
+        case .pause:
             machine.pause()
             client.pauses += 1
-            return say("ok", client)
-        case "resume":
-            guard client.pauses > 0 else { return say("error: not paused by this client", client) }
+            return say(.done, client)
+        case .resume:
+            guard client.pauses > 0 else { return say(.refused("not paused by this client"), client) }
             client.pauses -= 1
             machine.resume()
-            return say("ok", client)
-        case "type":
-            machine.serial.receive(Array((argument + "\n").utf8))
-            return say("ok", client)
-        case "digest":
-            let wanted = argument.split(separator: " ")
-            guard Set(wanted).isSubset(of: ["pages", "checksum"]) else {
-                return say("error: digest takes the words pages and checksum, or none", client)
-            }
-            return sendDigests(
-                client, everyPage: wanted.contains("pages"), wanted.contains("checksum") ? .checksum : .blake2
-            )
-        case "explain": return explain(argument, client)
-        case "debug": return say(describe(), client)
-        case "memory": return say(memory(), client)
-        case "sharing", "share-cpu": return say(changeSharing(words[0], argument), client)
-        default:
-            return say(
-                "error: unknown command; use stats, pause, resume, type, digest, sharing, share-cpu, explain, broker, memory, debug",
-                client)
+            return say(.done, client)
+        case .type(let line):
+            machine.serial.receive(Array((line + "\n").utf8))
+            return say(.done, client)
+        case .digest(let everyPage, let isChecksum):
+            return sendDigests(client, everyPage: everyPage, isChecksum ? .checksum : .blake2)
+        case .debug: return say(.said(describe()), client)
+        case .memory: return say(memory(), client)
+        case .sharing(let isOn): return say(changed { $0.setEnabled(isOn) }, client)
+        case .shareCPU(let percent): return say(changed { $0.setShare(percent: percent) }, client)
+        case .explain(let page): return explain(page, client)
+        case .broker:
+            guard let sharing else { return say(Self.sharesNothing, client) }
+            return say(sharing.take(descriptor), client)
         }
     }
 
-    private func takeBroker(_ descriptor: consuming OwnedDescriptor?) -> String {
-        guard let sharing else { return "error: this guest was started with --sharing off" }
-        return sharing.take(descriptor)
+    private static let sharesNothing = ControlAnswer.refused("this guest was started with --sharing off")
+
+    private func changed(_ change: (SharingSession) -> Void) -> ControlAnswer {
+        guard let sharing else { return Self.sharesNothing }
+        change(sharing)
+        return .done
     }
 
     /// Of a page, or in several packets of all.
-    private func explain(_ argument: String, _ client: Client) -> Bool {
-        guard let sharing else { return say("error: this guest was started with --sharing off", client) }
-        if argument.isEmpty {
-            guard let explanation = sharing.explain() else { return say(SharingSession.noAnswer, client) }
-            client.waiting += explanation.packets.map { $0[...] }
-            return flush(client)
-        }
-        guard let page = Int(argument) else {
-            return say("error: explain takes the number of a page, or nothing", client)
-        }
-        return say(sharing.explain(page: page), client)
+    private func explain(_ page: Int?, _ client: Client) -> Bool {
+        guard let sharing else { return say(Self.sharesNothing, client) }
+        if let page { return say(sharing.explain(page: page), client) }
+        guard let explanation = sharing.explain() else { return say(SharingSession.noAnswer, client) }
+        client.waiting += explanation.packets.map { $0[...] }
+        return flush(client)
     }
 
-    private func changeSharing(_ command: String, _ argument: String) -> String {
-        guard let sharing else { return "error: this guest was started with --sharing off" }
-        switch (command, argument) {
-        case ("sharing", "on"): sharing.setEnabled(true)
-        case ("sharing", "off"): sharing.setEnabled(false)
-        case ("share-cpu", _):
-            guard let percent = Double(argument), percent > 0, percent <= 100 else {
-                return "error: share-cpu takes a percentage above 0 and up to 100"
-            }
-            sharing.setShare(percent: percent)
-        default: return "error: sharing on, or sharing off"
-        }
-        return "ok"
+    private var state: GuestStatistics.State {
+        if machine.end != nil { return .ended }
+        if watch?.isPaused == true || holdsGuest { return .paused }
+        return timeline.isReady ? .running : .booting
     }
 
-    private func statistics() -> String {
-        let state =
-            machine.end != nil
-            ? "ended"
-            : watch?.isPaused == true || holdsGuest ? "paused" : timeline.isReady ? "running" : "booting"
-        let reason = watch?.isPaused == true && machine.end == nil ? "\"memory\"" : "null"
-        let pressure = watch.map { "\"\($0.level)\"" } ?? "null"
-        let ready = timeline.readyAfter.map { "\(Double($0) / 1e9)" } ?? "null"
-        return "{\"name\": \(JSONText.quoted(options.configuration.name)), \"state\": \"\(state)\","
-            + " \"memory_bytes\": \(options.configuration.memorySizeInBytes), \"home_bytes\": \(machine.memory.allocatedBytes),"
-            + " \"ram\": \"\(machine.memory.backing.rawValue)\","
-            + " \"broker\": \(options.sharing.isOn ? options.sharing.brokerPath.map(JSONText.quoted) ?? "null" : "null"),"
-            + " \"paused_for\": \(reason), \"pressure\": \(pressure),"
-            + " \"boot_seconds\": \(ready), \"sharing\": \(sharing?.json() ?? "null")}"
+    private var statistics: GuestStatistics {
+        var answer = GuestStatistics()
+        answer.name = options.configuration.name
+        answer.state = state
+        answer.memoryBytes = options.configuration.memorySizeInBytes
+        answer.homeBytes = machine.memory.allocatedBytes
+        answer.bootSeconds = timeline.readyAfter.map { Double($0) / 1e9 }
+        answer.pausedFor =
+            watch?.isPaused == true && machine.end == nil
+            ? GuestStatistics.memoryIsShort : nil
+        answer.pressure = watch?.level
+        answer.broker = options.sharing.isOn ? options.sharing.brokerPath : nil
+        answer.ram = machine.memory.backing
+        answer.sharing = sharing?.figures
+        return answer
     }
 
     /// What the kernel counts of this process's memory: others of its user may not look at a confined one.
-    private func memory() -> String {
+    private func memory() -> ControlAnswer {
         do throws(LinuxError) {
             let text = String(decoding: try memoryMap.read(count: 8192, at: 0), as: UTF8.self)
-            return text.isEmpty ? "error: /proc/self/smaps_rollup is empty" : text
-        } catch { return "error: \(error)" }
+            return text.isEmpty ? .refused("/proc/self/smaps_rollup is empty") : .said(text)
+        } catch { return .refused("\(error)") }
     }
 
     /// What the guest and its VMM are at, for people: to be read when a guest does not answer.
@@ -277,11 +259,11 @@ final class ControlServer {
             "\(options.configuration.name), \(machine.end.map { "ended: \($0)" } ?? "alive")\n"
             + "\(machine.describeProcessors(patience: Self.inspectionPatience))\n\(threads)\n"
             + "  last words:\n\(String(decoding: machine.serial.recentOutput, as: UTF8.self))"
-        guard text.utf8.count > Self.answerLimit else { return text }
-        return String(decoding: Array(text.utf8.prefix(Self.answerLimit - 4)), as: UTF8.self) + "\n..."
+        guard text.utf8.count > ControlAnswer.packetLimit else { return text }
+        return String(decoding: Array(text.utf8.prefix(ControlAnswer.packetLimit - 4)), as: UTF8.self)
+            + "\n..."
     }
 
-    /// One message with the number of pages, then messages of up to 2048 digests of 16 bytes.
     /// - Parameter everyPage: one for each page of the guest, instead of those that are allocated only.
     private func sendDigests(_ client: Client, everyPage: Bool, _ kind: ContentDigest.Kind) -> Bool {
         let digests: [UInt8]
@@ -296,17 +278,14 @@ final class ControlServer {
                 digests = try compute()
             }
         } catch {
-            return say("error: \(error)", client)
+            return say(.refused("\(error)"), client)
         }
-        client.waiting.append(Array("digest \(digests.count / ContentDigest.size)".utf8)[...])
-        for start in stride(from: 0, to: digests.count, by: 2048 * ContentDigest.size) {
-            client.waiting.append(digests[start..<min(start + 2048 * ContentDigest.size, digests.count)])
-        }
+        client.waiting += PageDigests.packets(digests)
         return flush(client)
     }
 
-    private func say(_ text: String, _ client: Client) -> Bool {
-        client.waiting.append(Array(text.utf8)[...])
+    private func say(_ answer: ControlAnswer, _ client: Client) -> Bool {
+        client.waiting.append(Array(answer.text.utf8)[...])
         return flush(client)
     }
 

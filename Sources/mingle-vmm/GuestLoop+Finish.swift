@@ -1,6 +1,7 @@
 import GuestMemory
 import LinuxHost
 import Hypervisor
+import VMMProtocol
 
 extension GuestLoop {
     /// How long a reader may be slow before the guest's memory is given back and the terminal is everybody's, nanoseconds.
@@ -44,7 +45,7 @@ extension GuestLoop {
             control?.dropLate()
         }
         if let interruption, outcome.explanation == nil {
-            outcome.status = UInt8(truncatingIfNeeded: 128 + interruption)
+            outcome.status = ExitStatus.afterSignal(interruption)
             outcome.explanation = "\(outcome.end); then signal \(interruption) came"
         }
         events.remove(source)

@@ -7,9 +7,6 @@ import VMMProtocol
 
 /// How it ended, for the shell.
 struct Outcome {
-    /// Not all that was to be written could be (docs/exit-codes.md).
-    static let lossStatus: UInt8 = 119
-
     let end: GuestEnd
     /// Exit status of this process.
     var status: UInt8
@@ -21,9 +18,24 @@ struct Outcome {
     /// Notes that something is not all there.
     mutating func lose(_ text: String) {
         // Who ended the guest from outside gets the status of that.
-        if explanation == nil || isLoss { status = Self.lossStatus }
+        if explanation == nil || isLoss { status = ExitStatus.outputLost.rawValue }
         explanation = "\(explanation ?? "\(end)"); \(text)"
         isLoss = true
+    }
+}
+
+extension GuestEnd {
+    /// The exit status of this process.
+    fileprivate var status: UInt8 {
+        switch self {
+        case .poweredOff: 0
+        case .exited(let code): code
+        case .rebooted: ExitStatus.rebooted.rawValue
+        case .panicked: ExitStatus.panicked.rawValue
+        case .tripleFault: ExitStatus.tripleFault.rawValue
+        case .failed: ExitStatus.internalError.rawValue
+        case .stopped: ExitStatus.failure.rawValue
+        }
     }
 }
 
@@ -162,7 +174,9 @@ final class GuestLoop {
     private func readInput() {
         guard console.readInput() == .quit else { return }
         machine.stop()
-        decide(Outcome(end: .stopped, status: 130, explanation: "stopped by Ctrl-A X"))
+        decide(
+            Outcome(
+                end: .stopped, status: ExitStatus.afterSignal(SIGINT), explanation: "stopped by Ctrl-A X"))
     }
 
     private func takeSignals() {
@@ -191,7 +205,8 @@ final class GuestLoop {
             machine.stop()
             if let end = machine.end, end != .stopped { return outcome(end) }
             return Outcome(
-                end: .stopped, status: 124, explanation: "stopped at the time limit of \(options.timeout) s")
+                end: .stopped, status: ExitStatus.timeout.rawValue,
+                explanation: "stopped at the time limit of \(options.timeout) s")
         }
         guard let current = stopping else { return nil }
         if now >= current.deadline { return stop(after: current.signal) }
@@ -206,14 +221,14 @@ final class GuestLoop {
     private func stop(after signal: Int32?) -> Outcome {
         machine.stop()
         if let end = machine.end, end != .stopped { return outcome(end) }
-        guard let signal else { return Outcome(end: .stopped, status: Outcome.lossStatus) }
+        guard let signal else { return Outcome(end: .stopped, status: ExitStatus.outputLost.rawValue) }
         return Outcome(
-            end: .stopped, status: UInt8(truncatingIfNeeded: 128 + signal),
+            end: .stopped, status: ExitStatus.afterSignal(signal),
             explanation: "stopped by force after signal \(signal)")
     }
 
     private func outcome(_ end: GuestEnd) -> Outcome {
-        Outcome(end: end, status: end.exitCode, explanation: nil)
+        Outcome(end: end, status: end.status, explanation: nil)
     }
 
     /// When something is due that no descriptor tells, monotonic nanoseconds; nil for never.

@@ -15,7 +15,7 @@ final class GuestRegistration {
     init?(_ options: Options) throws {
         guard let directory = options.stateDirectory else { return nil }
         let configuration = options.configuration
-        let path = "\(directory)/guests/\(configuration.name)"
+        let path = directory + "/" + StateFolder.guests + "/" + configuration.name
         let claimed: RegisteredFile?
         do throws(LinuxError) { claimed = try RegisteredFile.claim(path) } catch {
             throw NoRecord(directory: directory, error: error)

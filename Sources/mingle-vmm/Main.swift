@@ -11,29 +11,24 @@ import Virtio
 /// One guest, one process: build it, run its console until it ends, say how it ended.
 @main
 struct VMM {
-    /// Mistakes in the arguments; as sysexits(3).
-    private static let usageStatus: Int32 = 64
-    /// The guest could not be started.
-    private static let failureStatus: Int32 = 125
-
     static func main() {
         mingle_fill_standard_streams()
         let started = monotonicNanoseconds()
-        if let problem = ProgramStart.check() { fail("\(problem)", status: failureStatus) }
+        if let problem = ProgramStart.check() { fail("\(problem)", .failure) }
         HostIO.useOneArena()
         let words: [String]
         let options: Options
         do throws(ProcessArguments.NotText) {
             words = try ProcessArguments.text(ProcessArguments.bytes())
         } catch {
-            fail("\(error)", status: usageStatus)
+            fail("\(error)", .usage)
         }
         do throws(UsageError) { options = try Options(words) } catch {
-            fail("\(error)\n\(VMMInvocation.usage)", status: usageStatus)
+            fail("\(error)\n\(VMMInvocation.usage)", .usage)
         }
         do {
             exit(try run(options, Timeline(started: started)))
-        } catch { fail("\(error)", status: failureStatus) }
+        } catch { fail("\(error)", .failure) }
     }
 
     private static func run(_ options: Options, _ timeline: Timeline) throws -> Int32 {
@@ -46,7 +41,7 @@ struct VMM {
         var observer = GuestObserver()
         observer.doorbell = { number, processor in
             timeline.ring(number, processor)
-            if number <= 2 { wake.signal() }
+            if number == Doorbell.ready || number == Doorbell.acceptsInput { wake.signal() }
         }
         observer.serialOutput = { wake.signal() }
         observer.serialInput = { wake.signal() }
@@ -105,10 +100,9 @@ struct VMM {
         record?.update(state: .stopping)
         outcome = loop.finish(outcome)
         if let problem = sharing?.trace?.problem { outcome.lose(problem) }
-        let report = Report(
-            options: options, outcome: outcome, timeline: timeline, built: built, ended: ended)
+        let report = GuestReport(options, outcome, timeline, built: built, ended: ended)
         do throws(OutputFileError) {
-            try files.report?.write(Array(report.json.utf8), interrupt: interrupt)
+            try files.report?.write(Array(report.text.utf8), interrupt: interrupt)
         } catch { outcome.lose("no report: \(error)") }
         sayGoodbye(outcome, options, seconds: Double(ended - timeline.started) / 1e9)
         return Int32(outcome.status)
@@ -130,8 +124,8 @@ struct VMM {
         HostIO.tell("mingle: \(options.configuration.name): after \(time): \(text)\n")
     }
 
-    private static func fail(_ text: String, status: Int32) -> Never {
+    private static func fail(_ text: String, _ status: ExitStatus) -> Never {
         HostIO.tell("mingle: error: \(text)\n")
-        exit(status)
+        exit(status.code)
     }
 }

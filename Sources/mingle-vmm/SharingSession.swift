@@ -40,7 +40,7 @@ final class SharingSession: Sendable {
         case .pause: window = .pause
         }
         absorbsGaps = ability != nil
-        domain = sharing.domain ?? "(its own)"
+        domain = sharing.domain ?? SharingFigures.ownDomain
         var policy = SharingPolicy()
         policy.window = window
         policy.isEnabled = !sharing.waits
@@ -119,15 +119,15 @@ final class SharingSession: Sendable {
 
     /// Takes a connection to a broker that somebody hands on, for the case that this guest has none.
     /// - Returns: what to answer.
-    func take(_ descriptor: consuming OwnedDescriptor?) -> String {
-        guard let descriptor else { return "error: a connection to a frame broker must come along" }
-        guard thread.snapshot.policy.isEnabled else { return "error: sharing is off" }
+    func take(_ descriptor: consuming OwnedDescriptor?) -> ControlAnswer {
+        guard let descriptor else { return .refused("a connection to a frame broker must come along") }
+        guard thread.snapshot.policy.isEnabled else { return .refused("sharing is off") }
         do throws(BrokerError) { broker.take(try BrokerConnection(descriptor)) } catch {
-            return "error: \(error)"
+            return .refused("\(error)")
         }
         // Now, not at its next pass.
         thread.wake()
-        return "ok"
+        return .done
     }
 
     /// The guest said that it is ready: it is not left alone any longer.
@@ -156,7 +156,8 @@ final class SharingSession: Sendable {
     /// How long the sharing thread may take to answer a question, nanoseconds. The main thread waits for it, which has signals and
     /// keys to serve: a broker that is stopped holds neither up for as long as an exchange waits for it.
     private static let questionPatience: UInt64 = 5_000_000_000
-    static let noAnswer = "error: sharing of this guest's memory has stopped, or the broker does not answer"
+    static let noAnswer = ControlAnswer.refused(
+        "sharing of this guest's memory has stopped, or the broker does not answer")
 
     /// Why its pages are shared or not, each; nil: ``noAnswer``.
     func explain() -> ShareExplanation? {
@@ -169,56 +170,74 @@ final class SharingSession: Sendable {
     }
 
     /// Why a page is shared or not.
-    func explain(page: Int) -> String {
+    func explain(page: Int) -> ControlAnswer {
         let deadline = monotonicNanoseconds() + Self.questionPatience
         guard let answer = thread.ask(until: deadline, { $0.explain(page: page) }) else {
             return Self.noAnswer
         }
-        guard let answer else { return "error: this guest has no page \(page)" }
+        guard let answer else { return .refused("this guest has no page \(page)") }
         let backing =
             switch answer.backing {
             case .home: "home"
             case .zero: "zero"
             case .frame(let location): "\(location)"
             }
-        return PageShareExplanation(
-            reason: answer.reason, backing: backing, mappers: answer.mappers,
-            companions: answer.others.map { .init(process: $0.client, page: $0.page) }
-        ).text
+        return .said(
+            PageShareExplanation(
+                reason: answer.reason, backing: backing, mappers: answer.mappers,
+                companions: answer.others.map { .init(process: $0.client, page: $0.page) }
+            ).text)
     }
 
-    /// One JSON object in a line.
-    func json() -> String {
+    /// What it tells of itself.
+    var figures: SharingFigures {
         let snapshot = thread.snapshot
         let known = broker.known
         let now = snapshot.statistics
-        let numbers: [(String, String)] = [
-            ("enabled", "\(snapshot.policy.isEnabled)"),
-            ("merges_held", "\(snapshot.policy.holdsMerges)"), ("home", "\(snapshot.isHome)"),
-            ("settled", "\(snapshot.isSettled)"), ("domain", JSONText.quoted(domain)),
-            ("window", "\"\(window.rawValue)\""), ("absorbs_gaps", "\(absorbsGaps)"),
-            ("broker_connected", "\(now.hasStore)"), ("broker_connections", "\(known.connections)"),
-            ("broker_error", known.failure.map(JSONText.quoted) ?? "null"),
-            ("failure", snapshot.failure.map(JSONText.quoted) ?? "null"),
-            ("full_scans", "\(now.fullScans)"), ("pages_hashed", "\(now.pagesHashed)"),
-            ("pages_merged", "\(now.pagesMerged)"), ("pages_mapped", "\(now.pagesMapped)"),
-            ("pages_zero", "\(now.pagesZero)"), ("pages_unshared_total", "\(now.pagesUnsharedTotal)"),
-            ("pages_unshared", "\(now.pagesUnshared)"), ("pages_volatile", "\(now.pagesVolatile)"),
-            ("pages_rehomed", "\(now.pagesRehomed)"), ("mismatches", "\(now.mismatches)"),
-            ("mappings", "\(now.mappings)"), ("arrangements", "\(now.arrangements)"),
-            ("put_off_no_memory", "\(now.putOffNoMemory)"), ("put_off_no_mapping", "\(now.putOffNoMapping)"),
-            ("metadata_bytes", "\(now.metadataBytes)"),
-            ("cpu_seconds", "\(Double(now.cpuNanoseconds) / 1e9)"),
-            ("hold", snapshot.hold.map { "\"\($0.rawValue)\"" } ?? "null"),
-            ("guest_lost_seconds", "\(Double(now.lostNanoseconds) / 1e9)"),
-            ("guest_wanted_seconds", "\(Double(now.wantedNanoseconds) / 1e9)"),
-            ("guest_loss_percent", "\(now.recentLoss * 100)"),
-            ("windows", "\(now.windows.count)"),
-            ("window_p50_us", "\(Double(now.windows.quantile(0.5)) / 1000)"),
-            ("window_p99_us", "\(Double(now.windows.quantile(0.99)) / 1000)"),
-            ("window_max_us", "\(Double(now.windows.maximum) / 1000)"),
-        ]
-        return "{" + numbers.map { "\"\($0.0)\": \($0.1)" }.joined(separator: ", ") + "}"
+        var figures = SharingFigures()
+        figures.isEnabled = snapshot.policy.isEnabled
+        figures.holdsMerges = snapshot.policy.holdsMerges
+        figures.isHome = snapshot.isHome
+        figures.isSettled = snapshot.isSettled
+        figures.domain = domain
+        figures.window = window.rawValue
+        figures.absorbsGaps = absorbsGaps
+        figures.hasBroker = now.hasStore
+        figures.brokerConnections = UInt64(clamping: known.connections)
+        figures.brokerError = known.failure
+        figures.failure = snapshot.failure
+        figures.hold = snapshot.hold?.rawValue
+        figures.count(now)
+        return figures
+    }
+}
+
+extension SharingFigures {
+    /// Takes the engine's counters over.
+    fileprivate mutating func count(_ now: SharingStatistics) {
+        fullScans = UInt64(clamping: now.fullScans)
+        pagesHashed = UInt64(clamping: now.pagesHashed)
+        pagesMerged = UInt64(clamping: now.pagesMerged)
+        pagesMapped = UInt64(clamping: now.pagesMapped)
+        pagesZero = UInt64(clamping: now.pagesZero)
+        pagesUnshared = UInt64(clamping: now.pagesUnshared)
+        pagesUnsharedTotal = UInt64(clamping: now.pagesUnsharedTotal)
+        pagesVolatile = UInt64(clamping: now.pagesVolatile)
+        pagesRehomed = UInt64(clamping: now.pagesRehomed)
+        mismatches = UInt64(clamping: now.mismatches)
+        mappings = UInt64(clamping: now.mappings)
+        arrangements = UInt64(clamping: now.arrangements)
+        putOffNoMemory = UInt64(clamping: now.putOffNoMemory)
+        putOffNoMapping = UInt64(clamping: now.putOffNoMapping)
+        metadataBytes = UInt64(clamping: now.metadataBytes)
+        cpuSeconds = Double(now.cpuNanoseconds) / 1e9
+        lostSeconds = Double(now.lostNanoseconds) / 1e9
+        wantedSeconds = Double(now.wantedNanoseconds) / 1e9
+        lossPercent = now.recentLoss * 100
+        windows = UInt64(clamping: now.windows.count)
+        windowMedian = Double(now.windows.quantile(0.5)) / 1000
+        window99 = Double(now.windows.quantile(0.99)) / 1000
+        windowMaximum = Double(now.windows.maximum) / 1000
     }
 }
 

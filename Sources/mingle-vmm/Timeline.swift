@@ -2,14 +2,10 @@ import GuestMemory
 import LinuxHost
 import Hypervisor
 import Synchronization
+import VMMProtocol
 
 /// When things happened, for the report; nanoseconds of the monotonic clock.
 final class Timeline: Sendable {
-    struct Ring: Sendable {
-        let number: UInt32
-        let processor: Int
-        let at: UInt64
-    }
     private struct State {
         var entered: UInt64?
         var isReady = false
@@ -17,7 +13,7 @@ final class Timeline: Sendable {
         var acceptsInput = false
         var bootMessages: UInt64?
         var serial: Serial16550?
-        var rings: [Ring] = []
+        var rings: [GuestReport.Ring] = []
         var ringCount = 0
     }
     /// A guest may ring without end; the report keeps the first.
@@ -37,16 +33,16 @@ final class Timeline: Sendable {
         let now = monotonicNanoseconds()
         state.withLock { state in
             state.ringCount += 1
-            if number == 1, !state.isReady {
+            if number == Doorbell.ready, !state.isReady {
                 state.isReady = true
                 state.readyAfter = now - started
             }
-            if number == 2, !state.acceptsInput {
+            if number == Doorbell.acceptsInput, !state.acceptsInput {
                 state.acceptsInput = true
                 state.bootMessages = state.serial?.sentCount
             }
             if state.rings.count < Self.keptRings {
-                state.rings.append(Ring(number: number, processor: processor, at: now))
+                state.rings.append(GuestReport.Ring(number: number, processor: processor, at: now))
             }
         }
     }
@@ -62,20 +58,6 @@ final class Timeline: Sendable {
     /// How much of what the guest wrote on its serial line came before that; nil until then.
     var bootMessages: UInt64? { state.withLock { $0.bootMessages } }
 
-    /// The fields of the report that are times, as JSON members.
-    func json(built: UInt64, ended: UInt64) -> String {
-        state.withLock { state in
-            let rings = state.rings.map {
-                "{\"number\": \($0.number), \"processor\": \($0.processor), \"ns\": \($0.at)}"
-            }
-            return """
-                  "started_ns": \(started),
-                  "built_ns": \(built),
-                  "entered_ns": \(state.entered.map { "\($0)" } ?? "null"),
-                  "ended_ns": \(ended),
-                  "doorbell_count": \(state.ringCount),
-                  "doorbells": [\(rings.joined(separator: ", "))]
-                """
-        }
-    }
+    /// How often the guest rang, and the first rings.
+    var rings: (count: Int, kept: [GuestReport.Ring]) { state.withLock { ($0.ringCount, $0.rings) } }
 }

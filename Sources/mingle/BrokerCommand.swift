@@ -1,5 +1,6 @@
 import ArgumentParser
 import MingleSupport
+import VMMProtocol
 
 /// `mingle broker`: the process that keeps what guests share.
 struct BrokerCommand: ParsableCommand {

@@ -110,7 +110,7 @@ struct DensityCommand: ParsableCommand {
             report = try DensityExperiment(plan, directory: .current(), console: log.console).run()
         } catch {
             if case .interrupted(let signal) = error {
-                throw Failure(message: error.description, status: 128 + signal)
+                throw Failure(message: error.description, status: Int32(ExitStatus.afterSignal(signal)))
             }
             throw error
         }
@@ -124,7 +124,8 @@ struct DensityCommand: ParsableCommand {
         try StandardOutput.print(json == "-" ? report.json.text() : report.table)
         if let problem { throw problem }
         if report.hasMismatches {
-            throw Failure(message: "pages changed while their memory was shared", status: ExitStatus.failure)
+            throw Failure(
+                message: "pages changed while their memory was shared", status: ExitStatus.failure.code)
         }
     }
 }

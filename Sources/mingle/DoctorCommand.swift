@@ -1,5 +1,6 @@
 import ArgumentParser
 import MingleSupport
+import VMMProtocol
 
 /// `mingle doctor`: what this host can run, and what to do about the rest.
 struct DoctorCommand: ParsableCommand {

@@ -51,7 +51,7 @@ enum Main {
     private static func checkStart() {
         let variables = ["XDG_RUNTIME_DIR", "MINGLE_VMM", "MINGLE_BROKER", "MINGLE_SHARE"]
         guard let problem = ProgramStart.check(variables: variables) else { return }
-        let failure = ProgramStart.argument(1) == "run" ? ExitStatus.failure : 1
+        let failure = ProgramStart.argument(1) == "run" ? ExitStatus.failure.code : 1
         Console.write("mingle: error: \(problem)")
         MingleCommand.exit(withError: ExitCode(failure))
     }

@@ -53,7 +53,7 @@ struct RunCommand: ParsableCommand {
             log.console.log(.debug, "executing \(program) \(invocation.arguments.joined(separator: " "))")
             try VMMProgram.execute(program, arguments: invocation.arguments)
         } catch {
-            throw Failure(message: error.description, status: ExitStatus.failure)
+            throw Failure(message: error.description, status: ExitStatus.failure.code)
         }
     }
 }

@@ -23,7 +23,7 @@ struct ShareCommand: ParsableCommand {
             abstract: "Let guests share memory again.", discussion: "EXAMPLES\n  mingle share on web")
         @Argument(help: "The names of the guests.") var names: [String]
         @OptionGroup var log: LogOptions
-        func run() throws { try ShareCommand.tell(names, "sharing on") }
+        func run() throws { try ShareCommand.tell(names, .sharing(isOn: true)) }
     }
 
     /// `mingle share off`
@@ -38,7 +38,7 @@ struct ShareCommand: ParsableCommand {
                 """)
         @Argument(help: "The names of the guests.") var names: [String]
         @OptionGroup var log: LogOptions
-        func run() throws { try ShareCommand.tell(names, "sharing off") }
+        func run() throws { try ShareCommand.tell(names, .sharing(isOn: false)) }
     }
 
     /// `mingle share cpu`
@@ -50,7 +50,7 @@ struct ShareCommand: ParsableCommand {
         var percent: Double
         @Argument(help: "The names of the guests.") var names: [String]
         @OptionGroup var log: LogOptions
-        func run() throws { try ShareCommand.tell(names, "share-cpu \(percent)") }
+        func run() throws { try ShareCommand.tell(names, .shareCPU(percent)) }
     }
 
     /// `mingle share explain`
@@ -96,7 +96,7 @@ struct ShareCommand: ParsableCommand {
         }
     }
 
-    private static func tell(_ names: [String], _ command: String) throws {
+    private static func tell(_ names: [String], _ command: ControlCommand) throws {
         let directory = StateDirectory.current()
         var failed = false
         for name in names {

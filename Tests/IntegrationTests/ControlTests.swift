@@ -1,5 +1,6 @@
 import Foundation
 import MingleSupport
+import VMMProtocol
 import Testing
 import TestSupport
 

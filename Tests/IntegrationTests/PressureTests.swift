@@ -4,6 +4,7 @@ import LinuxHost
 import MingleSupport
 import Testing
 import TestSupport
+import VMMProtocol
 
 extension HostKVM {
     @Suite(
@@ -51,28 +52,17 @@ extension HostKVM {
             #expect(write(guest.input, bytes, bytes.count) == bytes.count)
         }
 
-        private struct Stats {
-            var state = "", pressure = "", pausedFor: String?
-            var isHeld = false, isSettled = false, mapped = 0, merged = 0, scans = 0
-        }
-
         /// Asked at the control socket: a program for each look would keep the guests from what is waited for.
-        private func stats(_ name: String) throws -> Stats {
+        private func stats(_ name: String) throws -> GuestStatistics {
             let control =
                 try controls[name]
                 ?? ControlClient(
                     guest: name, path: tool.stateDirectory + "/control/" + name, seconds: 300)
             controls[name] = control
-            let answer = try JSONSerialization.jsonObject(with: Data(try control.ask("stats").utf8))
-            let guest = try #require(answer as? [String: Any])
-            let sharing = guest["sharing"] as? [String: Any] ?? [:]
-            return Stats(
-                state: guest["state"] as? String ?? "", pressure: guest["pressure"] as? String ?? "",
-                pausedFor: guest["paused_for"] as? String, isHeld: sharing["merges_held"] as? Bool ?? false,
-                isSettled: sharing["settled"] as? Bool ?? false,
-                mapped: sharing["pages_mapped"] as? Int ?? 0, merged: sharing["pages_merged"] as? Int ?? 0,
-                scans: sharing["full_scans"] as? Int ?? 0)
+            return try control.statistics()
         }
+
+        private func sharing(_ name: String) throws -> SharingFigures { try #require(stats(name).sharing) }
 
         /// Waits for what must come; what the guests are at belongs to the failure.
         private func wait(_ what: String, _ condition: () throws -> Bool) throws {
@@ -100,29 +90,29 @@ extension HostKVM {
             // 70 % of the free pages of 64 MiB.
             let common = 10500
             try wait("their memory is shared") {
-                ["a", "b"].allSatisfy { ((try? stats($0))?.mapped ?? 0) > common }
+                ["a", "b"].allSatisfy { ((try? sharing($0))?.pagesMapped ?? 0) > common }
             }
             // What is merged later would free memory again that is to be short.
             for name in ["a", "b"] {
-                let scans = try stats(name).scans
+                let scans = try sharing(name).fullScans
                 try wait("all is merged") {
-                    let now = try stats(name)
-                    if now.isSettled && now.scans > scans + 1 { return true }
+                    let now = try sharing(name)
+                    if now.isSettled && now.fullScans > scans + 1 { return true }
                     // Where nothing changes passes are seldom; a policy, though it is the old one, is a reason for one.
                     _ = try controls[name]?.ask("share-cpu 100")
                     return false
                 }
             }
-            #expect(try stats("a").pressure == "none" && !stats("a").isHeld)
+            #expect(try stats("a").pressure == "none" && !sharing("a").holdsMerges)
 
             // 40 MiB are the reserve.
             try takeAll(but: 28 << 20)
-            try wait("merges are held") { try stats("a").isHeld && stats("b").isHeld }
+            try wait("merges are held") { try sharing("a").holdsMerges && sharing("b").holdsMerges }
             #expect(try stats("a").pressure == "full" && stats("a").pausedFor == nil)
             // One that comes now has 10 MiB that the others have, too, and is not merged.
             try start("c", "16M")
-            try wait("a guest that comes now holds merges") { (try? stats("c").isHeld) == true }
-            let merged = try stats("a").merged + stats("b").merged
+            try wait("a guest that comes now holds merges") { (try? sharing("c").holdsMerges) == true }
+            let merged = try sharing("a").pagesMerged + sharing("b").pagesMerged
 
             // Each step takes up to 3 MiB by writes to pages that were shared.
             var steps = 0
@@ -130,25 +120,25 @@ extension HostKVM {
                 try type("rewrite 0.06", to: "b")
                 steps += 1
                 try wait("b has rewritten, or is paused") {
-                    try stats("b").pausedFor == "memory"
+                    try stats("b").pausedFor == GuestStatistics.memoryIsShort
                         || tool.folder.text("b").components(separatedBy: "fill: rewrite ok").count > steps
                 }
             }
-            try wait("b is paused") { try stats("b").pausedFor == "memory" }
-            #expect(try stats("b").state == "paused")
+            try wait("b is paused") { try stats("b").pausedFor == GuestStatistics.memoryIsShort }
+            #expect(try stats("b").state == .paused)
             #expect(tool.folder.text("b.errors").contains("paused: memory is nearly used up"))
             #expect(
                 try tool.run(["ps"]).split(separator: "\n").contains {
                     $0.contains("b ") && $0.contains("paused")
                 })
-            #expect(try stats("a").pausedFor == nil && stats("a").state == "running")
-            #expect(try stats("a").merged + stats("b").merged == merged)
-            #expect(try stats("c").mapped == 0)
+            #expect(try stats("a").pausedFor == nil && stats("a").state == .running)
+            #expect(try sharing("a").pagesMerged + sharing("b").pagesMerged == merged)
+            #expect(try sharing("c").pagesMapped == 0)
 
             unlink(hog)
-            try wait("b goes on") { try stats("b").state == "running" }
+            try wait("b goes on") { try stats("b").state == .running }
             #expect(tool.folder.text("b.errors").contains("goes on: there is memory again"))
-            try wait("c is merged") { try stats("c").mapped > 2000 && !stats("a").isHeld }
+            try wait("c is merged") { try sharing("c").pagesMapped > 2000 && !sharing("a").holdsMerges }
             #expect(try stats("a").pressure != "full")
             for name in ["a", "b", "c"] {
                 try type("check", to: name)

@@ -1,24 +1,14 @@
 import Foundation
+import MingleSupport
 import Testing
 import TestSupport
+import VMMProtocol
 
 extension HostKVM {
     @Suite("What the VMM writes about its guest")
     struct RecordTests {
-        private struct Report: Decodable {
-            struct Doorbell: Decodable {
-                let number: UInt32
-                let processor: Int
-                let ns: UInt64
-            }
-            let name, kernel, end, clock: String
-            let memory_bytes, cpus, status, doorbell_count: Int
-            let started_ns, built_ns, entered_ns, ended_ns: UInt64
-            let doorbells: [Doorbell]
-        }
-
-        private func report(_ folder: TemporaryDirectory) throws -> Report {
-            try JSONDecoder().decode(Report.self, from: Data(folder.bytes("report")))
+        private func report(_ folder: TemporaryDirectory) throws -> GuestReport {
+            try #require(GuestReport(json: folder.text("report")))
         }
 
         @Test("the report parses, and its times are in order")
@@ -31,12 +21,12 @@ extension HostKVM {
             #expect(try guest.wait() == 5)
             let report = try report(folder)
             #expect(report.name == "reported" && report.kernel.hasSuffix("/hello.elf"))
-            #expect(report.memory_bytes == 16 << 20 && report.cpus == 2)
+            #expect(report.memoryBytes == 16 << 20 && report.cpuCount == 2)
             #expect(report.end == "exited" && report.status == 5 && report.clock == "CLOCK_MONOTONIC")
-            #expect(report.doorbell_count == 1)
-            let ring = try #require(report.doorbells.first)
+            #expect(report.ringCount == 1)
+            let ring = try #require(report.rings.first)
             #expect(ring.number == 1 && ring.processor == 0)
-            let times = [report.started_ns, report.built_ns, report.entered_ns, ring.ns, report.ended_ns]
+            let times = [report.started, report.built, try #require(report.entered), ring.at, report.ended]
             #expect(times == times.sorted() && times[0] > 0)
         }
 
@@ -55,7 +45,7 @@ extension HostKVM {
         func endlessRing() throws {
             let folder = try TemporaryDirectory()
             let kernel = try folder.write("tiny.elf", TinyPayload.file(TinyPayload.ringEndlessly))
-            func ring(seconds: Int) throws -> Report {
+            func ring(seconds: Int) throws -> GuestReport {
                 let options = ["--report", folder.path("report"), "--timeout", "\(seconds)"]
                 #expect(
                     try VMMProcess(kernel: kernel, options: options, folder: folder).wait(within: 120) == 124)
@@ -63,10 +53,10 @@ extension HostKVM {
             }
             var report = try ring(seconds: 1)
             // On a busy host that may be too short.
-            if report.doorbell_count <= 1000 { report = try ring(seconds: 30) }
-            #expect(report.doorbell_count > 1000)
-            #expect(report.doorbells.count == 64)
-            #expect(report.doorbells.allSatisfy { $0.number == 7 })
+            if report.ringCount <= 1000 { report = try ring(seconds: 30) }
+            #expect(report.ringCount > 1000)
+            #expect(report.rings.count == 64)
+            #expect(report.rings.allSatisfy { $0.number == 7 })
         }
 
         @Test("the guest's record is locked while it runs, and nobody's after", arguments: [true, false])

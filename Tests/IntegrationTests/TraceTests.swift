@@ -3,6 +3,7 @@ import Foundation
 import MingleSupport
 import TestSupport
 import Testing
+import VMMProtocol
 
 extension HostKVM {
     /// The table of system calls beside what guests of all sorts really ask for.
@@ -34,7 +35,7 @@ extension HostKVM {
             for guest in guests {
                 try guest.waitUntilFilled()
                 let common = try guest.number("common", in: "fill: ready")
-                try guest.wait("its common pages are shared") { try guest.count("pages_mapped") >= common }
+                try guest.wait("its common pages are shared") { try guest.count(\.pagesMapped) >= common }
             }
             try SharingGuest.say("rewrite 0.2", to: guests, answer: "fill: rewrite")
             for guest in guests { for command in ["debug", "memory", "stats"] { try guest.ask(command) } }
@@ -49,7 +50,7 @@ extension HostKVM {
             kill(worker, SIGKILL)
             for guest in guests {
                 try guest.wait("it joined the next broker") {
-                    try guest.count("broker_connections") >= 2 && guest.flag("broker_connected")
+                    try guest.count(\.brokerConnections) >= 2 && guest.flag(\.hasBroker)
                 }
             }
             try SharingGuest.check(guests)
@@ -72,7 +73,7 @@ extension HostKVM {
             }
             for guest in guests {
                 try guest.waitUntilFilled()
-                try guest.wait("some pages are shared") { try guest.count("pages_mapped") >= 64 }
+                try guest.wait("some pages are shared") { try guest.count(\.pagesMapped) >= 64 }
             }
             try SharingGuest.say("rewrite 0.5", to: guests, answer: "fill: rewrite")
             try SharingGuest.check(guests)
@@ -93,7 +94,7 @@ extension HostKVM {
                         wrapper: Self.wrapper(tool.folder, "g\(index)")))
             }
             for guest in guests {
-                try guest.wait("its mappings are arranged") { try guest.count("arrangements") >= 5 }
+                try guest.wait("its mappings are arranged") { try guest.count(\.arrangements) >= 5 }
             }
             for guest in guests { try guest.ask("type exit") }
             for guest in guests { #expect(try guest.end() == 0, "\(guest.output)") }

@@ -1,6 +1,7 @@
 import Foundation
 import Testing
 import TestSupport
+import VMMProtocol
 
 extension LinuxGuests {
     /// Four guests of 128 MiB share 70 MB and more of a stock kernel's memory; what is asked for here is far less, so
@@ -17,11 +18,11 @@ extension LinuxGuests {
                 for guest in group.guests { try guest.waitUntilMerged(Self.manyPages) }
                 for guest in group.guests {
                     try guest.wait("its memory takes few mappings") {
-                        try guest.count("mappings") <= 600 && guest.count("arrangements") > 0
+                        try guest.count(\.mappings) <= 600 && guest.count(\.arrangements) > 0
                     }
                     print(
-                        "\(guest.name): \(try guest.count("mappings")) mappings,"
-                            + " \(try guest.count("arrangements")) arrangements")
+                        "\(guest.name): \(try guest.count(\.mappings)) mappings,"
+                            + " \(try guest.count(\.arrangements)) arrangements")
                 }
             }
         }
@@ -34,13 +35,13 @@ extension LinuxGuests {
                 let shared = try hostMemoryInUse()
                 for guest in group.guests { try guest.control.ask("pause") }
                 let before = try group.guests.map { try $0.control.digestsOfAllPages() }
-                for guest in group.guests { #expect(try guest.count("pages_mapped") >= Self.manyPages) }
+                for guest in group.guests { #expect(try guest.count(\.pagesMapped) >= Self.manyPages) }
                 try group.bringHome()
                 let after = try group.guests.map { try $0.control.digestsOfAllPages() }
                 for (index, guest) in group.guests.enumerated() {
                     #expect(before[index].count == 16 << 15)
                     #expect(before[index] == after[index], "\(guest.name)'s memory changed")
-                    #expect(try guest.count("pages_mapped") == 0)
+                    #expect(try guest.count(\.pagesMapped) == 0)
                 }
                 // Frames that four guests map instead of home pages of their own: three of four pages come free.
                 let saving = 3 * Self.manyPages * 4096
@@ -71,14 +72,14 @@ extension LinuxGuests {
                     try guest.run(Self.prepare)
                     cached.append(try guest.run("sha256sum /bin/busybox"))
                     try guest.run(Self.work)
-                    unshared.append(try guest.count("pages_unshared_total"))
+                    unshared.append(try guest.count(\.pagesUnsharedTotal))
                 }
                 #expect(Set(cached).count == 1 && cached[0].hasSuffix("/bin/busybox"), "\(cached)")
                 try group.turnSharing(on: true)
                 for (guest, copies) in zip(workers, unshared) {
                     try guest.waitUntilMerged(Self.manyPages)
                     try guest.wait("private copies are taken") {
-                        try guest.count("pages_unshared_total") > copies
+                        try guest.count(\.pagesUnsharedTotal) > copies
                     }
                 }
                 for (index, guest) in workers.enumerated() {
@@ -127,7 +128,7 @@ extension LinuxGuests {
                 try group.turnSharing(on: true)
                 for guest in group.guests { try guest.waitUntilMerged(Self.manyPages) }
                 for (guest, start) in zip(group.guests, before) { try check(guest, since: start) }
-                let windows = try group.guests.map { try $0.sharing()["window"] as? String }
+                let windows = try group.guests.map { try $0.sharing().window }
                 #expect(windows == ["userfaultfd", "pause", "userfaultfd", "pause"])
             }
         }
@@ -152,7 +153,7 @@ extension LinuxGuests {
                     shortest <= passed && passed <= longest,
                     "\(guest.name): \(clock) went on by \(passed) s in \(shortest) to \(longest) s")
             }
-            #expect(try guest.count("pages_mapped") > Self.manyPages / 2)
+            #expect(try guest.count(\.pagesMapped) > Self.manyPages / 2)
         }
 
         /// Prints how often the clock went back, and by how many hundredths of a second it went on in two seconds' sleep.

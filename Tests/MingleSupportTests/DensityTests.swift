@@ -268,7 +268,7 @@ struct DensityReportTests {
             template: VMMInvocation(name: "", memoryBytes: 64 << 20, cpuCount: 2, kernel: "/k"),
             image: "payload:fill")
         plan.mode = mode
-        plan.hostFacts = HostDescription.json(kernelMode: .emulated, window: "pause")
+        plan.hostFacts = HostDescription.json(kernelMode: .emulated, window: .pause)
         var run = RunFigures()
         run.content = ContentCount([[digest(1)], [digest(1)]])
         run.pagesSharing = 1
@@ -282,7 +282,7 @@ struct DensityReportTests {
 
     @Test("has every key that is promised", arguments: DensityPlan.Mode.allCases, [true, false])
     func shape(mode: DensityPlan.Mode, baseline: Bool) throws {
-        let json = try #require(JSONValue(parsing: report(mode, baseline: baseline).json.text()))
+        let json = report(mode, baseline: baseline).json
         let promised = [
             "memory": [
                 "touched_pages", "resident_bytes_sharing_off", "resident_bytes", "pages_shared",
@@ -334,34 +334,6 @@ struct DensityReportTests {
     }
 }
 
-@Suite("Reading JSON")
-struct JSONParsingTests {
-    @Test(
-        "gives back what was written",
-        arguments: [
-            JSONValue.null, .boolean(true), .integer(-12), .unsigned(.max), .decimal(0.25),
-            .string("a\"\\\n\té€𝄞\u{1}"),
-            .array([]), .object([]), .array([.integer(1), .object([("k", .array([.null]))])]),
-        ])
-    func roundTrip(value: JSONValue) { #expect(JSONValue(parsing: value.text()) == value) }
-
-    @Test(
-        "understands escapes",
-        arguments: [
-            (#""\u00e9""#, "é"), (#""\ud834\udd1e""#, "𝄞"), (#""\/\b""#, "/\u{8}"),
-        ])
-    func escapes(text: String, expected: String) { #expect(JSONValue(parsing: text)?.string == expected) }
-
-    @Test(
-        "refuses what is none",
-        arguments: [
-            "", "{", "[1,]", "{\"a\" 1}", "tru", "1 2", "\"\\u12\"", "\"\\ud834\"", "\"a", "{\"a\":1,}", "+-",
-            "nul",
-            String(repeating: "[", count: 100) + String(repeating: "]", count: 100),
-        ])
-    func refusal(text: String) { #expect(JSONValue(parsing: text) == nil) }
-}
-
 @Suite("Guests' statistics")
 struct GuestStatisticsTests {
     static let sharing = """
@@ -388,6 +360,29 @@ struct GuestStatisticsTests {
         let incomplete = Self.sharing.replacingOccurrences(of: "\"pages_zero\": 13, ", with: "")
         #expect(GuestStatistics(json: Self.answer("g", sharing: incomplete)) == nil)
         #expect(GuestStatistics(json: "error: no") == nil)
+    }
+
+    @Test("are told by stats --json with these keys, in this order")
+    func shown() throws {
+        let guest = try #require(GuestStatistics(json: Self.answer("g", sharing: Self.sharing)))
+        let sharing = """
+            {"enabled": true, "merges_held": false, "home": false, "domain": "lab", "window": "pause", \
+            "broker_connected": true, "broker_error": null, "failure": null, "full_scans": 9, "pages_hashed": 10, \
+            "pages_merged": 11, "pages_mapped": 12, "pages_zero": 13, "pages_unshared": 15, \
+            "pages_unshared_total": 14, "pages_volatile": 16, "mappings": 18, "put_off_no_memory": 0, \
+            "put_off_no_mapping": 0, "metadata_bytes": 19, "cpu_seconds": 0.5, "hold": "guest", \
+            "guest_lost_seconds": 0.25, "guest_wanted_seconds": 50.0, "guest_loss_percent": 0.5, \
+            "window_microseconds": {"p50": 1.5, "p99": 2.5, "max": 3.5, "count": 20}}
+            """
+        #expect(
+            SharingOverview(guests: [guest], stores: [:]).json.text(levels: 0) == """
+                {"guests": [{"name": "g", "state": "running", "memory_bytes": 4096, "home_bytes": 8, \
+                "boot_seconds": null, "paused_for": null, "pressure": null, "broker": "/b", \
+                "broker_lost": false, "sharing": \(sharing)}], \
+                "domains": [{"name": "lab", "guests": ["g"], "pages_shared": null, "pages_sharing": null, \
+                "pages_zero": 13, "pages_unshared": 15, "pages_volatile": 16, "store_bytes": null, \
+                "saved_bytes": 53248, "cpu_seconds": 0.5, "windows": 20, "mappings": 18}]}
+                """)
     }
 
     @Test("are put together by domain; a guest without one is alone")

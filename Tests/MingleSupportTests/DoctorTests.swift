@@ -1,6 +1,7 @@
 import Confinement
 import Glibc
 import Testing
+import VMMProtocol
 
 @testable import MingleSupport
 

@@ -3,6 +3,7 @@ import Glibc
 import Testing
 
 @testable import MingleSupport
+@testable import VMMProtocol
 
 @Suite struct SavedTerminalTests {
     /// A pseudo terminal of our own.

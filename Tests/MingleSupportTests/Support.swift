@@ -130,3 +130,17 @@ struct ListeningSocket {
 
     func close() { _ = Glibc.close(number) }
 }
+
+extension JSONValue {
+    /// The member of an object; nil for anything else, and for null.
+    subscript(key: String) -> JSONValue? {
+        guard case .object(let pairs) = self, let pair = pairs.first(where: { $0.key == key }) else {
+            return nil
+        }
+        return pair.value == .null ? nil : pair.value
+    }
+    var count: UInt64? { if case .unsigned(let number) = self { number } else { nil } }
+    var number: Double? { if case .decimal(let number) = self { number } else { nil } }
+    var string: String? { if case .string(let string) = self { string } else { nil } }
+    var elements: [JSONValue]? { if case .array(let values) = self { values } else { nil } }
+}

@@ -156,6 +156,25 @@ import VMMProtocol
                 """)
     }
 
+    @Test func exitCodesAreShown() {
+        #expect(
+            ExitStatus.table == """
+                EXIT CODES
+                  0      the guest powered off
+                  N      what the guest wrote to the exit port (the status of COMMAND)
+                  118    the initial RAM disk could not be unpacked, or holds no command
+                  119    output, report or trace could not be written
+                  120    the guest rebooted
+                  121    the guest's kernel panicked
+                  122    triple fault
+                  123    KVM internal error, or an exit that is not known
+                  124    the time given by --timeout ran out
+                  125    mingle itself failed
+                  128+n  forced to stop after signal n
+                  64     wrong usage of the command line
+                """)
+    }
+
     @Test func logLevelsAreOrdered() {
         #expect(LogLevel.trace < .debug && LogLevel.debug < .info && LogLevel.warning < .error)
     }

@@ -319,7 +319,7 @@ long mingle_filesystem_type(const char *path);
 
 // ---- confinement (Confine.c): signal handlers, and system calls without a wrapper. Each returns 0 or what is said, or
 // -errno. ----
-/// How this process ends when a filter refuses a call (docs/exit-codes.md).
+/// How this process ends when a filter refuses a call: `ExitStatus.refusedCall` (docs/exit-codes.md).
 #define MINGLE_REFUSED_STATUS 117
 /// SIGSYS ends the process: the handler says which kind of thread asked for which system call. Async-signal-safe.
 int mingle_catch_refusals(void);

@@ -303,7 +303,7 @@ final class BrokerServer {
         if let domain = domains[name] { return domain }
         var unique = name
         if name.isEmpty {
-            unique = "private.\(nextPrivate)"
+            unique = "\(BrokerProtocol.privatePrefix)\(nextPrivate)"
             nextPrivate += 1
         }
         let domain = try BrokerDomain(name: unique)

@@ -1,6 +1,7 @@
 internal import CLinux
 internal import FrameStore
 internal import LinuxHost
+internal import VMMProtocol
 
 /// Whom this broker owes a connection: a confined guest cannot connect by itself, so one that lost the broker, or found it full, is
 /// offered a connection over its control socket, again and again until it has joined, says that it wants none, or has ended.
@@ -84,7 +85,8 @@ final class OfferBook {
         case .packet(let bytes, let passed):
             if passed >= 0 { _ = OwnedDescriptor(adopting: passed) }
             debt.control = nil
-            return !String(decoding: bytes, as: UTF8.self).hasPrefix("error:")
+            if case .refused = ControlAnswer(String(decoding: bytes, as: UTF8.self)) { return false }
+            return true
         case .closed, .odd:
             debt.control = nil
             return true
@@ -100,7 +102,7 @@ final class OfferBook {
         var found: Set<PeerIdentity> = []
         var isComplete = true
         let now = monotonicNanoseconds()
-        for path in files.controlSockets() {
+        for path in files.paths(inFolder: StateFolder.control) {
             let control: PacketSocket
             do throws(LinuxError) { control = try PacketSocket.connect(to: path) } catch {
                 if ![ENOENT, ECONNREFUSED].contains(error.code) { isComplete = false }
@@ -118,7 +120,7 @@ final class OfferBook {
                 debt.asked = now
                 let connection = try PacketSocket.connect(to: files.socket)
                 let sent = control.send(
-                    Array(BrokerOffer.command.utf8), passing: connection.descriptor.number)
+                    Array(ControlCommand.broker.text.utf8), passing: connection.descriptor.number)
                 if case .done = sent { debt.control = consume control }
             } catch { continue }
         }

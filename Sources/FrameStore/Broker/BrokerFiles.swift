@@ -34,18 +34,18 @@ package struct BrokerFiles {
     /// - Returns: nil when another one holds it.
     package func claim() throws(LinuxError) -> OwnedDescriptor? { try LockedFile.claim(lock) }
 
-    /// The paths of guests' control sockets.
-    package func controlSockets() -> [String] {
+    /// The paths in a folder of the directory, without hidden ones.
+    package func paths(inFolder folder: String) -> [String] {
         var paths: [String] = []
         // SAFETY: the path is a NUL-terminated copy; the stream is closed below and used by this thread alone, and an entry is
         // read before the next call replaces it.
-        guard let stream = unsafe opendir(directory + "/control") else { return [] }
+        guard let stream = unsafe opendir(directory + "/" + folder) else { return [] }
         defer { unsafe closedir(stream) }
         while let entry = unsafe readdir(stream) {
             let name = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
                 unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
             }
-            if !name.hasPrefix(".") { paths.append(directory + "/control/" + name) }
+            if !name.hasPrefix(".") { paths.append(directory + "/" + folder + "/" + name) }
         }
         return paths
     }

@@ -87,11 +87,15 @@ public enum BrokerProtocol {
     /// Names the program that speaks, for people.
     package static let build = "mingle broker protocol 5"
 
+    /// What names of domains of one guest begin with, which the broker chooses.
+    package static let privatePrefix = "private."
+
     /// Whether a user may choose this name for a domain: 1 to 64 letters, digits, and `. _ - :` within, not starting
-    /// with `private.`, which the broker uses for domains of one guest.
+    /// with ``privatePrefix``.
     public static func isName(_ name: String) -> Bool {
         let bytes = Array(name.utf8)
-        guard !bytes.isEmpty, bytes.count <= nameLimit, !name.hasPrefix("private.") else { return false }
+        guard !bytes.isEmpty, bytes.count <= nameLimit, !name.hasPrefix(privatePrefix)
+        else { return false }
         return bytes.allSatisfy { byte in
             switch byte {
             case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),

@@ -15,19 +15,6 @@ public enum GuestEnd: Equatable, Sendable, CustomStringConvertible {
     /// Stopped from outside, without the guest's doing.
     case stopped
 
-    /// The exit code for a shell (docs/exit-codes.md).
-    public var exitCode: UInt8 {
-        switch self {
-        case .poweredOff: 0
-        case .exited(let code): code
-        case .rebooted: 120
-        case .panicked: 121
-        case .tripleFault: 122
-        case .failed: 123
-        case .stopped: 125
-        }
-    }
-
     /// A single word for machines to read.
     public var word: String {
         switch self {

@@ -1,4 +1,5 @@
 import LinuxHost
+public import VMMProtocol
 
 /// What guests hold, counted by content: the best that any merging could do.
 public struct ContentCount: Equatable, Sendable {

@@ -1,5 +1,6 @@
 import CLinux
 internal import LinuxHost
+internal import VMMProtocol
 
 /// The steps of one run of guests, each between two looks at signals and at guests that died.
 struct DensityPhase {
@@ -81,10 +82,10 @@ struct DensityPhase {
     func begin() throws(SupportError) {
         if mode == .ksm, plan.sharesWhenUp { try ksm.runAtFullSpeed() }
         if mode == .builtin, plan.sharesWhenUp {
-            _ = try fleet.each { client throws(SupportError) in try client.ask("sharing on") }
+            _ = try fleet.each { client throws(SupportError) in try client.ask(.sharing(isOn: true)) }
         }
         guard let line = plan.typed else { return }
-        _ = try fleet.each { client throws(SupportError) in try client.ask("type \(line)") }
+        _ = try fleet.each { client throws(SupportError) in try client.ask(.type(line)) }
     }
 
     /// Lets them run, and notes how much is saved.
@@ -157,7 +158,7 @@ struct DensityPhase {
     /// Everything at one moment: all guests are paused.
     func measure(_ figures: inout RunFigures, _ group: ControlGroup?) throws(SupportError) {
         progress.say(mode, "measuring")
-        _ = try fleet.each { client throws(SupportError) in try client.ask("pause") }
+        _ = try fleet.each { client throws(SupportError) in try client.ask(.pause) }
         let statistics = try fleet.each { client throws(SupportError) in try client.statistics() }
         let engines = statistics.compactMap(\.sharing)
         for (engine, member) in zip(engines, fleet.members) {
@@ -181,7 +182,7 @@ struct DensityPhase {
         }
         figures.content = ContentCount(
             try fleet.each { client throws(SupportError) in try client.digests(everyPage: false) })
-        _ = try fleet.each { client throws(SupportError) in try client.ask("resume") }
+        _ = try fleet.each { client throws(SupportError) in try client.ask(.resume) }
         try rest(milliseconds: 0)
     }
 
@@ -253,7 +254,7 @@ extension DensityPhase {
         let known = fleet.members.map {
             SelfCheck.answers(SystemCall.text(of: $0.serial, limit: 1 << 24) ?? "").count
         }
-        _ = try fleet.each { client throws(SupportError) in try client.ask("type check") }
+        _ = try fleet.each { client throws(SupportError) in try client.ask(.type("check")) }
         let deadline = now() + 120_000_000_000
         var sum = PageComparison()
         for (member, known) in zip(fleet.members, known) {
@@ -273,16 +274,16 @@ extension DensityPhase {
     }
 
     private func compareWithoutSharing() throws(SupportError) -> PageComparison {
-        _ = try fleet.each { client throws(SupportError) in try client.ask("pause") }
+        _ = try fleet.each { client throws(SupportError) in try client.ask(.pause) }
         let before = try fleet.each { client throws(SupportError) in try client.digests(everyPage: true) }
         if mode == .ksm {
             try ksm.unmerge()
         } else {
-            _ = try fleet.each { client throws(SupportError) in try client.ask("sharing off") }
+            _ = try fleet.each { client throws(SupportError) in try client.ask(.sharing(isOn: false)) }
             try waitUntilHome()
         }
         let after = try fleet.each { client throws(SupportError) in try client.digests(everyPage: true) }
-        _ = try fleet.each { client throws(SupportError) in try client.ask("resume") }
+        _ = try fleet.each { client throws(SupportError) in try client.ask(.resume) }
         return zip(before, after).reduce(PageComparison()) { $0 + PageComparison(before: $1.0, after: $1.1) }
     }
 

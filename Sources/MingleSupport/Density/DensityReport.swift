@@ -1,5 +1,5 @@
 import LinuxHost
-import VMMProtocol
+public import VMMProtocol
 
 /// What an experiment found, for people and for programs.
 public struct DensityReport: Sendable {
@@ -119,11 +119,7 @@ public struct DensityReport: Sendable {
             ("cpu_seconds", .decimal(figures.cpuSeconds)),
             (
                 "window_microseconds",
-                hasWindows
-                    ? .object([
-                        ("p50", .decimal(figures.windowMedian)), ("p99", .decimal(figures.window99)),
-                        ("max", .decimal(figures.windowMaximum)), ("count", .unsigned(figures.windows)),
-                    ]) : .null
+                hasWindows ? figures.windowsJSON : .null
             ),
             ("mappings", hasWindows ? .unsigned(figures.mappings) : .null),
             ("metadata_bytes", .unsigned(figures.metadataBytes)),

@@ -1,10 +1,11 @@
 import LinuxHost
 import CLinux
+public import VMMProtocol
 
 /// What a measurement depends on, for its report.
 public enum HostDescription {
     /// - Parameter window: the mechanism that this user can have.
-    public static func json(kernelMode: KernelModeSupport, window: String) -> [(
+    public static func json(kernelMode: KernelModeSupport, window: SharingChoice.Window) -> [(
         key: String, value: JSONValue
     )] {
         let processor = (SystemCall.text(of: "/proc/cpuinfo") ?? "").split(separator: "\n")
@@ -24,7 +25,7 @@ public enum HostDescription {
             ("mingle", .string(Version.current)), ("kernel", .optional(line("/proc/sys/kernel/osrelease"))),
             ("cpu", .optional(processor)), ("cpus", .integer(Int64(HostProcessors.count))),
             ("memory_bytes", .optional(HostMemory()?.totalBytes)), ("ring0", .string(ring0)),
-            ("window", .string(window)), ("root", .boolean(geteuid() == 0)),
+            ("window", .string(window.rawValue)), ("root", .boolean(geteuid() == 0)),
             ("shmem_huge_pages", .optional(line("/sys/kernel/mm/transparent_hugepage/shmem_enabled"))),
         ]
     }

@@ -1,5 +1,6 @@
 internal import GuestMemory
 internal import LinuxHost
+internal import VMMProtocol
 
 extension Doctor {
     /// What the frame broker that runs was given by whoever started it, and could not lift: all guests that share feel it.

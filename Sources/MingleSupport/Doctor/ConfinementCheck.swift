@@ -1,4 +1,5 @@
 internal import Confinement
+internal import VMMProtocol
 
 /// What of a VMM's confinement this host's kernel can enforce (docs/confinement.md).
 enum ConfinementCheck {

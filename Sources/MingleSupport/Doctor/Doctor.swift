@@ -1,4 +1,5 @@
 internal import Confinement
+internal import VMMProtocol
 
 /// Puts the report of `mingle doctor` together.
 public struct Doctor: Sendable {

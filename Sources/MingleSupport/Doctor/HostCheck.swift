@@ -1,3 +1,5 @@
+public import VMMProtocol
+
 /// One thing that `mingle doctor` looked at.
 public struct HostCheck: Equatable, Sendable {
     /// How bad it is.

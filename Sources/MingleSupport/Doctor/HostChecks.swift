@@ -1,6 +1,7 @@
 import CLinux
 internal import GuestMemory
 internal import LinuxHost
+internal import VMMProtocol
 
 /// The checks of a host that need no KVM. Files are read below `root`, so that tests can show other hosts.
 public struct HostChecks: Sendable {

@@ -1,6 +1,7 @@
 import CLinux
 internal import GuestMemory
 internal import LinuxHost
+internal import VMMProtocol
 
 /// The system side of `/dev/kvm`: its version and capabilities. (Documentation/virt/kvm/api.rst, section 4.)
 public struct KVMDevice: ~Copyable {

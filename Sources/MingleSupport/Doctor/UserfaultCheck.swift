@@ -1,5 +1,6 @@
 import LinuxHost
 import CLinux
+internal import VMMProtocol
 
 /// Whether write faults in guest memory can be caught by userfaultfd (Documentation/admin-guide/mm/userfaultfd.rst).
 ///

@@ -2,6 +2,7 @@ internal import FrameStore
 internal import BrokerClient
 internal import GuestMemory
 public import LinuxHost
+public import VMMProtocol
 
 /// What a broker says of itself, for tables and JSON.
 public struct BrokerReport: Equatable, Sendable {
@@ -79,7 +80,7 @@ public struct BrokerReport: Equatable, Sendable {
     }
 
     private static func log(beside socket: String) -> String {
-        String(socket[..<(socket.lastIndex(of: "/") ?? socket.startIndex)]) + "/broker.log"
+        BrokerFiles(directory: String(socket[..<(socket.lastIndex(of: "/") ?? socket.startIndex)])).log
     }
 
     private init(_ figures: BrokerFigures) {

@@ -25,7 +25,8 @@ public enum BrokerService {
                 staysInGroup: staysInGroup)
         } catch {
             throw .requirement(
-                problem: "\(error)", advice: "see \(directory.path)/broker.log, or use --sharing off")
+                problem: "\(error)",
+                advice: "see \(BrokerFiles(directory: directory.path).log), or use --sharing off")
         }
         return socket
     }

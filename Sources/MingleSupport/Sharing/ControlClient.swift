@@ -6,14 +6,10 @@ internal import FrameStore
 
 /// A connection to the control socket of one guest (docs/control.md). One thread at a time.
 public final class ControlClient {
-    /// Bytes of a digest.
-    public static let digestSize = 16
-    private static let answerLimit = 1 << 16
-
     public let guest: String
     private let socket: PacketSocket
     private let seconds: Double
-    private var buffer = [UInt8](repeating: 0, count: answerLimit)
+    private var buffer = [UInt8](repeating: 0, count: ControlAnswer.packetLimit)
 
     /// Connects.
     /// - Parameter seconds: how long any answer may take.
@@ -45,37 +41,44 @@ public final class ControlClient {
         return path
     }
 
-    /// The answer to a command; one that starts with `error: ` is thrown.
+    /// The answer to a command; one that says why nothing was done is thrown.
+    @discardableResult
+    public func ask(_ command: ControlCommand) throws(SupportError) -> String { try ask(command.text) }
+
+    /// The same for a command as people type it.
     @discardableResult
     public func ask(_ command: String) throws(SupportError) -> String {
         let sent = socket.send(Array(command.utf8))
         // A guest that does not serve us has said why, and closed the connection, before it was asked.
-        let answer = String(decoding: try receive(), as: UTF8.self)
-        try check(answer)
+        let answer = try said()
         guard case .done = sent else { throw .guest(name: guest, reason: "the connection was lost") }
         return answer
     }
 
-    /// Hands the guest a connection to a broker.
+    /// Hands the guest a connection to a broker, and waits until it has taken it.
     /// - Parameter broker: the socket of one that runs.
     public func offer(broker: String) throws(SupportError) {
         do throws(LinuxError) {
             let connection = try PacketSocket.connect(to: broker)
-            let sent = socket.send(Array(BrokerOffer.command.utf8), passing: connection.descriptor.number)
+            let sent = socket.send(
+                Array(ControlCommand.broker.text.utf8), passing: connection.descriptor.number)
             guard case .done = sent else {
                 throw LinuxError(operation: "send", code: 32, subject: "a connection")
             }
         } catch { throw .guest(name: guest, reason: "no broker could be offered: \(error)") }
-        try check(String(decoding: try receive(), as: UTF8.self))
+        _ = try said()
     }
 
-    private func check(_ answer: String) throws(SupportError) {
-        if answer.hasPrefix("error: ") { throw .guest(name: guest, reason: String(answer.dropFirst(7))) }
+    /// The first packet of an answer.
+    private func said() throws(SupportError) -> String {
+        switch ControlAnswer(String(decoding: try receive(), as: UTF8.self)) {
+        case .said(let text): return text
+        case .refused(let reason): throw .guest(name: guest, reason: reason)
+        }
     }
 
     public func statistics() throws(SupportError) -> GuestStatistics {
-        let answer = try ask("stats")
-        guard let statistics = GuestStatistics(json: answer) else {
+        guard let statistics = GuestStatistics(json: try ask(.statistics)) else {
             throw .guest(
                 name: guest, reason: "its statistics cannot be read: is mingle-vmm of the same version?")
         }
@@ -84,20 +87,15 @@ public final class ControlClient {
 
     /// Why its pages are shared or not.
     public func explain() throws(SupportError) -> ShareExplanation {
-        var head: [UInt8]? = Array(try ask("explain").utf8)
-        func next() throws(SupportError) -> [UInt8] {
-            defer { head = nil }
-            if let head { return head }
-            return try receive()
-        }
-        guard let answer = try ShareExplanation(receiving: next) else { throw unreadable }
+        let head = try ask(.explain(page: nil))
+        guard let answer = try ShareExplanation(receiving: packets(after: head)) else { throw unreadable }
         return answer
     }
 
     /// Why a page is shared or not.
     /// - Parameter page: its number in the guest's memory file.
     public func explain(page: Int) throws(SupportError) -> PageShareExplanation {
-        guard let answer = PageShareExplanation(try ask("explain \(page)")) else { throw unreadable }
+        guard let answer = PageShareExplanation(try ask(.explain(page: page))) else { throw unreadable }
         return answer
     }
 
@@ -107,7 +105,7 @@ public final class ControlClient {
 
     /// What its process takes of memory, as the kernel tells the process itself; nil when it does not say so.
     public func processMemory() -> ProcessMemory? {
-        (try? ask("memory")).flatMap { ProcessMemory(smapsRollup: $0) }
+        (try? ask(.memory)).flatMap { ProcessMemory(smapsRollup: $0) }
     }
 
     /// Digests of its pages; the guest should be paused.
@@ -115,25 +113,22 @@ public final class ControlClient {
     ///   - everyPage: of each page, that of zeros where none is allocated; else of allocated pages only.
     ///   - isChecksum: checksums instead, which an emulated processor is quick with.
     public func digests(everyPage: Bool, isChecksum: Bool = false) throws(SupportError) -> [PageDigest] {
-        let command = "digest" + (everyPage ? " pages" : "") + (isChecksum ? " checksum" : "")
-        let answer = try ask(command).split(separator: " ")
-        guard answer.count == 2, answer[0] == "digest", let count = Int(answer[1]), count >= 0,
-            count <= 1 << 27
-        else {
+        let head = try ask(.digest(everyPage: everyPage, isChecksum: isChecksum))
+        var digests: [PageDigest] = []
+        guard try PageDigests.receive(from: packets(after: head), { digests.append(PageDigest($0)) }) else {
             throw .guest(name: guest, reason: "its digests cannot be read")
         }
-        var digests: [PageDigest] = []
-        digests.reserveCapacity(count)
-        while digests.count < count {
-            let part = try receive()
-            guard !part.isEmpty, part.count.isMultiple(of: Self.digestSize) else {
-                throw .guest(name: guest, reason: "its digests cannot be read")
-            }
-            for start in stride(from: 0, to: part.count, by: Self.digestSize) {
-                digests.append(PageDigest(part[start..<start + Self.digestSize]))
-            }
-        }
         return digests
+    }
+
+    /// The packets of an answer, of which the first has come.
+    private func packets(after head: String) -> () throws(SupportError) -> [UInt8] {
+        var head: [UInt8]? = Array(head.utf8)
+        return { () throws(SupportError) -> [UInt8] in
+            defer { head = nil }
+            if let head { return head }
+            return try self.receive()
+        }
     }
 
     private func receive() throws(SupportError) -> [UInt8] {

@@ -1,4 +1,5 @@
 internal import CLinux
+internal import FrameStore
 internal import GuestMemory
 internal import LinuxHost
 internal import VMMProtocol
@@ -36,8 +37,10 @@ public enum LostBroker {
     /// Whether a broker may be started for that socket. A guest's VMM writes its own record, and one that was taken over could name any
     /// directory of the user's there.
     static func isTrusted(_ socket: String, in directory: StateDirectory) -> Bool {
-        let parts = socket.split(separator: "/", omittingEmptySubsequences: false)
-        return socket.hasPrefix(directory.path + "/") && parts.last == "broker.sock" && !parts.contains("..")
+        guard let slash = socket.lastIndex(of: "/") else { return false }
+        let folder = String(socket[..<slash])
+        return (folder + "/").hasPrefix(directory.path + "/")
+            && socket == BrokerFiles(directory: folder).socket && !folder.split(separator: "/").contains("..")
     }
 
     /// Whether nobody listens at a broker's socket.

@@ -1,6 +1,6 @@
 public import GuestMemory
 internal import LinuxHost
-internal import VMMProtocol
+public import VMMProtocol
 
 /// Why the pages of a running guest are shared, or are not, as far as all guests of the user can tell.
 public struct SharingExplanation: Sendable {
@@ -39,7 +39,7 @@ public struct SharingExplanation: Sendable {
             // Who ends meanwhile, or does not share, holds nothing that could be shared.
             guard let sharing = try? ControlClient(guest: record.name, in: directory).statistics().sharing
             else { continue }
-            if sharing.domain != domain || domain == SharingOverview.ownDomain { found.append(record.name) }
+            if sharing.domain != domain || domain == SharingFigures.ownDomain { found.append(record.name) }
         }
         return found
     }

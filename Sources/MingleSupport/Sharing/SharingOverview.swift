@@ -1,6 +1,6 @@
 internal import GuestMemory
 internal import LinuxHost
-internal import VMMProtocol
+public import VMMProtocol
 
 /// What running guests share, guest by guest and domain by domain.
 public struct SharingOverview: Equatable, Sendable {
@@ -30,7 +30,7 @@ public struct SharingOverview: Equatable, Sendable {
         for guest in guests {
             guard let sharing = guest.sharing else { continue }
             // A guest without a domain's name shares with nobody.
-            let isNamed = sharing.domain != Self.ownDomain
+            let isNamed = sharing.domain != SharingFigures.ownDomain
             let name = isNamed ? sharing.domain : "(\(guest.name))"
             let store =
                 isNamed ? stores[guest.broker ?? ""]?.domains.first { $0.name == sharing.domain } : nil
@@ -43,9 +43,6 @@ public struct SharingOverview: Equatable, Sendable {
         }
         self.domains = domains
     }
-
-    /// What `mingle-vmm` calls the domain of one guest alone.
-    static let ownDomain = "(its own)"
 
     /// Asks running guests and their brokers.
     /// - Parameter names: of guests; empty: all.
@@ -93,7 +90,7 @@ public struct SharingOverview: Equatable, Sendable {
     // MARK: output
 
     public var json: JSONValue {
-        .object([("guests", .array(guests.map(\.json))), ("domains", .array(domains.map(\.json)))])
+        .object([("guests", .array(guests.map(\.shown))), ("domains", .array(domains.map(\.json)))])
     }
 
     public var table: String {
@@ -163,42 +160,23 @@ extension GuestStatistics {
             .compactMap { $0 }.joined(separator: ", ")
     }
 
-    public var json: JSONValue {
-        .object([
-            ("name", .string(name)), ("state", .string(state)), ("memory_bytes", .unsigned(memoryBytes)),
-            ("home_bytes", .unsigned(homeBytes)), ("boot_seconds", .optional(bootSeconds)),
-            ("paused_for", .optional(pausedFor)), ("pressure", .optional(pressure)),
-            ("broker", .optional(broker)), ("broker_lost", .boolean(lacksBroker)),
-            ("sharing", sharing?.json ?? .null),
-        ])
+    /// What `mingle stats --json` tells of it.
+    var shown: JSONValue {
+        .object(
+            pairs { $0.visitTold($1) }
+                + [("broker_lost", .boolean(lacksBroker)), ("sharing", sharing?.shown ?? .null)])
     }
 }
 
 extension SharingFigures {
-    public var json: JSONValue {
+    /// What it tells of them.
+    var shown: JSONValue { .object(pairs { $0.visitTold($1) } + [("window_microseconds", windowsJSON)]) }
+
+    /// How long its windows took.
+    var windowsJSON: JSONValue {
         .object([
-            ("enabled", .boolean(isEnabled)), ("merges_held", .boolean(holdsMerges)),
-            ("home", .boolean(isHome)), ("domain", .string(domain)),
-            ("window", .string(window)), ("broker_connected", .boolean(hasBroker)),
-            ("broker_error", .optional(brokerError)), ("failure", .optional(failure)),
-            ("full_scans", .unsigned(fullScans)), ("pages_hashed", .unsigned(pagesHashed)),
-            ("pages_merged", .unsigned(pagesMerged)), ("pages_mapped", .unsigned(pagesMapped)),
-            ("pages_zero", .unsigned(pagesZero)), ("pages_unshared", .unsigned(pagesUnshared)),
-            ("pages_unshared_total", .unsigned(pagesUnsharedTotal)),
-            ("pages_volatile", .unsigned(pagesVolatile)),
-            ("mappings", .unsigned(mappings)), ("put_off_no_memory", .unsigned(putOffNoMemory)),
-            ("put_off_no_mapping", .unsigned(putOffNoMapping)), ("metadata_bytes", .unsigned(metadataBytes)),
-            ("cpu_seconds", .decimal(cpuSeconds)), ("hold", .optional(hold)),
-            ("guest_lost_seconds", .decimal(lostSeconds)), ("guest_wanted_seconds", .decimal(wantedSeconds)),
-            ("guest_loss_percent", .decimal(lossPercent)),
-            (
-                "window_microseconds",
-                .object([
-                    ("p50", .decimal(windowMedian)), ("p99", .decimal(window99)),
-                    ("max", .decimal(windowMaximum)),
-                    ("count", .unsigned(windows)),
-                ])
-            ),
+            ("p50", .decimal(windowMedian)), ("p99", .decimal(window99)), ("max", .decimal(windowMaximum)),
+            ("count", .unsigned(windows)),
         ])
     }
 }

@@ -3,15 +3,13 @@ import CLinux
 import Glibc
 import GuestMemory
 import LinuxHost
+import VMMProtocol
 
 /// Digests of a guest's pages for the ideal of sharing: found and computed by code that shares nothing with the engine.
 ///
 /// To be used while nobody writes guest memory. A page counts as allocated if the guest's memory file has data there, or
 /// if something else than that file is mapped there, by the kernel's own lists.
 final class ContentDigest {
-    /// Bytes of a digest. All zero stands for a page of zeros.
-    static let size = 16
-
     enum Kind {
         /// BLAKE2b-128, without a key.
         case blake2
@@ -33,7 +31,7 @@ final class ContentDigest {
     func pages(of memory: GuestMemory, everyPage: Bool, kind: Kind) throws(LinuxError) -> [UInt8] {
         let count = Int(memory.sizeInBytes >> Page.shift)
         // The list of digests, one for each page at most, and while it grows; a mark for each page.
-        guard HeapReserve.has(count * (Self.size + 1) + HeapReserve.size / 2) else {
+        guard HeapReserve.has(count * (PageDigests.size + 1) + HeapReserve.size / 2) else {
             throw LinuxError(operation: "malloc", code: ENOMEM, subject: "digests of \(count) pages")
         }
         defer { HeapReserve.giveBack() }
@@ -45,24 +43,24 @@ final class ContentDigest {
         case .anonymousMergeable: try markPresent(memory, &allocated)
         }
         var digests: [UInt8] = []
-        digests.reserveCapacity((everyPage ? count : allocated.count { $0 }) * Self.size)
+        digests.reserveCapacity((everyPage ? count : allocated.count { $0 }) * PageDigests.size)
         let base = unsafe memory.mapping.base
-        var digest = [UInt8](repeating: 0, count: Self.size)
+        var digest = [UInt8](repeating: 0, count: PageDigests.size)
         for page in 0..<count where everyPage || allocated[page] {
             guard allocated[page] else {
-                digests += [UInt8](repeating: 0, count: Self.size)
+                digests += [UInt8](repeating: 0, count: PageDigests.size)
                 continue
             }
             // SAFETY: the page lies in the guest's mapping; nobody writes it now.
             let bytes = unsafe base + page * Int(Page.size)
             if unsafe mingle_page_is_uniform(bytes, 0) != 0 {
-                digests += [UInt8](repeating: 0, count: Self.size)
+                digests += [UInt8](repeating: 0, count: PageDigests.size)
                 continue
             }
             switch kind {
             case .checksum: unsafe mingle_page_checksum(bytes, &digest)
             case .blake2:
-                guard unsafe blake2b(&digest, bytes, nil, Self.size, Int(Page.size), 0) == 0 else {
+                guard unsafe blake2b(&digest, bytes, nil, PageDigests.size, Int(Page.size), 0) == 0 else {
                     throw LinuxError(operation: "blake2b", code: EINVAL)
                 }
             }

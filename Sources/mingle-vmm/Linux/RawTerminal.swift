@@ -2,6 +2,7 @@ import CLinux
 import Glibc
 import GuestMemory
 import LinuxHost
+import VMMProtocol
 
 /// The terminal on standard input: in raw mode, so that every key goes to the guest, as long as it is ours. Its settings come
 /// back when it is given up, and are kept in the state directory meanwhile, so that the next start can bring them back if we
@@ -29,8 +30,8 @@ final class RawTerminal {
         guard isatty(0) == 1 else { return nil }
         device = Self.device()
         if let stateDirectory, let device {
-            let name = device.split(separator: "/").joined(separator: "-")
-            record = try LeasedFile("\(stateDirectory)/terminal/\(name)")
+            record = try LeasedFile(
+                stateDirectory + "/" + StateFolder.terminal + "/" + SavedTerminal.fileName(device: device))
         } else {
             record = nil
         }
@@ -102,9 +103,9 @@ final class RawTerminal {
 
     private func keep(_ saved: termios) throws(LinuxError) {
         guard let device else { return }
-        let digits = Self.bytes(of: saved).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+        let text = SavedTerminal(device: device, owner: getpid(), settings: Self.bytes(of: saved)).text
         // False when another guest has it, which shall put it right.
-        _ = try record?.write("tty=\(device)\nowner_pid=\(getpid())\ntermios=\(digits)\n")
+        _ = try record?.write(text)
     }
 
     private static func bytes(of value: termios) -> [UInt8] {

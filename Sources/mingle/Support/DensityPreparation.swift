@@ -39,7 +39,7 @@ struct DensityPreparation {
         }
         plan.hasBaseline = !command.noBaseline
         plan.hostFacts = HostDescription.json(
-            kernelMode: kernelMode, window: UserfaultCheck.isUsable ? "userfaultfd" : "pause")
+            kernelMode: kernelMode, window: UserfaultCheck.isUsable ? .userfaultfd : .pause)
         plan.overcommits = command.overcommit.isAllowed
         try plan.check()
         return plan

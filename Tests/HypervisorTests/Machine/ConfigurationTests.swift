@@ -21,14 +21,13 @@ import Testing
         #expect(!isValid { $0.kernelPath = "" })
     }
 
-    @Test func everyEndHasItsCodeAndWord() {
-        let ends: [(GuestEnd, UInt8, String)] = [
-            (.poweredOff, 0, "powered-off"), (.exited(0), 0, "exited"), (.exited(77), 77, "exited"),
-            (.rebooted, 120, "rebooted"), (.panicked, 121, "panicked"),
-            (.tripleFault("x"), 122, "triple-fault"),
-            (.failed("x"), 123, "failed"), (.stopped, 125, "stopped"),
+    @Test func everyEndHasItsWord() {
+        let ends: [(GuestEnd, String)] = [
+            (.poweredOff, "powered-off"), (.exited(0), "exited"), (.exited(77), "exited"),
+            (.rebooted, "rebooted"), (.panicked, "panicked"), (.tripleFault("x"), "triple-fault"),
+            (.failed("x"), "failed"), (.stopped, "stopped"),
         ]
-        for (end, code, word) in ends { #expect(end.exitCode == code && end.word == word) }
+        for (end, word) in ends { #expect(end.word == word) }
         #expect(GuestEnd.exited(3).description == "guest exited with status 3")
         #expect(GuestEnd.failed("no memory").description == "guest cannot go on: no memory")
     }

@@ -2,6 +2,7 @@ import Foundation
 import MingleSupport
 import TestSupport
 import Testing
+import VMMProtocol
 
 private let namespaceProblem: String? =
     if geteuid() != 0 { "namespaces of one's own need root" } else if access("/usr/bin/unshare", X_OK) != 0 {
@@ -34,7 +35,7 @@ extension HostKVM {
             for guest in guests {
                 try guest.waitUntilFilled()
                 let common = try guest.number("common", in: "fill: ready")
-                try guest.wait("its common pages are shared") { try guest.count("pages_mapped") >= common }
+                try guest.wait("its common pages are shared") { try guest.count(\.pagesMapped) >= common }
             }
         }
 
@@ -60,7 +61,7 @@ extension HostKVM {
             let after = try tool.broker()
             #expect(after.processes.last == before.processes.last)
             #expect(after.domains.map(\.epoch) == before.domains.map(\.epoch))
-            #expect(try guests.map { try $0.count("broker_connections") } == [1, 1])
+            #expect(try guests.map { try $0.count(\.brokerConnections) } == [1, 1])
             let third = try SharingGuest(
                 tool, "g2", .init(arguments: Self.contents, domain: "lab", megabytes: 8, index: 2))
             try Self.waitUntilShared(guests + [third])
@@ -74,7 +75,7 @@ extension HostKVM {
             let tool = try CommandLineTool()
             let guests = try Self.start(tool, 2)
             try Self.killBoth(tool)
-            for guest in guests { try guest.wait("it noticed") { try !guest.flag("broker_connected") } }
+            for guest in guests { try guest.wait("it noticed") { try !guest.flag(\.hasBroker) } }
             // While none can be started, the views say so.
             let nothing = ["MINGLE_BROKER": "/nonexistent/mingle-broker"]
             for arguments in [["ps", "--json"], ["stats", "--json"], ["ps"], ["stats"]] {
@@ -90,7 +91,7 @@ extension HostKVM {
             #expect(try tool.broker().processes.count == 2)
             for guest in guests {
                 try guest.wait("it joined the next broker") {
-                    try guest.count("broker_connections") == 2 && guest.flag("broker_connected")
+                    try guest.count(\.brokerConnections) == 2 && guest.flag(\.hasBroker)
                 }
             }
             try Self.waitUntilShared(guests)
@@ -117,14 +118,14 @@ extension HostKVM {
             let tool = try CommandLineTool()
             let guests = try Self.start(tool, 2)
             try Self.killBoth(tool)
-            for guest in guests { try guest.wait("it noticed") { try !guest.flag("broker_connected") } }
+            for guest in guests { try guest.wait("it noticed") { try !guest.flag(\.hasBroker) } }
             #expect(throws: SupportError.self) { try guests[0].ask("broker") }
             let elsewhere = StateDirectory(path: tool.folder.path + "/elsewhere")
             try elsewhere.prepare()
             let socket = try BrokerService.ensureRunning(in: elsewhere)
             for guest in guests { try guest.control().offer(broker: socket) }
             for guest in guests {
-                try guest.wait("it joined") { try guest.count("broker_connections") == 2 }
+                try guest.wait("it joined") { try guest.count(\.brokerConnections) == 2 }
             }
             try Self.waitUntilShared(guests)
             try SharingGuest.check(guests)
@@ -140,13 +141,13 @@ extension HostKVM {
             let tool = try CommandLineTool()
             let first = try SharingGuest(
                 tool, "g0", .init(arguments: Self.contents, domain: "lab", megabytes: 8, index: 0))
-            try first.wait("it joined") { try first.flag("broker_connected") }
+            try first.wait("it joined") { try first.flag(\.hasBroker) }
             let processes = try tool.broker().processes
             processes.forEach { kill($0, SIGSTOP) }
             let second = try SharingGuest(
                 tool, "g1", .init(arguments: Self.contents, domain: "lab", megabytes: 8, index: 1))
             try second.waitUntilFilled()
-            try second.wait("it tried") { try second.statistics().sharing["broker_error"] is String }
+            try second.wait("it tried") { try second.statistics().sharing.brokerError != nil }
             let said = tool.folder.text("g1.errors")
             #expect(said.contains("only pages of zeros are shared until there is one"), "\(said)")
             processes.forEach { kill($0, SIGCONT) }
@@ -177,12 +178,12 @@ extension HostKVM {
             // Each has something to say, and gets no answer in time.
             for guest in guests { try guest.ask("type rewrite 0.02") }
             for guest in guests {
-                try guest.wait("it lost the broker") { try !guest.flag("broker_connected") }
+                try guest.wait("it lost the broker") { try !guest.flag(\.hasBroker) }
             }
             kill(guests[0].process, SIGSTOP)
             kill(worker, SIGCONT)
             for guest in guests[1...] {
-                try guest.wait("it joined anew") { try guest.flag("broker_connected") }
+                try guest.wait("it joined anew") { try guest.flag(\.hasBroker) }
             }
             // The others have moved over: each is one client again.
             let hasMoved = try eventually { try tool.broker().clients.count { $0.isSilent } == 1 }
@@ -190,7 +191,7 @@ extension HostKVM {
             #expect(hasMoved, "\(known)")
             kill(guests[0].process, SIGCONT)
             try SharingGuest.check(guests)
-            try guests[0].wait("it joined anew") { try guests[0].flag("broker_connected") }
+            try guests[0].wait("it joined anew") { try guests[0].flag(\.hasBroker) }
             try SharingGuest.check(guests)
             try SharingGuest.exit(guests)
             _ = try broker.wait(within: 30)

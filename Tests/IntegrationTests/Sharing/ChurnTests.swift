@@ -1,5 +1,6 @@
 import Foundation
 import Testing
+import VMMProtocol
 
 extension HostKVM {
     /// Guests write while their memory is merged and taken apart; the payload knows what each word of it must be.
@@ -28,7 +29,7 @@ extension HostKVM {
             func wait(for pages: Int) throws {
                 for guest in guests {
                     try guest.wait("\(pages) pages are merged and unshared", within: 90) {
-                        try guest.count("pages_merged") > pages && guest.count("pages_unshared_total") > pages
+                        try guest.count(\.pagesMerged) > pages && guest.count(\.pagesUnsharedTotal) > pages
                     }
                 }
             }
@@ -36,10 +37,14 @@ extension HostKVM {
             /// Ends the guests. One line says what happened.
             func report(_ title: String) throws -> [(lost: Int, torn: Int, foreign: Int, status: Int32)] {
                 try guests.map { guest in
-                    let counts = try [
-                        "pages_merged", "pages_unshared_total", "mismatches", "windows", "full_scans",
-                        "arrangements", "put_off_no_memory", "put_off_no_mapping", "window_max_us",
-                    ].map { "\($0)=\(try guest.count($0))" }
+                    let sharing = try guest.statistics().sharing
+                    let counts = [
+                        "pages_merged=\(sharing.pagesMerged) pages_unshared_total=\(sharing.pagesUnsharedTotal)",
+                        "mismatches=\(sharing.mismatches) windows=\(sharing.windows)",
+                        "full_scans=\(sharing.fullScans) arrangements=\(sharing.arrangements)",
+                        "put_off_no_memory=\(sharing.putOffNoMemory) put_off_no_mapping=\(sharing.putOffNoMapping)",
+                        "window_max_us=\(Int(sharing.windowMaximum))",
+                    ]
                     try guest.ask("type exit")
                     let status = try guest.end()
                     print(

@@ -3,6 +3,7 @@ import MingleSupport
 import Sharing
 import TestSupport
 import Testing
+import VMMProtocol
 
 extension HostKVM {
     /// Guests and brokers that end at the worst moment, and what it means for the others.
@@ -26,7 +27,7 @@ extension HostKVM {
             for guest in guests {
                 try guest.waitUntilFilled()
                 let common = try guest.number("common", in: "fill: ready")
-                try guest.wait("its common pages are shared") { try guest.count("pages_mapped") >= common }
+                try guest.wait("its common pages are shared") { try guest.count(\.pagesMapped) >= common }
             }
         }
 
@@ -34,7 +35,7 @@ extension HostKVM {
         private static func waitUntilSeen(_ guests: [SharingGuest]) throws {
             for guest in guests {
                 let unique = try guest.number("unique", in: "fill: ready")
-                try guest.wait("its other pages are known") { try guest.count("pages_unshared") >= unique }
+                try guest.wait("its other pages are known") { try guest.count(\.pagesUnshared) >= unique }
             }
         }
 
@@ -75,7 +76,7 @@ extension HostKVM {
             for guest in survivors {
                 try guest.waitUntilFilled()
                 let common = try guest.number("common", in: "fill: ready")
-                try guest.wait("it was looked at") { try guest.count("pages_unshared") >= common }
+                try guest.wait("it was looked at") { try guest.count(\.pagesUnshared) >= common }
             }
             let victims = try zip(steps, times).map { step, count in
                 try Self.start(
@@ -86,7 +87,7 @@ extension HostKVM {
                 let isKilled = eventually(within: 60) {
                     if victim.hasEnded { return true }
                     // What is shared is written, so that there is something to give back.
-                    if step == .forgetting || step == .forgot, (try? victim.count("pages_mapped")) ?? 0 > 0 {
+                    if step == .forgetting || step == .forgot, (try? victim.count(\.pagesMapped)) ?? 0 > 0 {
                         _ = try? victim.ask("type rewrite 0.01")
                         usleep(50_000)
                     }
@@ -103,7 +104,7 @@ extension HostKVM {
             try Self.waitUntilShared(survivors + thirds)
             try SharingGuest.check(survivors + thirds)
             let list = zip(steps, times).map { "\($0.rawValue):\($1)" }.joined(separator: " ")
-            let mapped = try thirds.map { try $0.count("pages_mapped") }
+            let mapped = try thirds.map { try $0.count(\.pagesMapped) }
             print("killed at a step, \(window): \(list); pages mapped by the next guest: \(mapped)")
             try SharingGuest.exit(survivors + thirds)
             try tool.expectNothingLeft()
@@ -159,7 +160,7 @@ extension HostKVM {
             let before = (counted: try meter.countedBytes(guests), group: meter.groupBytes)
             var moments: [UInt64] = []
             for round in 0..<4 {
-                let connections = try guests.map { try $0.count("broker_connections") }
+                let connections = try guests.map { try $0.count(\.brokerConnections) }
                 let worker = try #require(try tool.broker().processes.dropFirst().first)
                 if round > 0 {
                     for guest in guests { try guest.goHome() }
@@ -171,7 +172,7 @@ extension HostKVM {
                 try SharingGuest.check(guests)
                 for (guest, count) in zip(guests, connections) {
                     try guest.wait("it found the next broker") {
-                        try guest.count("broker_connections") > count && guest.flag("broker_connected")
+                        try guest.count(\.brokerConnections) > count && guest.flag(\.hasBroker)
                     }
                 }
                 #expect(try tool.broker().processes.dropFirst().first != worker)

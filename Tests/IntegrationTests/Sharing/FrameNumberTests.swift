@@ -1,6 +1,7 @@
 import Foundation
 import MingleSupport
 import Testing
+import VMMProtocol
 
 /// Pages of two guests, side by side.
 struct PagePair {
@@ -56,7 +57,7 @@ extension HostKVM {
             func waitUntilShared() throws {
                 for guest in guests {
                     try guest.wait("all is shared") {
-                        try guest.count("pages_mapped") >= common && guest.count("pages_zero") >= zero
+                        try guest.count(\.pagesMapped) >= common && guest.count(\.pagesZero) >= zero
                     }
                 }
                 try SharingGuest.settle(guests)
@@ -126,7 +127,7 @@ extension HostKVM {
             for guest in guests {
                 // All of it was looked at, and the zeros merged: had there been company, it would have been found.
                 try guest.wait("it was looked at") {
-                    try guest.count("pages_hashed") >= filled && guest.count("pages_zero") >= zero
+                    try guest.count(\.pagesHashed) >= filled && guest.count(\.pagesZero) >= zero
                 }
             }
             try SharingGuest.settle(guests)
@@ -167,7 +168,7 @@ extension HostKVM {
             let common = try guests[0].number("common", in: "fill: ready")
             // From here to the last look nobody writes: pauses nest, and this one lasts.
             for guest in guests { try guest.ask("pause") }
-            for guest in guests { #expect(try guest.count("pages_merged") == 0) }
+            for guest in guests { #expect(try guest.count(\.pagesMerged) == 0) }
             let before = try guests.map { try $0.digests() }
             let homes = try guests.map { try $0.homeBytes }
             // Pages of zeros need none at home, and get none when they come back.
@@ -176,7 +177,7 @@ extension HostKVM {
             for round in 1...2 {
                 for guest in guests { try guest.ask("sharing on") }
                 for guest in guests {
-                    try guest.wait("all is shared") { try guest.count("pages_mapped") >= common }
+                    try guest.wait("all is shared") { try guest.count(\.pagesMapped) >= common }
                 }
                 try SharingGuest.settle(guests)
                 let isSame = try guests.map { try $0.digests() } == before

@@ -2,6 +2,7 @@ import Foundation
 import GuestMemory
 import LinuxHost
 import Testing
+import VMMProtocol
 import TestSupport
 
 extension HostKVM {
@@ -45,7 +46,7 @@ extension HostKVM {
         private func wait(_ pair: Churn.Pair, turns: Int) throws {
             for guest in pair.guests {
                 func count() throws -> Int {
-                    try guest.count("full_scans") + guest.count("put_off_no_memory")
+                    try guest.count(\.fullScans) + guest.count(\.putOffNoMemory)
                 }
                 let before = try count()
                 try guest.wait("\(turns) turns more") { try count() > before + turns }
@@ -71,7 +72,7 @@ extension HostKVM {
                 for _ in 0..<100 { try guest.ask("stats") }
                 // These take some hundred KiB, of what the heap had in reserve.
                 #expect(try guest.digests().count == guest.pages)
-                #expect(try !guest.flag("home"))
+                #expect(try !guest.flag(\.isHome))
             }
             try expectNothingLost(pair, "no address space, \(window), \(spare >> 10) KiB left", tool)
         }
@@ -108,19 +109,19 @@ extension HostKVM {
             let pair = try Churn.Pair(tool, window: window, domain: "crowd", faults: "eager,crowd-after=200")
             for guest in pair.guests {
                 try guest.wait("its mappings are used up", within: 90) {
-                    try Self.mappings(of: guest.process) >= limit - 4 && guest.count("put_off_no_mapping") > 0
+                    try Self.mappings(of: guest.process) >= limit - 4 && guest.count(\.putOffNoMapping) > 0
                 }
             }
             try wait(pair, turns: 20)
             // The way home needs mappings as well; none is lost on it.
-            let before = try pair.guests[0].count("put_off_no_mapping")
+            let before = try pair.guests[0].count(\.putOffNoMapping)
             try pair.guests[0].ask("sharing off")
             try pair.guests[0].wait("it is home, or that is put off") {
-                try pair.guests[0].flag("home") || pair.guests[0].count("put_off_no_mapping") > before
+                try pair.guests[0].flag(\.isHome) || pair.guests[0].count(\.putOffNoMapping) > before
             }
             try pair.guests[0].ask("sharing on")
             try wait(pair, turns: 5)
-            for guest in pair.guests { #expect(try guest.count("put_off_no_mapping") > 0) }
+            for guest in pair.guests { #expect(try guest.count(\.putOffNoMapping) > 0) }
             try expectNothingLost(pair, "no mappings, \(window)", tool)
         }
 
@@ -145,8 +146,8 @@ extension HostKVM {
                 // What fails while a stretch is put together beside is often made good at once, and nothing is put off: but each
                 // window makes a call at least, and one in so many fails.
                 try guest.wait("mappings were made, and failed", within: 90) {
-                    try guest.count("pages_merged") > 100
-                        && (guest.count("put_off_no_mapping") > 10 || guest.count("windows") > 100)
+                    try guest.count(\.pagesMerged) > 100
+                        && (guest.count(\.putOffNoMapping) > 10 || guest.count(\.windows) > 100)
                 }
             }
             try wait(pair, turns: 10)

@@ -2,6 +2,7 @@ import Foundation
 import MingleSupport
 import Testing
 import TestSupport
+import VMMProtocol
 
 /// A payload guest that `mingle run` started, with sharing on.
 final class SharingGuest {
@@ -101,26 +102,22 @@ final class SharingGuest {
     }
 
     /// What `stats` says of the guest, and of its sharing.
-    func statistics() throws -> (guest: [String: Any], sharing: [String: Any]) {
-        let text = try ask("stats")
-        guard let guest = try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any],
-            let sharing = guest["sharing"] as? [String: Any]
-        else { throw Failure("guest \(name) has no statistics of sharing: \(text)") }
+    func statistics() throws -> (guest: GuestStatistics, sharing: SharingFigures) {
+        let guest = try control().statistics()
+        guard let sharing = guest.sharing else {
+            throw Failure("guest \(name) has no statistics of sharing: \(guest)")
+        }
         return (guest, sharing)
     }
 
-    /// A number of its sharing statistics.
-    func count(_ key: String) throws -> Int {
-        guard let number = try statistics().sharing[key] as? NSNumber else {
-            throw Failure("no number \(key)")
-        }
-        return number.intValue
+    func count(_ figure: KeyPath<SharingFigures, UInt64>) throws -> Int {
+        Int(clamping: try statistics().sharing[keyPath: figure])
     }
-    func flag(_ key: String) throws -> Bool { try count(key) != 0 }
+    func flag(_ figure: KeyPath<SharingFigures, Bool>) throws -> Bool {
+        try statistics().sharing[keyPath: figure]
+    }
 
-    var homeBytes: Int {
-        get throws { (try statistics().guest["home_bytes"] as? NSNumber)?.intValue ?? -1 }
-    }
+    var homeBytes: Int { get throws { Int(clamping: try statistics().guest.homeBytes) } }
 
     /// Says a line to guests and waits until each has said a new one that begins so.
     /// - Returns: those lines.
@@ -144,15 +141,15 @@ final class SharingGuest {
     /// `sharing off`, until every page is home.
     func goHome() throws {
         try ask("sharing off")
-        try wait("it is home") { try flag("home") }
+        try wait("it is home") { try flag(\.isHome) }
     }
 
     /// Waits until passes that began after this moment have found nothing to do.
     static func settle(_ guests: [SharingGuest]) throws {
-        let scans = try guests.map { try $0.count("full_scans") }
+        let scans = try guests.map { try $0.count(\.fullScans) }
         for (guest, old) in zip(guests, scans) {
             try guest.wait("it settles") {
-                if try guest.count("full_scans") > old + 3, try guest.flag("settled") { return true }
+                if try guest.count(\.fullScans) > old + 3, try guest.flag(\.isSettled) { return true }
                 // Where nothing changes passes are seldom; a new policy, though it is the old one, is a reason for one.
                 for guest in guests { try guest.ask("share-cpu 100") }
                 usleep(250_000)

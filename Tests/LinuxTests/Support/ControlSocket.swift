@@ -1,5 +1,7 @@
 import Foundation
+import MingleSupport
 import TestSupport
+import VMMProtocol
 
 /// A client of a guest's control socket (docs/control.md). What it paused goes on when it is gone.
 final class ControlSocket: Sendable {
@@ -63,9 +65,9 @@ final class ControlSocket: Sendable {
         return digests
     }
 
-    func stats() throws -> [String: Any] {
-        let object = try JSONSerialization.jsonObject(with: Data(try ask("stats").utf8))
-        guard let stats = object as? [String: Any] else { throw Failure("stats is no object") }
+    func stats() throws -> GuestStatistics {
+        let text = try ask("stats")
+        guard let stats = GuestStatistics(json: text) else { throw Failure("not a guest's figures: \(text)") }
         return stats
     }
 }

@@ -1,5 +1,6 @@
 import Foundation
 import TestSupport
+import VMMProtocol
 
 /// A Linux guest that shares its memory, with a shell that takes lines from the test.
 final class SharingGuest {
@@ -52,17 +53,17 @@ final class SharingGuest {
     }
 
     /// What sharing says of itself.
-    func sharing() throws -> [String: Any] {
-        guard let sharing = try control.stats()["sharing"] as? [String: Any] else {
-            throw Failure("\(name) does not share")
-        }
-        if let failure = sharing["failure"] as? String {
+    func sharing() throws -> SharingFigures {
+        guard let sharing = try control.stats().sharing else { throw Failure("\(name) does not share") }
+        if let failure = sharing.failure {
             throw Failure("\(name): sharing failed: \(failure)")
         }
         return sharing
     }
 
-    func count(_ key: String) throws -> Int { try sharing()[key] as? Int ?? -1 }
+    func count(_ figure: KeyPath<SharingFigures, UInt64>) throws -> Int {
+        Int(clamping: try sharing()[keyPath: figure])
+    }
 
     /// Waits for what its sharing must come to.
     func wait(_ what: String, _ condition: () throws -> Bool) throws {
@@ -73,13 +74,13 @@ final class SharingGuest {
 
     /// Waits until at least so many pages are mapped to frames.
     func waitUntilMerged(_ pages: Int) throws {
-        try wait("it shares \(pages) pages") { try count("pages_mapped") >= pages }
+        try wait("it shares \(pages) pages") { try count(\.pagesMapped) >= pages }
     }
 
     /// Turns sharing off, and waits until every page is the guest's own again.
     func bringHome() throws {
         try control.ask("sharing off")
-        try wait("every page is home") { try sharing()["home"] as? Bool == true }
+        try wait("every page is home") { try sharing().isHome }
     }
 
     /// Presses the power button.
