@@ -53,7 +53,7 @@ let package = Package(
             swiftSettings: strict),
         .target(
             name: "GuestImages",
-            dependencies: ["ImageFormats", "CLinux", "CLZ4", "CZstd", "CLZMA", "CZlib"],
+            dependencies: ["ImageFormats", "LinuxHost", "CLZ4", "CZstd", "CLZMA", "CZlib"],
             swiftSettings: strict),
         .target(
             name: "VMMProtocol", dependencies: ["ImageFormats", "GuestMemory"], swiftSettings: strict),
@@ -86,7 +86,9 @@ let package = Package(
             name: "mingle-bench", dependencies: ["Sharing", "FrameStore", "LinuxHost", "CLinux"],
             path: "Benchmarks",
             swiftSettings: tests),
-        .target(name: "TestSupport", dependencies: [], path: "Tests/TestSupport", swiftSettings: tests),
+        .target(
+            name: "TestSupport", dependencies: ["LinuxHost"], path: "Tests/TestSupport",
+            swiftSettings: tests),
         // The store in one process, and frames in an array: for tests and measurements.
         .target(
             name: "SharingTestKit", dependencies: ["FrameIndex", "FrameStore", "LinuxHost"],
@@ -163,7 +165,7 @@ let package = Package(
             swiftSettings: tests),
         .testTarget(
             name: "LinuxTests",
-            dependencies: ["Hypervisor", "mingle", "mingle-vmm", "TestSupport"],
+            dependencies: ["Hypervisor", "LinuxHost", "mingle", "mingle-vmm", "TestSupport"],
             swiftSettings: tests),
     ],
     swiftLanguageModes: [.v6]

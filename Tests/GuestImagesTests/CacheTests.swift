@@ -1,6 +1,7 @@
 import Dispatch
 import FoundationEssentials
 import Glibc
+import LinuxHost
 import Synchronization
 import Testing
 
@@ -114,7 +115,7 @@ import Testing
     @Test(arguments: [ENOSPC, EDQUOT]) func wantOfRoomIsNamed(code: Int32) throws {
         try withTemporaryDirectory { directory in
             let cache = ImageCache(directory: directory)
-            let words = FileSystem.errorText(code)
+            let words = LinuxError.message(code)
             let failures: [GuestImagesError] = [
                 .file(operation: "write", path: "x", reason: words),
                 .toolFailed(command: "dpkg-deb", status: 2, output: "cannot copy to 'x' (\(words))"),

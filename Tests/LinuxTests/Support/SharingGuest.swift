@@ -1,4 +1,5 @@
 import Foundation
+import LinuxHost
 import TestSupport
 
 /// A Linux guest that shares its memory, with a shell that takes lines from the test.
