@@ -30,6 +30,7 @@ let package = Package(
         .systemLibrary(name: "CZstd", providers: [.apt(["libzstd-dev"])]),
         .systemLibrary(name: "CLZMA", providers: [.apt(["liblzma-dev"])]),
         .systemLibrary(name: "CZlib", providers: [.apt(["zlib1g-dev"])]),
+        .systemLibrary(name: "CLibMD", providers: [.apt(["libmd-dev"])]),
         .target(name: "LinuxHost", dependencies: ["CLinux"], swiftSettings: strict),
         .target(name: "Confinement", dependencies: ["LinuxHost", "CLinux"], swiftSettings: strict),
         .target(name: "GuestMemory", dependencies: ["LinuxHost", "CLinux"], swiftSettings: strict),
@@ -53,7 +54,7 @@ let package = Package(
             swiftSettings: strict),
         .target(
             name: "GuestImages",
-            dependencies: ["ImageFormats", "LinuxHost", "CLZ4", "CZstd", "CLZMA", "CZlib"],
+            dependencies: ["ImageFormats", "LinuxHost", "CLZ4", "CZstd", "CLZMA", "CZlib", "CLibMD"],
             swiftSettings: strict),
         .target(
             name: "VMMProtocol", dependencies: ["ImageFormats", "GuestMemory"], swiftSettings: strict),
