@@ -24,9 +24,7 @@ func eventually(_ what: String, seconds: Double = 60, _ condition: () throws -> 
 
 /// A process that runs: a zombie that its adoptive parent does not collect is over.
 func isAlive(_ process: Int32) -> Bool {
-    guard let status = try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8),
-        let state = status.split(separator: ")").last?.split(separator: " ").first
-    else { return false }
+    guard let state = ProcessStat(process: process)?.fields.first else { return false }
     return state != "Z" && state != "X"
 }
 

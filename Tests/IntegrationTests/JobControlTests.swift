@@ -79,8 +79,7 @@ extension HostKVM {
                 // It has really stopped, and the shell has a terminal that works.
                 #expect(
                     eventually {
-                        let status = try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8)
-                        return status?.contains(") T ") == true
+                        ProcessStat(process: process)?.fields.first == "T"
                     })
                 shell.terminal.type("echo shell $((40 + 2))\r")
                 try shell.terminal.wait(for: "shell 42")

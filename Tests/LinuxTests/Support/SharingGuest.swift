@@ -93,11 +93,9 @@ final class SharingGuest {
 
 /// Memory that the host has given to anybody and cannot take back: shared memory and anonymous pages, in bytes.
 func hostMemoryInUse() throws -> Int {
-    let text = try String(contentsOfFile: "/proc/meminfo", encoding: .utf8)
-    let wanted = text.split(separator: "\n").filter { $0.hasPrefix("Shmem:") || $0.hasPrefix("AnonPages:") }
-    let kibibytes = wanted.compactMap { line in
-        line.split(separator: " ").dropFirst().first.flatMap { Int($0) }
+    let found = SmallFile.table(SystemCall.text(of: "/proc/meminfo") ?? "")
+    guard let shared = found["Shmem"], let anonymous = found["AnonPages"] else {
+        throw Failure("/proc/meminfo lacks Shmem or AnonPages")
     }
-    guard kibibytes.count == 2 else { throw Failure("/proc/meminfo lacks Shmem or AnonPages") }
-    return kibibytes.reduce(0, +) << 10
+    return Int(shared + anonymous) << 10
 }
