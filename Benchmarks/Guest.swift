@@ -34,7 +34,7 @@ struct Guest {
     /// Waits for its end and reads the report. Milliseconds count from before `mingle` was spawned.
     func finish() throws -> (status: Int32, times: Times) {
         let status = try process.end()
-        let report = try JSONDecoder().decode(Report.self, from: Data(contents(reportPath)))
+        let report = try JSONDecoder().decode(Report.self, from: Data(contents(reportPath).utf8))
         guard let entered = report.entered_ns else { throw Failure("\(name) never ran") }
         func since(_ at: UInt64) -> Double { Double(at - process.spawned) / 1e6 }
         return (
