@@ -1,5 +1,6 @@
 import Confinement
 import Glibc
+import TestSupport
 import Testing
 
 @testable import MingleSupport

@@ -7,41 +7,13 @@ import Testing
 @testable import MingleSupport
 import VMMProtocol
 
-/// A directory that goes away with its last user.
-final class TemporaryDirectory {
-    let path: String
-
-    init() throws {
-        var template = Array("/tmp/mingle-support-XXXXXX".utf8CString)
-        let made = template.withUnsafeMutableBufferPointer { mkdtemp($0.baseAddress!) }
-        path = String(cString: try #require(made))
-    }
-
-    deinit { try? FileManager.default.removeItem(atPath: path) }
-
+extension TemporaryDirectory {
     /// A prepared state directory in it.
     func state() throws -> StateDirectory {
-        let state = StateDirectory(path: path + "/mingle")
+        let state = StateDirectory(path: path("mingle"))
         try state.prepare()
         return state
     }
-
-    /// Writes a file below the directory, with the directories above it.
-    @discardableResult
-    func write(_ name: String, _ bytes: [UInt8]) throws -> String {
-        let file = path + "/" + name
-        for index in file.indices where file[index] == "/" && index != file.startIndex {
-            mkdir(String(file[..<index]), 0o700)
-        }
-        let descriptor = open(file, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
-        try #require(descriptor >= 0)
-        defer { close(descriptor) }
-        try #require(Glibc.write(descriptor, bytes, bytes.count) == bytes.count)
-        return file
-    }
-
-    @discardableResult
-    func write(_ name: String, _ text: String) throws -> String { try write(name, Array(text.utf8)) }
 }
 
 /// An open file with an exclusive lock, as a VMM holds it.
