@@ -94,7 +94,7 @@ import Testing
             case .transferBegins:
                 try run.perform(.transfer(0, page: 0, value: 5))
                 pending.append((now + 6, .transferEnds(0)))
-            case .secondPasses: try run.perform(.pass(1, budget: .max / 2, meanwhile: []))
+            case .secondPasses: try run.pass(1)
             case .relocates: try run.perform(.relocate(0, page: 0, aside: false))
             case .secondExits:
                 hasExited = true
@@ -117,27 +117,27 @@ import Testing
 
         func execute(_ scenario: Scenario) throws -> String? {
             for guest in 0...1 { try run.perform(.fill(guest, page: 0, count: 2, first: 1, second: 2)) }
-            for guest in 0...1 { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
+            for guest in 0...1 { try run.pass(guest) }
             switch scenario {
             case .merging: for guest in [1, 0, 0] { try pass(guest) }
             case .unsharing:
-                for guest in [1, 0, 1, 0] { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
+                for guest in [1, 0, 1, 0] { try run.pass(guest) }
                 for guest in 0...1 { try run.perform(.fill(guest, page: 0, count: 2, first: 3, second: 4)) }
                 for guest in [0, 1, 0, 0] { try pass(guest) }
             case .goingHome:
-                for guest in [1, 0, 1, 0] { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
+                for guest in [1, 0, 1, 0] { try run.pass(guest) }
                 try run.perform(.setSharing(0, false))
                 try pass(0)
                 try run.perform(.setSharing(0, true))
                 try pass(0)
                 try pass(0)
             case .relocating:
-                for guest in [1, 0, 1, 0] { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
+                for guest in [1, 0, 1, 0] { try run.pass(guest) }
                 for page in 0...1 { try run.perform(.relocate(0, page: page, aside: false)) }
                 for guest in [0, 1, 0] { try pass(guest) }
             }
             for item in pending { try run.perform(item.operation) }
-            for guest in [0, 1, 0, 1, 0] { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
+            for guest in [0, 1, 0, 1, 0] { try run.pass(guest) }
             for member in run.world.members {
                 member.guest.check("at the end")
                 if !member.guest.blocked.isEmpty { run.world.violated("a writer waits for ever") }

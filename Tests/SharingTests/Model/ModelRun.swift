@@ -213,9 +213,9 @@ final class ModelRun {
             domain.backing.failingWrites = 0
             domain.settle()
         }
-        try passes(150)
+        try passesOfAll(150)
         let arrangements = world.members.map(\.engine.statistics.arrangements)
-        try passes(50)
+        try passesOfAll(50)
         // With few mappings, what was arranged makes room for pages that had to wait.
         for (member, before) in zip(world.members, arrangements)
         where !member.engine.policy.arrangesAll && setup.mappingLimit >= 1000
@@ -235,7 +235,7 @@ final class ModelRun {
         try goHome()
     }
 
-    private func passes(_ count: Int) throws {
+    private func passesOfAll(_ count: Int) throws {
         for _ in 0..<count {
             world.time += setup.time
             for member in members { try member?.pass(world) }
