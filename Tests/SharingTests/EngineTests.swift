@@ -239,7 +239,8 @@ import FrameStore
     }
 
     /// The last step of each: what the model or the interleavings say when a safety step is left out.
-    @Test(arguments: FakeGuest.Sabotage.allCases) func sabotageIsNoticed(sabotage: FakeGuest.Sabotage) throws
+    @Test(arguments: KernelModel.Sabotage.allCases) func sabotageIsNoticed(sabotage: KernelModel.Sabotage)
+        throws
     {
         var setup = ModelRun.Setup()
         setup.sabotage = sabotage

@@ -57,7 +57,7 @@ import Testing
         private var isInside = false
         private var hasExited = false
 
-        init(_ plan: [Placement], _ sabotage: FakeGuest.Sabotage) throws {
+        init(_ plan: [Placement], _ sabotage: KernelModel.Sabotage) throws {
             var setup = ModelRun.Setup()
             setup.guests = 2
             setup.pages = 2
@@ -151,7 +151,7 @@ import Testing
         let scenario: Scenario
         /// Every so many-th placement is taken of a first, second, third action.
         let strides: [Int]
-        var sabotage = FakeGuest.Sabotage.none
+        var sabotage = KernelModel.Sabotage.none
         var counters: [Int]
         private(set) var executions = [0, 0, 0, 0]
         private(set) var failure: String?
@@ -204,8 +204,8 @@ import Testing
     }
 
     /// What is left out on purpose is found among the placements.
-    @Test(arguments: [FakeGuest.Sabotage.noProtection, .noWake])
-    func sabotageIsNoticed(sabotage: FakeGuest.Sabotage) throws {
+    @Test(arguments: [KernelModel.Sabotage.noProtection, .noWake])
+    func sabotageIsNoticed(sabotage: KernelModel.Sabotage) throws {
         var found: String?
         for scenario in Scenario.allCases where found == nil {
             var enumeration = Enumeration(scenario, strides: [1], offsets: [0])

@@ -47,8 +47,8 @@ import Testing
 
     @Test(
         arguments: [SharingPolicy.Window.userfaultfd, .pause],
-        [FakeGuest.MapFault.unchanged, .wentHome])
-    func everyMappingFailsOnce(window: SharingPolicy.Window, fault: FakeGuest.MapFault) throws {
+        [KernelModel.MapFault.unchanged, .wentHome])
+    func everyMappingFailsOnce(window: SharingPolicy.Window, fault: KernelModel.MapFault) throws {
         let untouched = try Self.makeRun(window)
         #expect(try untouched.run(Self.story, quiesce: false) == nil)
         let guest = try #require(untouched.member(0)).guest

@@ -10,8 +10,8 @@ final class ModelRun {
     struct Setup: Sendable {
         var guests = 3
         var pages = 24
-        var options = FakeGuest.Options()
-        var sabotage = FakeGuest.Sabotage.none
+        var options = KernelModel.Options()
+        var sabotage = KernelModel.Sabotage.none
         var mappingLimit = 1000
         var domains = 2
         /// What the clock goes on with each pass at the end, nanoseconds.
@@ -164,7 +164,7 @@ final class ModelRun {
         devices[index].steps.append { Self.later(guest, page) { guest.inFlight.end(page..<page + 1) } }
     }
 
-    private static func later(_ guest: FakeGuest, _ page: Int, _ act: @escaping () -> Void) {
+    private static func later(_ guest: KernelModel, _ page: Int, _ act: @escaping () -> Void) {
         if guest.pauses > 0 || guest.blocked.contains(where: { $0.page == page }) {
             guest.blocked.append((page, { later(guest, page, act) }))
         } else {
@@ -326,7 +326,7 @@ final class ModelRun {
     }
 }
 
-extension FakeGuest {
+extension KernelModel {
     /// Runs an action once a transfer has its page.
     func whenPinned(_ isPinned: @escaping () -> Bool, _ act: @escaping () -> Void) {
         if isDestroyed { return }

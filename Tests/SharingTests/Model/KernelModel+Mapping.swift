@@ -5,7 +5,7 @@ import LinuxHost
 @testable import Sharing
 
 // Looking at pages and replacing mappings.
-extension FakeGuest {
+extension KernelModel {
     func inspect(_ page: Int) -> PageContent {
         step("look", allowedInWindow: false)
         let content = touch(page)
@@ -200,7 +200,7 @@ extension FakeGuest {
 }
 
 // Arranging mappings anew.
-extension FakeGuest {
+extension KernelModel {
     func rearrange(
         _ pages: Range<Int>, _ target: PageBacking, keeping: inout [Bool]
     ) throws(MappingFailure) -> Bool {
