@@ -90,9 +90,10 @@ let package = Package(
         .target(
             name: "TestSupport", dependencies: ["LinuxHost"], path: "Tests/TestSupport",
             swiftSettings: tests),
-        // The store in one process, and frames in an array: for tests and measurements.
+        // The store in one process, frames in an array, and a model of the kernel: for tests and measurements.
         .target(
-            name: "SharingTestKit", dependencies: ["FrameIndex", "FrameStore", "LinuxHost"],
+            name: "SharingTestKit",
+            dependencies: ["Sharing", "FrameIndex", "FrameStore", "GuestMemory", "LinuxHost", "TestSupport"],
             path: "Tests/SharingTestKit", swiftSettings: tests),
         .testTarget(
             name: "LinuxHostTests", dependencies: ["LinuxHost", "TestSupport"], swiftSettings: tests),

@@ -1,3 +1,4 @@
+@testable import SharingTestKit
 import FrameStore
 import GuestMemory
 import TestSupport

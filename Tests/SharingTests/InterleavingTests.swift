@@ -1,3 +1,4 @@
+@testable import SharingTestKit
 import Foundation
 import GuestMemory
 import Synchronization

@@ -1,3 +1,4 @@
+@testable import SharingTestKit
 import Testing
 
 @testable import Sharing

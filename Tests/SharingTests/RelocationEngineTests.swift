@@ -1,3 +1,4 @@
+@testable import SharingTestKit
 @testable import FrameIndex
 @testable import FrameStore
 import GuestMemory

@@ -1,3 +1,5 @@
+@testable import SharingTestKit
+
 /// The steps in which tests of single behaviours are told.
 extension ModelRun {
     /// A run of two guests.

@@ -1,3 +1,4 @@
+@testable import SharingTestKit
 @testable import FrameStore
 @testable import FrameIndex
 import GuestMemory
@@ -131,7 +132,8 @@ final class Member {
     )
         throws
     {
-        guest = try KernelModel(name, pageCount: pageCount, options: options, world: world)
+        guest = try KernelModel(
+            name, pageCount: pageCount, options: options, world: world, isPrivate: PageMap.isPrivate)
         self.domain = domain
         var ticks: UInt64 = 0
         engine = try SharingEngine(

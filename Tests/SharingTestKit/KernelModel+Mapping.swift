@@ -1,8 +1,8 @@
-@testable import FrameStore
-import GuestMemory
+import FrameStore
+internal import GuestMemory
 import LinuxHost
 
-@testable import Sharing
+import Sharing
 
 // Looking at pages and replacing mappings.
 extension KernelModel {
@@ -180,7 +180,7 @@ extension KernelModel {
 
     func arePrivate(_ pages: Range<Int>) -> [Bool] {
         step("prove", allowedInWindow: false)
-        return pages.map { PageMap.isPrivate(pageMapEntry($0)) }
+        return pages.map { isPrivate(pageMapEntry($0)) }
     }
 
     /// What /proc/PID/pagemap says, its two deceptive looks included.

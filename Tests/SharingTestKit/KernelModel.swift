@@ -1,9 +1,9 @@
-@testable import FrameStore
-import GuestMemory
+import FrameStore
+internal import GuestMemory
 import LinuxHost
 import TestSupport
 
-@testable import Sharing
+import Sharing
 
 /// Hears of what a model finds wrong.
 protocol ViolationLog: AnyObject {
@@ -48,6 +48,8 @@ final class KernelModel: GuestMapping, DirtyPageLog, WriterControl, @unchecked S
     let copyLimit = 8
     let options: Options
     unowned let world: any ViolationLog
+    /// What the engine makes of an entry of `pagemap`.
+    let isPrivate: (UInt64) -> Bool
     var backingStore: ModelBacking?
     var mapFault = MapFault.none
     /// Calls that replace a mapping so far; the one that fails, and how.
@@ -101,11 +103,15 @@ final class KernelModel: GuestMapping, DirtyPageLog, WriterControl, @unchecked S
     let vmmWrites: DirtyBitmap
     let inFlight: InFlightCounts
 
-    init(_ name: String, pageCount: Int, options: Options, world: any ViolationLog) throws {
+    init(
+        _ name: String, pageCount: Int, options: Options, world: any ViolationLog,
+        isPrivate: @escaping (UInt64) -> Bool
+    ) throws {
         self.name = name
         self.pageCount = pageCount
         self.options = options
         self.world = world
+        self.isPrivate = isPrivate
         home = [HostPage?](repeating: nil, count: pageCount)
         copies = home
         backing = [Backing](repeating: .home, count: pageCount)
