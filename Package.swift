@@ -30,6 +30,7 @@ let package = Package(
         .systemLibrary(name: "CZstd", providers: [.apt(["libzstd-dev"])]),
         .systemLibrary(name: "CLZMA", providers: [.apt(["liblzma-dev"])]),
         .systemLibrary(name: "CZlib", providers: [.apt(["zlib1g-dev"])]),
+        .systemLibrary(name: "CLibMD", providers: [.apt(["libmd-dev"])]),
         .target(name: "LinuxHost", dependencies: ["CLinux"], swiftSettings: strict),
         .target(name: "Confinement", dependencies: ["LinuxHost", "CLinux"], swiftSettings: strict),
         .target(name: "GuestMemory", dependencies: ["LinuxHost", "CLinux"], swiftSettings: strict),
@@ -56,7 +57,7 @@ let package = Package(
             swiftSettings: strict),
         .target(
             name: "GuestImages",
-            dependencies: ["ImageFormats", "CLinux", "CLZ4", "CZstd", "CLZMA", "CZlib"],
+            dependencies: ["ImageFormats", "LinuxHost", "CLZ4", "CZstd", "CLZMA", "CZlib", "CLibMD"],
             swiftSettings: strict),
         .target(
             name: "VMMProtocol", dependencies: ["ImageFormats", "GuestMemory"], swiftSettings: strict),
@@ -92,10 +93,13 @@ let package = Package(
             ],
             path: "Benchmarks",
             swiftSettings: tests),
-        .target(name: "TestSupport", dependencies: [], path: "Tests/TestSupport", swiftSettings: tests),
-        // The store in one process, and frames in an array: for tests and measurements.
         .target(
-            name: "SharingTestKit", dependencies: ["FrameIndex", "FrameStore", "LinuxHost"],
+            name: "TestSupport", dependencies: ["LinuxHost"], path: "Tests/TestSupport",
+            swiftSettings: tests),
+        // The store in one process, frames in an array, and a model of the kernel: for tests and measurements.
+        .target(
+            name: "SharingTestKit",
+            dependencies: ["Sharing", "FrameIndex", "FrameStore", "GuestMemory", "LinuxHost", "TestSupport"],
             path: "Tests/SharingTestKit", swiftSettings: tests),
         .testTarget(
             name: "LinuxHostTests", dependencies: ["LinuxHost", "TestSupport"], swiftSettings: tests),
@@ -176,7 +180,8 @@ let package = Package(
         .testTarget(
             name: "LinuxTests",
             dependencies: [
-                "VMMProtocol", "MingleSupport", "Hypervisor", "mingle", "mingle-vmm", "TestSupport",
+                "VMMProtocol", "MingleSupport", "Hypervisor", "LinuxHost", "mingle", "mingle-vmm",
+                "TestSupport",
             ],
             swiftSettings: tests),
     ],

@@ -116,11 +116,11 @@ struct DensityRun {
         let process = try MeasuredProcess(words, errors: errors)
         let status = try process.end(within: Double(seconds) + 300)
         guard status == 0 else {
-            let said = try String(decoding: contents(errors), as: UTF8.self)
+            let said = try contents(errors)
                 .split(whereSeparator: \.isNewline).last.map(String.init)
             throw Failure(
                 "\(words.dropFirst().joined(separator: " ")): status \(status): \(said ?? "no message")")
         }
-        return try JSONDecoder().decode(DensityResult.self, from: Data(contents(json)))
+        return try JSONDecoder().decode(DensityResult.self, from: Data(contents(json).utf8))
     }
 }

@@ -1,5 +1,6 @@
 import FrameStore
 import CLinux
+import LinuxHost
 import Glibc
 
 /// Parts of the engine against what the machine can do.
@@ -62,9 +63,7 @@ struct EngineSpeed {
     }
 
     private static func threadSeconds() -> Double {
-        var time = timespec()
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
-        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+        Double(threadCPUNanoseconds()) / 1e9
     }
 
     // MARK: remapping

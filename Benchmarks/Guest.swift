@@ -24,7 +24,7 @@ struct Guest {
     /// Waits for its end and reads the report. Milliseconds count from before `mingle` was spawned.
     func finish() throws -> (status: Int32, times: Times) {
         let status = try process.end()
-        let text = String(decoding: try contents(reportPath), as: UTF8.self)
+        let text = try contents(reportPath)
         guard let report = GuestReport(json: text), let entered = report.entered else {
             throw Failure("\(name) never ran: \(text)")
         }

@@ -1,6 +1,7 @@
 import CLinux
 import FoundationEssentials
 import Glibc
+import LinuxHost
 
 /// The kernel's own count of a process's memory, in KiB.
 struct MemoryUse {
@@ -27,14 +28,8 @@ struct MemoryUse {
     /// The memfd's share of memory.
     private static func guestMemory(of process: pid_t) throws -> Int {
         var sum = 0
-        var isGuest = false
-        for line in String(decoding: try contents("/proc/\(process)/smaps"), as: UTF8.self).split(
-            separator: "\n")
-        {
-            let words = line.split(separator: " ", omittingEmptySubsequences: true)
-            // Headings begin with a range of addresses, the others with a name.
-            if words.count >= 5, words[0].contains("-") { isGuest = line.contains("/memfd:") }
-            if isGuest, words.count >= 2, words[0] == "Pss:" { sum += Int(words[1]) ?? 0 }
+        MappingUse.forEach(try contents("/proc/\(process)/smaps")) { mapping in
+            if mapping.path.hasPrefix("/memfd:") { sum += Int(mapping.kibibytes("Pss") ?? 0) }
         }
         return sum
     }
@@ -50,15 +45,8 @@ struct MemoryUse {
 }
 
 /// Lines of `Name:  123 kB`.
-func fields(_ path: String) throws -> [String: Int] {
-    let text = String(decoding: try contents(path), as: UTF8.self)
-    var found: [String: Int] = [:]
-    for line in text.split(separator: "\n") {
-        let words = line.split(whereSeparator: { $0 == " " || $0 == "\t" })
-        guard words.count >= 2, words[0].hasSuffix(":"), let value = Int(words[1]) else { continue }
-        found[String(words[0].dropLast())] = value
-    }
-    return found
+func fields(_ path: String) throws -> [Substring: Int] {
+    SmallFile.table(try contents(path)).mapValues { Int(clamping: $0) }
 }
 
 /// What the whole machine has in kernel slabs and in page tables of KVM and processes, in KiB.
@@ -76,13 +64,8 @@ struct KernelUse {
     }
 }
 
-/// The bytes of a file, read to its end: those in /proc have no size.
-func contents(_ path: String) throws -> [UInt8] {
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { throw Failure("cannot read \(path): \(String(cString: strerror(errno)))") }
-    defer { close(descriptor) }
-    var all: [UInt8] = []
-    var buffer = [UInt8](repeating: 0, count: 65536)
-    while case let count = read(descriptor, &buffer, buffer.count), count > 0 { all += buffer[..<count] }
-    return all
+/// The text of a file, read to its end: those in /proc have no size.
+func contents(_ path: String) throws -> String {
+    guard let text = SystemCall.text(of: path, limit: 1 << 28) else { throw Failure("cannot read \(path)") }
+    return text
 }

@@ -9,37 +9,22 @@ struct Failure: Error, CustomStringConvertible {
     init(_ description: String) { self.description = description }
 }
 
-/// Nanoseconds of the clock that the VMM's report uses too.
-func monotonicNow() -> UInt64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-}
-
 /// A signal that asks us to end.
 struct Interrupted: Error {
     let signal: Int32
 
     private nonisolated(unsafe) static var isWatched = false
-    private static var signals: sigset_t {
-        var set = sigset_t()
-        sigemptyset(&set)
-        for signal in [SIGINT, SIGTERM, SIGHUP] { sigaddset(&set, signal) }
-        return set
-    }
+    private static let signals = [SIGINT, SIGTERM, SIGHUP]
 
     /// From now on signals are noticed where a process is waited for, and thrown, so that all is put away.
     static func watch() {
-        var set = signals
-        isWatched = pthread_sigmask(SIG_BLOCK, &set, nil) == 0
+        HostProcess.block(signals)
+        isWatched = true
     }
 
     static func check() throws {
-        guard isWatched else { return }
-        var set = signals
-        var now = timespec()
-        let signal = sigtimedwait(&set, nil, &now)
-        if signal > 0 { throw Interrupted(signal: signal) }
+        guard isWatched, let signal = HostProcess.nextSignal(signals, milliseconds: 0) else { return }
+        throw Interrupted(signal: signal)
     }
 }
 
@@ -48,7 +33,7 @@ final class MeasuredProcess {
     let identifier: pid_t
     /// Just before it was made.
     let spawned: UInt64
-    private let reader: Int32
+    private let pipe: PipeEnds
     private(set) var output = ""
     private(set) var status: Int32?
 
@@ -56,38 +41,18 @@ final class MeasuredProcess {
     ///   - errors: a file for its standard error; nil: ours.
     ///   - together: its standard error comes with its output.
     init(_ words: [String], errors: String? = nil, together: Bool = false) throws {
-        var ends: [Int32] = [0, 0]
-        guard pipe(&ends) == 0 else { throw Failure("no pipe") }
-        for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
-        var actions = posix_spawn_file_actions_t()
-        posix_spawn_file_actions_init(&actions)
-        defer { posix_spawn_file_actions_destroy(&actions) }
-        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-        posix_spawn_file_actions_adddup2(&actions, ends[1], 1)
-        if together { posix_spawn_file_actions_adddup2(&actions, ends[1], 2) }
-        if let errors {
-            posix_spawn_file_actions_addopen(&actions, 2, errors, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
-        }
-        var attributes = posix_spawnattr_t()
-        posix_spawnattr_init(&attributes)
-        defer { posix_spawnattr_destroy(&attributes) }
-        // What we block, it shall hear.
-        var nothing = sigset_t()
-        sigemptyset(&nothing)
-        posix_spawnattr_setsigmask(&attributes, &nothing)
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
-        var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
-        defer { arguments.forEach { free($0) } }
-        var identifier: pid_t = 0
-        spawned = monotonicNow()
-        let result = posix_spawnp(&identifier, words[0], &actions, &attributes, &arguments, environ)
-        close(ends[1])
-        reader = ends[0]
-        guard result == 0 else {
-            close(reader)
-            throw Failure("\(words[0]): \(String(cString: strerror(result)))")
-        }
-        self.identifier = identifier
+        var pipe = try PipeEnds()
+        var program = ChildProgram(words[0], Array(words.dropFirst()))
+        program.searchesPath = true
+        program.environment = nil
+        program.keepsIgnoredSignals = true
+        let output = ChildProgram.Stream.descriptor(pipe.writing)
+        let other = together ? output : errors.map { .into($0) } ?? .descriptor(2)
+        program.streams = [.nothing, output, other]
+        spawned = monotonicNanoseconds()
+        identifier = try program.start()
+        pipe.closeWriting()
+        self.pipe = pipe
     }
 
     deinit {
@@ -96,36 +61,38 @@ final class MeasuredProcess {
             kill(identifier, SIGTERM)
             var isGone = false
             for _ in 0..<3000 where !isGone {
-                isGone = waitpid(identifier, nil, WNOHANG) == identifier
+                isGone = HostProcess.collect(identifier, wait: false) != nil
                 if !isGone { usleep(10_000) }
             }
             if !isGone {
                 kill(identifier, SIGKILL)
-                waitpid(identifier, nil, 0)
+                _ = HostProcess.collect(identifier, wait: true)
             }
         }
-        close(reader)
     }
 
     /// Reads until it has said `text` or has ended.
     /// - Returns: when it had; nil if it never did.
     func wait(for text: String, within seconds: Double = 120) throws -> UInt64? {
-        let deadline = monotonicNow() + UInt64(seconds * 1e9)
+        let deadline = monotonicNanoseconds() + UInt64(seconds * 1e9)
         while !output.contains(text) {
             guard try readMore(until: deadline) else { return nil }
         }
-        return monotonicNow()
+        return monotonicNanoseconds()
     }
 
     /// Reads until it has ended.
     /// - Returns: its exit status, 128 and the signal's number after a signal.
     @discardableResult
     func end(within seconds: Double = 120) throws -> Int32 {
-        let deadline = monotonicNow() + UInt64(seconds * 1e9)
+        let deadline = monotonicNanoseconds() + UInt64(seconds * 1e9)
         while try readMore(until: deadline) {}
-        var word: Int32 = 0
-        guard waitpid(identifier, &word, 0) == identifier else { throw Failure("waitpid failed") }
-        let found = word & 0x7f == 0 ? word >> 8 & 0xff : 128 + (word & 0x7f)
+        let found: Int32
+        switch HostProcess.collect(identifier, wait: true) {
+        case .exited(let code): found = code
+        case .killed(let signal): found = 128 + signal
+        case nil: throw Failure("process \(identifier) cannot be waited for")
+        }
         status = found
         return found
     }
@@ -134,15 +101,15 @@ final class MeasuredProcess {
 
     /// False at the end of the output.
     private func readMore(until deadline: UInt64) throws -> Bool {
-        let now = monotonicNow()
+        let now = monotonicNanoseconds()
         guard now < deadline else { throw Failure("process \(identifier) took too long; it said: \(output)") }
-        var request = pollfd(fd: reader, events: Int16(POLLIN), revents: 0)
         try Interrupted.check()
-        guard poll(&request, 1, Int32(clamping: min(200, (deadline - now) / 1_000_000 + 1))) > 0 else {
+        let patience = Int32(clamping: min(200, (deadline - now) / 1_000_000 + 1))
+        guard PollList.events(of: pipe.reading, Int16(POLLIN), milliseconds: patience) != 0 else {
             return true
         }
         var buffer = [UInt8](repeating: 0, count: 65536)
-        let count = read(reader, &buffer, buffer.count)
+        let count = read(pipe.reading, &buffer, buffer.count)
         guard count > 0 else { return false }
         output += String(decoding: buffer[..<count], as: UTF8.self)
         return true

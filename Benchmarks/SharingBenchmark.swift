@@ -1,6 +1,7 @@
 import Sharing
 import CLinux
 import FoundationEssentials
+import LinuxHost
 import Glibc
 
 /// What `mingle-bench sharing` can measure.
@@ -82,7 +83,7 @@ struct SharingBenchmark {
         print("`mingle-bench sharing \(words.joined(separator: " "))`: \(Self.host())\n")
         print(Finding.heading)
         var findings: [Finding] = []
-        let start = monotonicNow()
+        let start = monotonicNanoseconds()
         for item in options.cases {
             let found: [Finding]
             do {
@@ -100,7 +101,7 @@ struct SharingBenchmark {
         let failed = findings.count { $0.failure != nil }
         print(
             "\n\(findings.count { $0.isReached == true }) goals reached, \(missed) not, \(failed) cases failed; "
-                + "\((monotonicNow() - start) / 1_000_000_000) s")
+                + "\((monotonicNanoseconds() - start) / 1_000_000_000) s")
         return failed == 0
     }
 
@@ -138,7 +139,7 @@ struct SharingBenchmark {
 
     private static func host() -> String {
         func text(_ path: String) -> String {
-            ((try? contents(path)).map { String(decoding: $0, as: UTF8.self) } ?? "").trimmed
+            ((try? contents(path)) ?? "").trimmed
         }
         let load = text("/proc/loadavg").split(separator: " ").first.map(String.init) ?? "?"
         return

@@ -99,7 +99,7 @@ public enum BrokerLauncher {
         do throws(LinuxError) {
             var errors = try ErrorPipe()
             let starter = try HostProcess.spawn(
-                executable, ["start", stateDirectory] + options, errorDescriptor: errors.childEnd)
+                executable, ["start", stateDirectory] + options, errors: .descriptor(errors.childEnd))
             said = errors.readAll(milliseconds: 15_000)
             ending = HostProcess.collect(starter, wait: true)
         } catch { throw .notStarted("\(error)") }

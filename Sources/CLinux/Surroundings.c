@@ -1,4 +1,4 @@
-// For sched_setaffinity and pipe2.
+// For sched_setaffinity, pipe2 and posix_spawn_file_actions_addchdir_np.
 #define _GNU_SOURCE 1
 #include "CLinux.h"
 #include <sys/vfs.h>
@@ -31,6 +31,10 @@ int mingle_default_memory_policy(void) {
 int mingle_close_from(int first) {
     // SYS_close_range, for headers older than it.
     return syscall(436, first, ~0U, 0) < 0 ? -errno : 0;
+}
+
+int mingle_spawn_directory(posix_spawn_file_actions_t *actions, const char *path) {
+    return posix_spawn_file_actions_addchdir_np(actions, path);
 }
 
 int mingle_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC) < 0 ? -errno : 0; }

@@ -1,5 +1,6 @@
 import FoundationEssentials
 import Glibc
+import LinuxHost
 
 /// The few file operations used here, with errors that name the operation, the path and the reason.
 enum FileSystem {
@@ -80,25 +81,22 @@ enum FileSystem {
     }
 
     static func isDirectory(_ path: String) -> Bool {
-        status(path).map { $0.st_mode & S_IFMT == S_IFDIR } ?? false
+        status(path)?.isDirectory ?? false
     }
 
     /// Size in bytes and modification time, nil if it is no regular file. The time is in nanoseconds since 1970 but whole
     /// seconds: archives keep no more, and a cache that was copied must stay good.
     static func sizeAndTime(_ path: String) -> (size: Int, modified: Int64)? {
-        guard let status = status(path), status.st_mode & S_IFMT == S_IFREG else { return nil }
-        return (
-            Int(status.st_size),
-            Int64(status.st_mtim.tv_sec) * 1_000_000_000
-        )
+        guard let status = status(path), status.isRegularFile else { return nil }
+        return (status.size, status.modifiedSeconds * 1_000_000_000)
     }
 
     /// The texts of ENOSPC and EDQUOT, which programs in the C locale say as well.
-    static let noRoomTexts = [errorText(ENOSPC), errorText(EDQUOT)]
+    static let noRoomTexts = [LinuxError.message(ENOSPC), LinuxError.message(EDQUOT)]
 
     /// Seconds since the last change; 0 if there is nothing.
     static func age(_ path: String) -> Int64 {
-        status(path).map { Int64(time(nil)) - Int64($0.st_mtim.tv_sec) } ?? 0
+        status(path).map { Int64(Clock.realtime.nanoseconds / 1_000_000_000) - $0.modifiedSeconds } ?? 0
     }
 
     /// The path without symbolic links.
@@ -107,23 +105,15 @@ enum FileSystem {
     }
 
     static func systemFailure(_ operation: String, _ path: String) -> GuestImagesError {
-        .file(operation: operation, path: path, reason: errorText(errno))
+        .file(operation: operation, path: path, reason: LinuxError.message(errno))
     }
 
-    static func errorText(_ code: Int32) -> String {
-        // SAFETY: strerror returns a string that stays valid until this thread calls it again, and it is copied here.
-        unsafe strerror(code).map { unsafe String(cString: $0) } ?? "error \(code)"
-    }
-
-    private static func status(_ path: String) -> stat? {
-        var result = stat()
-        // SAFETY: `result` is valid for the call, which keeps no pointer.
-        return unsafe stat(path, &result) == 0 ? result : nil
-    }
+    private static func status(_ path: String) -> FileStatus? { try? SystemCall.status(path).get() }
 
     private static func failure(_ operation: String, _ path: String, _ error: any Error) -> GuestImagesError {
         let posix = (error as? CocoaError)?.underlying as? POSIXError
         return .file(
-            operation: operation, path: path, reason: posix.map { errorText($0.code.rawValue) } ?? "\(error)")
+            operation: operation, path: path,
+            reason: posix.map { LinuxError.message($0.code.rawValue) } ?? "\(error)")
     }
 }

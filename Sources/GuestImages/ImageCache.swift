@@ -1,5 +1,6 @@
 import FoundationEssentials
 import Glibc
+import LinuxHost
 
 /// The directory where kernels and initramfs images are kept between runs. Nothing is written outside it.
 ///
@@ -53,7 +54,7 @@ public struct ImageCache: Equatable, Sendable {
         do throws(GuestImagesError) {
             try FileSystem.makeDirectory(directory)
             let lock = try Self.lock(path("\(name).lock"), flags: O_RDWR | O_CREAT)
-            defer { close(lock) }
+            defer { withExtendedLifetime(lock) {} }
             return try body()
         } catch {
             guard error.isForWantOfRoom else { throw error }
@@ -63,28 +64,22 @@ public struct ImageCache: Equatable, Sendable {
 
     /// Opens and locks a file or directory; waits for it.
     /// - Returns: the descriptor, whose end is the lock's.
-    private static func lock(_ path: String, flags: Int32) throws(GuestImagesError) -> Int32 {
-        // SAFETY: the path is valid for the call.
-        let descriptor = unsafe open(path, flags | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw FileSystem.systemFailure("open the lock", path) }
-        while flock(descriptor, LOCK_EX) != 0 {
-            guard errno == EINTR else {
-                let failure = FileSystem.systemFailure("lock", path)
-                close(descriptor)
-                throw failure
-            }
+    private static func lock(_ path: String, flags: Int32) throws(GuestImagesError) -> OwnedDescriptor {
+        do throws(LinuxError) {
+            let descriptor = try OwnedDescriptor.open(path, flags: flags)
+            _ = try descriptor.lock(waits: true)
+            return descriptor
+        } catch {
+            throw .file(operation: "lock", path: path, reason: LinuxError.message(error.code))
         }
-        return descriptor
     }
 
     /// The same if nobody holds the lock; nil otherwise.
-    private static func lockIfFree(_ path: String, flags: Int32) -> Int32? {
-        // SAFETY: the path is valid for the call.
-        let descriptor = unsafe open(path, flags | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { return nil }
-        if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { return descriptor }
-        close(descriptor)
-        return nil
+    private static func lockIfFree(_ path: String, flags: Int32) -> OwnedDescriptor? {
+        guard let descriptor = try? OwnedDescriptor.open(path, flags: flags),
+            (try? descriptor.lock()) == true
+        else { return nil }
+        return descriptor
     }
 
     /// Builds a directory of the cache: `body` fills a temporary one, which then takes the place of what was there.
@@ -115,16 +110,16 @@ public struct ImageCache: Equatable, Sendable {
         let lock = try makeLocked(temporary)
         defer {
             try? FileSystem.remove(temporary)
-            close(lock)
+            withExtendedLifetime(lock) {}
         }
         return try body(temporary)
     }
 
     /// Makes a directory within the cache and locks it.
-    private func makeLocked(_ temporary: String) throws(GuestImagesError) -> Int32 {
+    private func makeLocked(_ temporary: String) throws(GuestImagesError) -> OwnedDescriptor {
         // Who makes one and who removes them take turns, so that none is removed before it is locked.
         let turn = try Self.lock(directory, flags: O_RDONLY | O_DIRECTORY)
-        defer { close(turn) }
+        defer { withExtendedLifetime(turn) {} }
         _ = try removeAbandoned()
         try FileSystem.makeDirectory(temporary)
         return try Self.lock(temporary, flags: O_RDONLY | O_DIRECTORY)
@@ -135,13 +130,13 @@ public struct ImageCache: Equatable, Sendable {
     public func removeLeftovers() throws(GuestImagesError) -> UInt64 {
         guard FileSystem.isDirectory(directory) else { return 0 }
         let turn = try Self.lock(directory, flags: O_RDONLY | O_DIRECTORY)
-        defer { close(turn) }
+        defer { withExtendedLifetime(turn) {} }
         var freed = try removeAbandoned()
         for part in FileSystem.names(in: directory)
         where !part.hasPrefix(".") && FileSystem.isDirectory(path(part)) {
             // Who writes files into a part holds its lock.
             guard let lock = Self.lockIfFree(path("\(part).lock"), flags: O_RDWR | O_CREAT) else { continue }
-            defer { close(lock) }
+            defer { withExtendedLifetime(lock) {} }
             for name in FileSystem.names(in: path(part)) where FileSystem.isTemporary(name) {
                 freed += Self.size(of: path("\(part)/\(name)"))
                 try FileSystem.remove(path("\(part)/\(name)"))
@@ -155,7 +150,7 @@ public struct ImageCache: Equatable, Sendable {
         var freed: UInt64 = 0
         for name in FileSystem.names(in: directory) where name.hasPrefix(Self.temporaryPrefix) {
             guard let lock = Self.lockIfFree(path(name), flags: O_RDONLY | O_DIRECTORY) else { continue }
-            defer { close(lock) }
+            defer { withExtendedLifetime(lock) {} }
             freed += Self.size(of: path(name))
             try FileSystem.remove(path(name))
         }

@@ -1,6 +1,5 @@
-internal import CLinux
 import FoundationEssentials
-import Glibc
+import LinuxHost
 
 /// Runs the system's programs (apt-get, dpkg-deb, busybox) with their output in memory. For the CLI process only: a VMM
 /// starts no programs once it has guest memory.
@@ -44,83 +43,52 @@ enum Tool {
             throw .toolFailed(command: command, status: 127, output: "the program is not installed")
         }
         // Not files on a disk: that may be full, and what a program says of it is wanted then.
-        let (output, errors) = (try memoryFile("output"), try memoryFile("errors"))
-        defer {
-            close(output)
-            close(errors)
+        let output = try memoryFile("output")
+        let errors = try memoryFile("errors")
+        var child = ChildProgram(program, Array(arguments.dropFirst()))
+        child.environment = environment()
+        child.streams = [.nothing, .descriptor(output.number), .descriptor(errors.number)]
+        child.directory = inScratch ? scratch : nil
+        child.keepsIgnoredSignals = true
+        let ending: HostProcess.Ending?
+        do throws(LinuxError) { ending = HostProcess.collect(try child.start(), wait: true) } catch {
+            throw .toolFailed(command: command, status: 127, output: LinuxError.message(error.code))
         }
-        let (failure, process) = start(
-            (inScratch ? ["env", "--chdir=\(scratch)"] : []) + [program] + arguments.dropFirst(),
-            output: output, errors: errors)
-        guard failure == 0 else {
-            throw .toolFailed(command: command, status: 127, output: FileSystem.errorText(failure))
-        }
-        var status: Int32 = 0
-        // SAFETY: `status` is valid for the call.
-        while unsafe waitpid(process, &status, 0) < 0 {
-            guard errno == EINTR else {
-                throw .toolFailed(command: command, status: 127, output: FileSystem.errorText(errno))
+        let code =
+            switch ending {
+            case .exited(let status): status
+            case .killed(let signal): 128 + signal
+            case nil: Int32(127)
             }
-        }
-        let signal = status & 0x7F
-        let code = signal == 0 ? (status >> 8) & 0xFF : 128 + signal
         let complaint = String(decoding: try bytes(of: errors, command: command), as: UTF8.self)
             .split(separator: "\n").suffix(complaintLines).joined(separator: "; ")
         guard code == 0 else { throw .toolFailed(command: command, status: code, output: complaint) }
         return Result(status: code, output: try bytes(of: output, command: command), complaint: complaint)
     }
 
-    private static func memoryFile(_ name: String) throws(GuestImagesError) -> Int32 {
-        // SAFETY: the bridged string is NUL-terminated and outlives the call.
-        let descriptor = unsafe mingle_memfd_create(name, UInt32(MFD_CLOEXEC))
-        guard descriptor >= 0 else {
-            throw .file(operation: "make", path: "a memory file", reason: FileSystem.errorText(-descriptor))
+    private static func memoryFile(_ name: String) throws(GuestImagesError) -> OwnedDescriptor {
+        do throws(LinuxError) { return try OwnedDescriptor.memoryFile(named: name) } catch {
+            throw .file(operation: "make", path: "a memory file", reason: LinuxError.message(error.code))
         }
-        return descriptor
     }
 
     /// What a program wrote.
-    private static func bytes(of descriptor: Int32, command: String) throws(GuestImagesError) -> [UInt8] {
-        let size = lseek(descriptor, 0, SEEK_END)
-        guard (0...outputLimit).contains(size) else {
-            throw .toolFailed(command: command, status: 0, output: "it wrote more than \(outputLimit) bytes")
-        }
-        var filled = 0
-        // SAFETY: pread writes at most the bytes that are left of the buffer, and says how many.
-        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
-            while filled < size, let base = buffer.baseAddress {
-                let got = unsafe pread(descriptor, base + filled, size - filled, filled)
-                if got < 0, errno == EINTR { continue }
-                guard got > 0 else { break }
-                filled += got
-            }
-            count = filled
-        }
-        guard filled == size else { throw FileSystem.systemFailure("read the output of", command) }
-        return bytes
-    }
-
-    /// Starts the program without a fork of this process's memory: posix_spawn, in the C locale, with no input.
-    private static func start(_ arguments: [String], output: Int32, errors: Int32)
-        -> (failure: Int32, process: pid_t)
+    private static func bytes(of file: borrowing OwnedDescriptor, command: String) throws(GuestImagesError)
+        -> [UInt8]
     {
-        var actions = unsafe posix_spawn_file_actions_t()
-        // SAFETY: the actions are initialised before use and destroyed after it; the strings and the two arrays of C
-        // strings live until posix_spawnp has returned, and are freed after that.
-        unsafe posix_spawn_file_actions_init(&actions)
-        defer { unsafe posix_spawn_file_actions_destroy(&actions) }
-        unsafe posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0)
-        unsafe posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO)
-        unsafe posix_spawn_file_actions_adddup2(&actions, errors, STDERR_FILENO)
-        var words = unsafe arguments.map { unsafe strdup($0) } + [nil]
-        var variables = unsafe environment().map { unsafe strdup($0) } + [nil]
-        defer {
-            unsafe words.forEach { unsafe free($0) }
-            unsafe variables.forEach { unsafe free($0) }
+        var bytes: [UInt8]?
+        do throws(LinuxError) {
+            let size = try file.fileSize()
+            if size <= UInt64(outputLimit) { bytes = try file.read(count: Int(size), at: 0) }
+        } catch {
+            let reason = LinuxError.message(error.code)
+            throw .file(operation: "read the output of", path: command, reason: reason)
         }
-        var process: pid_t = 0
-        let failure = unsafe posix_spawnp(&process, arguments[0], &actions, nil, &words, &variables)
-        return (failure, process)
+        guard let bytes else {
+            let words = "it wrote more than \(outputLimit) bytes"
+            throw .toolFailed(command: command, status: 0, output: words)
+        }
+        return bytes
     }
 
     /// What programs are given: enough for apt and its proxies, and the C locale so that their answers can be read.
@@ -128,10 +96,8 @@ enum Tool {
         let kept = [
             "PATH", "HOME", "TMPDIR", "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "APT_CONFIG",
         ]
-        let values = kept.compactMap { name -> String? in
-            // SAFETY: the string is copied at once; nothing here changes the environment.
-            unsafe getenv(name).map { "\(name)=\(unsafe String(cString: $0))" }
-        }
+        let ours = ProcessInfo.processInfo.environment
+        let values = kept.compactMap { name in ours[name].map { "\(name)=\($0)" } }
         return values + ["LC_ALL=C", "DEBIAN_FRONTEND=noninteractive"]
     }
 }

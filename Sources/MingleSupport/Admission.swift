@@ -190,17 +190,19 @@ public struct AdmissionLock: ~Copyable {
         case .success(let number): descriptor = OwnedDescriptor(adopting: number)
         case .failure(let error): throw .systemCall(operation: "open", subject: path, code: error.code)
         }
-        try wait(for: descriptor.number, path, seconds: seconds)
+        try wait(for: descriptor, path, seconds: seconds)
         return AdmissionLock(descriptor)
     }
 
     private init(_ descriptor: consuming OwnedDescriptor) { self.descriptor = descriptor }
 
-    private static func wait(for descriptor: Int32, _ path: String, seconds: Int) throws(SupportError) {
+    private static func wait(for descriptor: borrowing OwnedDescriptor, _ path: String, seconds: Int)
+        throws(SupportError)
+    {
         let deadline = Clock.monotonic.nanoseconds + UInt64(seconds) * 1_000_000_000
-        while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
-            guard errno == EWOULDBLOCK || errno == EINTR else {
-                throw .systemCall(operation: "lock", subject: path, code: errno)
+        while true {
+            do throws(LinuxError) { if try descriptor.lock() { return } } catch {
+                throw .systemCall(operation: "lock", subject: path, code: error.code)
             }
             guard Clock.monotonic.nanoseconds < deadline else {
                 throw .requirement(

@@ -93,14 +93,17 @@ public struct GuestRegistry: Sendable {
         case .failure(let error) where error.code == ENOENT || error.code == ELOOP: return .absent
         case .failure(let error): throw .systemCall(operation: "open", subject: path, code: error.code)
         }
-        if flock(descriptor.number, LOCK_SH | LOCK_NB) == 0 {
+        let isFree: Bool
+        do throws(LinuxError) { isFree = try descriptor.lock(shared: true) } catch {
+            throw .systemCall(operation: "lock", subject: path, code: error.code)
+        }
+        if isFree {
             let name = path.split(separator: "/").last.map(String.init) ?? ""
             return Self.removeIfUnused(
                 path, locked: descriptor.number,
                 with: [directory.controlPath + "/" + name, directory.guestsPath + "/." + name + ".new"])
                 ? .absent : .busy
         }
-        guard errno == EWOULDBLOCK else { throw .systemCall(operation: "lock", subject: path, code: errno) }
         switch SystemCall.read(descriptor.number, count: 65536, at: 0) {
         case .success(let bytes):
             return .locked(
@@ -115,7 +118,7 @@ public struct GuestRegistry: Sendable {
     static func removeIfUnused(_ path: String, locked descriptor: Int32, with companions: [String] = [])
         -> Bool
     {
-        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else { return false }
+        guard (try? LockedFile.lock(descriptor)) == true else { return false }
         guard case .success(let ours) = SystemCall.status(ofDescriptor: descriptor) else { return false }
         guard case .success(let named) = SystemCall.linkStatus(path) else { return true }
         guard named.isSameFile(as: ours) else { return false }

@@ -55,7 +55,7 @@ public struct TerminalRepair: Sendable {
             return .nothingSaved
         }
         let descriptor = OwnedDescriptor(adopting: number)
-        guard flock(descriptor.number, LOCK_EX | LOCK_NB) == 0 else { return .inUse }
+        guard (try? descriptor.lock()) == true else { return .inUse }
         guard case .success(let bytes) = SystemCall.read(descriptor.number, count: 65536, at: 0) else {
             return .nothingSaved
         }

@@ -63,18 +63,8 @@ struct Benchmark {
     /// Anonymous memory of the process that serves.
     private func workerBytes() -> Int? {
         guard let figures = try? BrokerStore.statistics(path: path), figures.clients.count > 0,
-            let line = text("/proc/\(figures.worker)/status").split(separator: "\n").first(where: {
-                $0.hasPrefix("RssAnon")
-            }),
-            let kilobytes = line.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first
+            let status = SystemCall.text(of: "/proc/\(figures.worker)/status")
         else { return nil }
-        return Int(kilobytes).map { $0 * 1024 }
-    }
-
-    private func text(_ path: String) -> String {
-        guard let file = try? OwnedDescriptor.open(path, flags: O_RDONLY),
-            let bytes = try? file.read(count: 1 << 16, at: 0)
-        else { return "" }
-        return String(decoding: bytes, as: UTF8.self)
+        return SmallFile.table(status)["RssAnon"].map { Int($0) * 1024 }
     }
 }

@@ -1,6 +1,7 @@
 import CLinux
 import Confinement
 import Foundation
+import LinuxHost
 import TestSupport
 import Testing
 

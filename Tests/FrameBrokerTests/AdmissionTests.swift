@@ -158,9 +158,8 @@ import TestSupport
 
     @Test func thePeakIsTheKernelsCount() throws {
         let own = try #require(ProcessPeak.bytes(of: getpid()))
-        let text = try String(contentsOfFile: "/proc/self/status", encoding: .utf8)
-        let line = try #require(text.split(separator: "\n").first { $0.hasPrefix("VmHWM:") })
-        let now = try #require(UInt64(line.split(whereSeparator: { " \t".contains($0) })[1])) << 10
+        let status = try #require(SystemCall.text(of: "/proc/self/status"))
+        let now = try #require(SmallFile.table(status)["VmHWM"]) << 10
         #expect(own > 1 << 20 && own <= now)
         #expect(ProcessPeak.bytes(of: -1) == nil)
     }

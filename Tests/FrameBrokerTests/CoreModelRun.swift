@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 /// Drives a core and the model with the same random steps and compares after each.
-final class ModelRun {
+final class CoreModelRun {
     let backing = InMemoryBacking()
     let core: FrameStoreCore
     var model = StoreModel()

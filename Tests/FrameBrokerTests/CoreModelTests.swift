@@ -11,7 +11,7 @@ import Testing
     func agreesWithTheModel(constantHash: Bool) throws {
         var relocations = 0
         for round in 0..<4 {
-            let run = try ModelRun(
+            let run = try CoreModelRun(
                 "store model, round \(round), constant hash \(constantHash)", constantHash: constantHash)
             try run.run(steps: 1500)
             relocations += run.relocations

@@ -92,8 +92,7 @@ import TestSupport
         }
         // All places are taken.
         let late = try ClientProcess(stand, "full", pages: 16)
-        late.process.waitUntilExit()
-        #expect(late.process.terminationStatus != 0)
+        #expect(try late.wait() != 0)
         guest.disconnect()
         try eventually("it is silent") { try stand.figures().clients.contains { $0.isSilent } }
         let again = try stand.join("full", pages: 16, history: history)
@@ -133,7 +132,7 @@ import TestSupport
         let hoard = try ClientProcess(stand, role: "hoard", "262144")
         let words = hoard.line().split(separator: " ")
         let made = try #require(words.last.flatMap { Int($0) })
-        let peak = try #require(ProcessPeak.bytes(of: hoard.process.processIdentifier))
+        let peak = try #require(ProcessPeak.bytes(of: hoard.identifier))
         // Each frame has two pages of it.
         let allowed = MemoryAllowance.pages(peakBytes: peak, .none) / 2
         #expect(words.first == "made" && made > 1000 && made <= allowed, "\(words), \(peak >> 20) MiB")

@@ -69,9 +69,8 @@ struct Honest {
 
 /// Anonymous memory, KiB.
 func memory(_ process: Int32) throws -> Int {
-    let status = try String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)
-    let line = try #require(status.split(separator: "\n").first { $0.hasPrefix("RssAnon") })
-    return try #require(Int(line.split(whereSeparator: { " \t".contains($0) })[1]))
+    let status = try #require(SystemCall.text(of: "/proc/\(process)/status"))
+    return Int(try #require(SmallFile.table(status)["RssAnon"]))
 }
 func descriptors(_ process: Int32) throws -> Int {
     try FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/fd").count

@@ -24,9 +24,7 @@ func eventually(_ what: String, seconds: Double = 60, _ condition: () throws -> 
 
 /// A process that runs: a zombie that its adoptive parent does not collect is over.
 func isAlive(_ process: Int32) -> Bool {
-    guard let status = try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8),
-        let state = status.split(separator: ")").last?.split(separator: " ").first
-    else { return false }
+    guard let state = ProcessStat(process: process)?.fields.first else { return false }
     return state != "Z" && state != "X"
 }
 
@@ -84,35 +82,41 @@ final class BrokerStand {
 
 /// A client process: see Tests/BrokerTestClient.
 final class ClientProcess {
-    let process = Process()
-    private let input = Pipe()
-    private let output = Pipe()
+    private let child: ChildProcess
+    private let input: PipeEnds
+    private let output: PipeEnds
+    var identifier: Int32 { child.identifier }
     convenience init(_ stand: BrokerStand, _ domain: String, pages: Int) throws {
         try self.init(stand, role: "client", domain, String(pages))
     }
     init(_ stand: BrokerStand, role: String, _ arguments: String...) throws {
-        process.executableURL = URL(fileURLWithPath: program("broker-test-client"))
-        process.arguments = [role, stand.path] + arguments
-        process.standardInput = input
-        process.standardOutput = output
-        try process.run()
+        var input = try PipeEnds()
+        var output = try PipeEnds()
+        child = try ChildProcess(
+            program("broker-test-client"), [role, stand.path] + arguments,
+            streams: [.descriptor(input.reading), .descriptor(output.writing), .descriptor(2)])
+        input.closeReading()
+        output.closeWriting()
+        self.input = input
+        self.output = output
     }
     func line() -> String {
         var bytes: [UInt8] = []
-        while let next = output.fileHandleForReading.readData(ofLength: 1).first, next != 10 {
-            bytes.append(next)
-        }
+        var next: UInt8 = 0
+        while read(output.reading, &next, 1) == 1, next != 10 { bytes.append(next) }
         return String(decoding: bytes, as: UTF8.self)
     }
     func tell(_ text: String) -> String {
-        input.fileHandleForWriting.write(Data((text + "\n").utf8))
+        let bytes = Array((text + "\n").utf8)
+        #expect(write(input.writing, bytes, bytes.count) == bytes.count)
         return line()
     }
+    /// - Returns: how it ended by itself.
+    func wait() throws -> Int32 { try child.wait() }
     func killNow() {
-        kill(process.processIdentifier, SIGKILL)
-        process.waitUntilExit()
+        child.kill(SIGKILL)
+        _ = child.finish(blocking: true)
     }
-    deinit { if process.isRunning { killNow() } }
 }
 
 /// What the conformance suite needs of a store.

@@ -5,8 +5,7 @@ import Testing
 @testable import GuestImages
 
 /// `MINGLE_REQUIRE=images` makes a lack a failure instead of a skip.
-let isDemanded = (ProcessInfo.processInfo.environment["MINGLE_REQUIRE"] ?? "").split(separator: ",")
-    .contains("images")
+let isDemanded = Demands.include("images")
 
 private var canBoot: Bool {
     if isDemanded { return true }

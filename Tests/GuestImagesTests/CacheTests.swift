@@ -1,6 +1,7 @@
 import Dispatch
 import FoundationEssentials
 import Glibc
+import LinuxHost
 import Synchronization
 import Testing
 
@@ -114,7 +115,7 @@ import Testing
     @Test(arguments: [ENOSPC, EDQUOT]) func wantOfRoomIsNamed(code: Int32) throws {
         try withTemporaryDirectory { directory in
             let cache = ImageCache(directory: directory)
-            let words = FileSystem.errorText(code)
+            let words = LinuxError.message(code)
             let failures: [GuestImagesError] = [
                 .file(operation: "write", path: "x", reason: words),
                 .toolFailed(command: "dpkg-deb", status: 2, output: "cannot copy to 'x' (\(words))"),
@@ -135,6 +136,7 @@ import Testing
         }
     }
 
+    /// The examples of FIPS 180-4 (NIST's SHA256.pdf and SHA2_Additional.pdf).
     @Test func digestsAreSHA256() {
         #expect(
             SHA256.hexadecimalDigest(of: [])
@@ -143,13 +145,19 @@ import Testing
             SHA256.hexadecimalDigest(of: Array("abc".utf8))
                 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
         #expect(
+            SHA256.hexadecimalDigest(
+                of: Array("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq".utf8))
+                == "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1")
+        #expect(
             SHA256.hexadecimalDigest(of: [UInt8](repeating: 0x61, count: 1_000_000))
                 == "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0")
+    }
+
+    @Test func digestsOfPiecesAreThoseOfTheWhole() {
         var pieces = SHA256()
         for length in [0, 1, 63, 64, 65, 200] { pieces.update([UInt8](repeating: 0x61, count: length)) }
         #expect(pieces.finish() == SHA256.hexadecimalDigest(of: [UInt8](repeating: 0x61, count: 393)))
     }
-
 }
 
 @Suite struct ToolTests {

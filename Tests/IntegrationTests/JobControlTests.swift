@@ -1,4 +1,5 @@
 import Foundation
+import LinuxHost
 import Testing
 import TestSupport
 
@@ -7,7 +8,17 @@ private final class JobShell {
     let terminal: PseudoTerminal
     let child: ChildProcess
 
-    init(_ folder: TemporaryDirectory) throws {
+    /// A shell with a state directory in the folder, and a guest that it started and that runs.
+    /// - Parameter suffix: the shell's words behind those of the guest.
+    static func withGuest(_ folder: TemporaryDirectory, _ suffix: String = "") throws -> JobShell {
+        _ = try folder.stateDirectory()
+        let shell = try JobShell(folder)
+        try shell.start(folder, suffix)
+        try shell.terminal.wait(for: "hello: vcpu 0")
+        return shell
+    }
+
+    private init(_ folder: TemporaryDirectory) throws {
         terminal = try PseudoTerminal()
         child = try ChildProcess(
             "/bin/bash", ["--norc", "--noprofile", "-i"],
@@ -16,8 +27,8 @@ private final class JobShell {
         try terminal.wait(for: "ready> ")
     }
 
-    /// Starts a guest that answers lines; the shell's words may follow.
-    func start(_ folder: TemporaryDirectory, _ suffix: String = "") throws {
+    /// Starts a guest that answers lines.
+    private func start(_ folder: TemporaryDirectory, _ suffix: String) throws {
         let words = [
             Locations.vmm, "--kernel", try Locations.payload("hello"), "--name", "guest", "--memory",
             "16777216",
@@ -65,10 +76,7 @@ extension HostKVM {
         @Test("stopped by a signal, then fg: the keys are the guest's again", arguments: [SIGSTOP, SIGTSTP])
         func foregroundAgain(signal: Int32) throws {
             let folder = try TemporaryDirectory()
-            _ = try folder.stateDirectory()
-            let shell = try JobShell(folder)
-            try shell.start(folder)
-            try shell.terminal.wait(for: "hello: vcpu 0")
+            let shell = try JobShell.withGuest(folder)
             shell.waitUntilRaw(true)
             let process = try shell.guest(folder)
             for _ in 0..<2 {
@@ -78,8 +86,7 @@ extension HostKVM {
                 // It has really stopped, and the shell has a terminal that works.
                 #expect(
                     eventually {
-                        let status = try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8)
-                        return status?.contains(") T ") == true
+                        ProcessStat(process: process)?.fields.first == "T"
                     })
                 shell.terminal.type("echo shell $((40 + 2))\r")
                 try shell.terminal.wait(for: "shell 42")
@@ -122,10 +129,7 @@ extension HostKVM {
         @Test("started in the background, then fg: keys arrive")
         func background() throws {
             let folder = try TemporaryDirectory()
-            _ = try folder.stateDirectory()
-            let shell = try JobShell(folder)
-            try shell.start(folder, "&")
-            try shell.terminal.wait(for: "hello: vcpu 0")
+            let shell = try JobShell.withGuest(folder, "&")
             shell.terminal.type("echo shell $((40 + 2))\r")
             try shell.terminal.wait(for: "shell 42")
             shell.terminal.type("fg\r")
@@ -135,10 +139,7 @@ extension HostKVM {
         @Test("bg leaves the terminal to the shell")
         func continuedInBackground() throws {
             let folder = try TemporaryDirectory()
-            _ = try folder.stateDirectory()
-            let shell = try JobShell(folder)
-            try shell.start(folder)
-            try shell.terminal.wait(for: "hello: vcpu 0")
+            let shell = try JobShell.withGuest(folder)
             shell.waitUntilRaw(true)
             kill(try shell.guest(folder), SIGTSTP)
             try shell.terminal.wait(for: "ready> ")

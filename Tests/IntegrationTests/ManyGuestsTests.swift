@@ -1,4 +1,5 @@
 import Foundation
+import LinuxHost
 import GuestMemory
 import Testing
 
@@ -119,9 +120,7 @@ private func ownThreads() throws -> Set<String> {
 
 /// Shmem of the host in bytes.
 private func sharedMemory() throws -> Int {
-    let text = try String(contentsOfFile: "/proc/meminfo", encoding: .utf8)
-    guard let line = text.split(separator: "\n").first(where: { $0.hasPrefix("Shmem:") }),
-        let kilobytes = Int(line.split(separator: " ")[1])
-    else { throw Failure("no Shmem in /proc/meminfo") }
-    return kilobytes << 10
+    let found = SmallFile.table(SystemCall.text(of: "/proc/meminfo") ?? "")
+    guard let kilobytes = found["Shmem"] else { throw Failure("no Shmem in /proc/meminfo") }
+    return Int(kilobytes) << 10
 }

@@ -1,4 +1,5 @@
 import Foundation
+import LinuxHost
 import MingleSupport
 import Testing
 import TestSupport
@@ -198,15 +199,20 @@ extension HostKVM {
             #expect(eventually(within: 20) { tool.processes == [] && tool.leftovers == [] })
         }
 
+        /// With two guests, which are up.
+        private static func startDensity(_ tool: CommandLineTool) throws -> ChildProcess {
+            let density = try tool.start([
+                "density", "--guests", "2", "--memory", "32M", "--image", "payload:fill", "--arguments",
+                "common=0.5", "--duration", "1800", "--no-baseline",
+            ])
+            #expect(eventually { tool.folder.text("output.errors").contains("2 of 2 guests are up") })
+            return density
+        }
+
         @Test("a killed density leaves no guest, and the next command clears its files")
         func killed() throws {
             let tool = try CommandLineTool()
-            let density = try tool.start([
-                "density", "--guests", "2", "--memory", "32M", "--image", "payload:fill", "--arguments",
-                "common=0.5",
-                "--duration", "1800", "--no-baseline",
-            ])
-            #expect(eventually { tool.folder.text("output.errors").contains("2 of 2 guests are up") })
+            let density = try Self.startDensity(tool)
             // Two guests, the broker and its supervisor.
             #expect(tool.processes.count == 4)
             density.kill(SIGKILL)
@@ -219,12 +225,7 @@ extension HostKVM {
         @Test("a density that is interrupted puts everything away", arguments: [SIGINT, SIGTERM])
         func interrupted(signal: Int32) throws {
             let tool = try CommandLineTool()
-            let density = try tool.start([
-                "density", "--guests", "2", "--memory", "32M", "--image", "payload:fill", "--arguments",
-                "common=0.5",
-                "--duration", "1800", "--no-baseline",
-            ])
-            #expect(eventually { tool.folder.text("output.errors").contains("2 of 2 guests are up") })
+            let density = try Self.startDensity(tool)
             density.kill(signal)
             #expect(try density.wait() == 128 + signal)
             #expect(tool.processes == [])

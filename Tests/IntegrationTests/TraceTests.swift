@@ -1,5 +1,6 @@
 import Confinement
 import Foundation
+import LinuxHost
 import MingleSupport
 import TestSupport
 import Testing

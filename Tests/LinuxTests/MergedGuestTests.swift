@@ -133,7 +133,7 @@ extension LinuxGuests {
             }
         }
 
-        private func check(_ guest: SharingGuest, since start: Moment) throws {
+        private func check(_ guest: ShellGuest, since start: Moment) throws {
             // A clock that KVM writes while the guest stands still.
             try guest.control.ask("pause")
             try guest.control.ask("resume")
@@ -169,7 +169,7 @@ extension LinuxGuests {
         private struct Moment {
             let earliest: Double, latest: Double, uptime: Double, date: Double
 
-            init(of guest: SharingGuest) throws {
+            init(of guest: ShellGuest) throws {
                 earliest = ProcessInfo.processInfo.systemUptime
                 let words = try guest.run("cat /proc/uptime; date +%s").split(whereSeparator: \.isWhitespace)
                 latest = ProcessInfo.processInfo.systemUptime
@@ -178,7 +178,7 @@ extension LinuxGuests {
             }
         }
 
-        private func localTimerTicks(_ guest: SharingGuest) throws -> Int {
+        private func localTimerTicks(_ guest: ShellGuest) throws -> Int {
             let line = try guest.run("grep LOC: /proc/interrupts").split(separator: " ")
             return try #require(line.dropFirst().first.flatMap { Int($0) })
         }

@@ -49,32 +49,23 @@ import VMMProtocol
     }
 
     private func mingle(_ words: [String], vmm: String? = nil) throws -> Result {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: try Self.executable())
-        process.arguments = words
-        process.environment = [
-            "PATH": "/usr/bin:/bin", "HOME": temporary.path, "XDG_RUNTIME_DIR": temporary.path,
-            "XDG_CACHE_HOME": temporary.path + "/cache", "MINGLE_VMM": vmm ?? self.vmm,
-            "MINGLE_SHARE": temporary.path,
-        ]
-        return try finish(process)
+        try finish(
+            ChildProgram(try Self.executable(), words),
+            [
+                "PATH": "/usr/bin:/bin", "HOME": temporary.path, "XDG_RUNTIME_DIR": temporary.path,
+                "XDG_CACHE_HOME": temporary.path + "/cache", "MINGLE_VMM": vmm ?? self.vmm,
+                "MINGLE_SHARE": temporary.path,
+            ])
     }
 
-    private func finish(_ process: Process) throws -> Result {
-        let (output, errors) = (Pipe(), Pipe())
-        process.standardInput = FileHandle.nullDevice
-        process.standardOutput = output
-        process.standardError = errors
-        try process.run()
-        // Both are far smaller than a pipe holds.
-        process.waitUntilExit()
-        func lines(_ pipe: Pipe) -> [String] {
-            String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-                .split(separator: "\n").map(String.init)
-        }
+    private func finish(_ program: ChildProgram, _ environment: [String: String]) throws -> Result {
+        var program = program
+        program.environment = environment.map { "\($0)=\($1)" }
+        let outcome = try ChildProcess.run(program)
+        func lines(_ text: String) -> [String] { text.split(separator: "\n").map(String.init) }
         return Result(
-            status: process.terminationStatus, output: lines(output), errors: lines(errors),
-            process: process.processIdentifier)
+            status: outcome.status, output: lines(outcome.output), errors: lines(outcome.errors),
+            process: outcome.process)
     }
 
     @Test(.enabled(if: hasKVM, "needs /dev/kvm"))
@@ -105,25 +96,15 @@ import VMMProtocol
 
     /// Runs a script of /bin/sh that calls `mingle` as "$0".
     private func shell(_ script: String, _ environment: [String: String] = [:]) throws -> Result {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/bin/sh")
-        process.arguments = ["-c", script, try Self.executable()]
-        process.environment = [
-            "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": temporary.path,
-            "XDG_RUNTIME_DIR": temporary.path, "MINGLE_VMM": vmm, "MINGLE_SHARE": temporary.path,
-        ].merging(environment) { $1 }
-        return try finish(process)
+        try finish(
+            ChildProgram("/bin/sh", ["-c", script, try Self.executable()]),
+            [
+                "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": temporary.path,
+                "XDG_RUNTIME_DIR": temporary.path, "MINGLE_VMM": vmm, "MINGLE_SHARE": temporary.path,
+            ].merging(environment) { $1 })
     }
 
-    private static let canUnshare: Bool = {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/unshare")
-        process.arguments = ["-m", "true"]
-        process.standardError = FileHandle.nullDevice
-        guard (try? process.run()) != nil else { return false }
-        process.waitUntilExit()
-        return process.terminationStatus == 0
-    }()
+    private static let canUnshare = (try? ChildProcess("/usr/bin/unshare", ["-m", "true"]).wait()) == 0
 
     @Test(
         .enabled(if: canUnshare, "needs mounts of its own: run as root"),
@@ -295,9 +276,9 @@ import VMMProtocol
 
     @Test func psAndStop() throws {
         #expect(try mingle("ps", "--json").output == ["[]"])
-        let child = try Child("exec sleep 100")
+        let child = try startShell("exec sleep 100")
         _ = try temporary.state()
-        let path = try temporary.write("mingle/guests/web", record(process: child.process).text)
+        let path = try temporary.write("mingle/guests/web", record(process: child.identifier).text)
         let lock = try HeldLock(path)
         let listed = try mingle("ps")
         #expect(listed.output.count == 2 && listed.output.last?.hasPrefix("web ") == true)
@@ -308,7 +289,7 @@ import VMMProtocol
         lock.release()
         let guest = try MingleSupportTests.child(holding: try temporary.write("mingle/guests/web", ""))
         // One that was stopped hears it, too.
-        #expect(kill(guest.process, SIGSTOP) == 0)
+        #expect(kill(guest.identifier, SIGSTOP) == 0)
         #expect(
             eventually { (try? mingle("ps").output.last?.contains(" stopped ")) == true }, "ps says so")
         let stopped = try mingle("stop", "web", "--timeout", "20", "--log-level", "error")

@@ -184,10 +184,10 @@ struct DensityArithmeticTests {
 
     @Test("finds the children of a process in both ways, and reads files of any length")
     func children() throws {
-        let shell = try Child("sleep 100 & sleep 100 & wait")
-        try #require(eventually { ProcessTable.children(of: shell.process).count == 2 })
-        let found = ProcessTable.children(of: shell.process)
-        #expect(found.sorted() == ProcessTable.allChildren(of: shell.process).sorted())
+        let shell = try startShell("sleep 100 & sleep 100 & wait")
+        try #require(eventually { ProcessTable.children(of: shell.identifier).count == 2 })
+        let found = ProcessTable.children(of: shell.identifier)
+        #expect(found.sorted() == ProcessTable.allChildren(of: shell.identifier).sorted())
         found.forEach { kill($0, SIGKILL) }
         let folder = try TemporaryDirectory()
         for length in [0, 1, 4095, 4096, 4097, 70_000] {

@@ -10,7 +10,7 @@ import Testing
     private let temporary: TemporaryDirectory
     init() throws { temporary = try TemporaryDirectory() }
 
-    private func run(_ words: [String], output: ChildProcess.Stream, input: ChildProcess.Stream = .nothing)
+    private func run(_ words: [String], output: ChildProgram.Stream, input: ChildProgram.Stream = .nothing)
         throws
         -> (status: Int32, errors: String)
     {

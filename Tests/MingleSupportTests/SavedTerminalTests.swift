@@ -1,5 +1,6 @@
 import LinuxHost
 import Glibc
+import TestSupport
 import Testing
 
 @testable import MingleSupport

@@ -1,6 +1,7 @@
 import LinuxHost
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 @testable import MingleSupport

@@ -1,5 +1,6 @@
 import LinuxHost
 import Glibc
+import TestSupport
 import Testing
 
 @testable import MingleSupport
@@ -204,8 +205,8 @@ import VMMProtocol
     }
 
     @Test func aLockedRecordOfADeadProcessIsNoGuest() throws {
-        var child: Child? = try Child("exit 0")
-        let process = try #require(child?.process)
+        var child: ChildProcess? = try startShell("exit 0")
+        let process = try #require(child?.identifier)
         child = nil
         let lock = try HeldLock(try register(record(process: process)))
         defer { lock.release() }
@@ -280,42 +281,42 @@ import VMMProtocol
     }
 
     @Test func aStaleRecordIsNeverSignalled() throws {
-        let child = try Child("exec sleep 100")
-        try temporary.write("mingle/guests/web", record(process: child.process).text)
+        let child = try startShell("exec sleep 100")
+        try temporary.write("mingle/guests/web", record(process: child.identifier).text)
         #expect(try GuestProcess.open("web", in: registry) == nil)
-        #expect(kill(child.process, 0) == 0)
-        #expect(waitpid(child.process, nil, WNOHANG) == 0)
+        #expect(kill(child.identifier, 0) == 0)
+        #expect(child.finish() == nil)
     }
 
     /// The number is that of an innocent process here; the guest's own is in another PID namespace.
     @Test func aNumberOfAnotherNamespaceIsNeverSignalled() throws {
-        let child = try Child("exec sleep 100")
+        let child = try startShell("exec sleep 100")
         for namespace: UInt64 in [0, 1] {
-            var foreign = record(process: child.process)
+            var foreign = record(process: child.identifier)
             foreign.processNamespace = namespace
             let lock = try HeldLock(try temporary.write("mingle/guests/web", foreign.text))
             defer { lock.release() }
             #expect(try registry.probe("web") == .running(foreign))
             #expect(throws: SupportError.self) { try GuestProcess.open("web", in: registry) }
         }
-        #expect(waitpid(child.process, nil, WNOHANG) == 0)
+        #expect(child.finish() == nil)
     }
 
     /// A record claims a number; only the kernel says who holds its lock.
     @Test func whoDoesNotHoldItsRecordIsNeverSignalled() throws {
-        let child = try Child("exec sleep 100")
+        let child = try startShell("exec sleep 100")
         let lock = try HeldLock(
-            try temporary.write("mingle/guests/web", record(process: child.process).text))
+            try temporary.write("mingle/guests/web", record(process: child.identifier).text))
         defer { lock.release() }
         let error = #expect(throws: SupportError.self) { try GuestProcess.open("web", in: registry) }
         #expect(error?.description.contains("process \(getpid()) holds it") == true)
-        #expect(waitpid(child.process, nil, WNOHANG) == 0)
+        #expect(child.finish() == nil)
     }
 
     /// A number that no process has here is no reason to doubt a record that somebody holds.
     @Test func aGuestOfAnotherNamespaceRuns() throws {
-        var child: Child? = try Child("exit 0")
-        var foreign = record(process: try #require(child?.process))
+        var child: ChildProcess? = try startShell("exit 0")
+        var foreign = record(process: try #require(child?.identifier))
         foreign.processNamespace = 1
         child = nil
         let lock = try HeldLock(try temporary.write("mingle/guests/web", foreign.text))
@@ -338,16 +339,16 @@ import VMMProtocol
         #expect(registry.localProcess(of: own) == getpid())
         // A record of this namespace that names another process is contradicted by it.
         lock.release()
-        let child = try Child("exec sleep 100")
-        try temporary.write("mingle/guests/web", record(process: child.process).text)
+        let child = try startShell("exec sleep 100")
+        try temporary.write("mingle/guests/web", record(process: child.identifier).text)
         let second = try HeldLock(registry.directory.guestsPath + "/web")
         defer { second.release() }
         #expect(throws: SupportError.self) { try GuestProcess.open("web", in: registry) }
-        #expect(waitpid(child.process, nil, WNOHANG) == 0)
+        #expect(child.finish() == nil)
     }
 
     @Test func anEndedProcessTakesNoSignal() throws {
-        var child: Child? = try MingleSupportTests.child(
+        var child: ChildProcess? = try MingleSupportTests.child(
             holding: try temporary.write("mingle/guests/web", ""))
         defer { withExtendedLifetime(child) {} }
         let process = try #require(try GuestProcess.open("web", in: registry))

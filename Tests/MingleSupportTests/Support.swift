@@ -7,41 +7,13 @@ import Testing
 @testable import MingleSupport
 import VMMProtocol
 
-/// A directory that goes away with its last user.
-final class TemporaryDirectory {
-    let path: String
-
-    init() throws {
-        var template = Array("/tmp/mingle-support-XXXXXX".utf8CString)
-        let made = template.withUnsafeMutableBufferPointer { mkdtemp($0.baseAddress!) }
-        path = String(cString: try #require(made))
-    }
-
-    deinit { try? FileManager.default.removeItem(atPath: path) }
-
+extension TemporaryDirectory {
     /// A prepared state directory in it.
     func state() throws -> StateDirectory {
-        let state = StateDirectory(path: path + "/mingle")
+        let state = StateDirectory(path: path("mingle"))
         try state.prepare()
         return state
     }
-
-    /// Writes a file below the directory, with the directories above it.
-    @discardableResult
-    func write(_ name: String, _ bytes: [UInt8]) throws -> String {
-        let file = path + "/" + name
-        for index in file.indices where file[index] == "/" && index != file.startIndex {
-            mkdir(String(file[..<index]), 0o700)
-        }
-        let descriptor = open(file, O_WRONLY | O_CREAT | O_TRUNC, 0o600)
-        try #require(descriptor >= 0)
-        defer { close(descriptor) }
-        try #require(Glibc.write(descriptor, bytes, bytes.count) == bytes.count)
-        return file
-    }
-
-    @discardableResult
-    func write(_ name: String, _ text: String) throws -> String { try write(name, Array(text.utf8)) }
 }
 
 /// An open file with an exclusive lock, as a VMM holds it.
@@ -63,42 +35,18 @@ final class HeldLock {
     }
 }
 
-/// A child process that waits to be killed.
-final class Child {
-    let process: pid_t
-
-    /// Runs a shell script.
-    init(_ script: String) throws {
-        var process: pid_t = 0
-        let words: [UnsafeMutablePointer<CChar>?] = [strdup("sh"), strdup("-c"), strdup(script), nil]
-        defer { words.forEach { free($0) } }
-        // The threads that run tests block signals, which a child inherits unless told otherwise.
-        var attributes = posix_spawnattr_t()
-        var none = sigset_t()
-        sigemptyset(&none)
-        posix_spawnattr_init(&attributes)
-        defer { posix_spawnattr_destroy(&attributes) }
-        posix_spawnattr_setsigmask(&attributes, &none)
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
-        let result = posix_spawn(&process, "/bin/sh", nil, &attributes, words, environ)
-        try #require(result == 0)
-        self.process = process
-    }
-
-    deinit {
-        kill(process, SIGKILL)
-        waitpid(process, nil, 0)
-    }
-}
+/// Runs a shell script.
+func startShell(_ script: String) throws -> ChildProcess { try ChildProcess("/bin/sh", ["-c", script]) }
 
 /// A process that holds the lock of its record, as a VMM does.
-func child(holding path: String, _ script: String = "exec sleep 100") throws -> Child {
-    let child = try Child("exec flock -F -x '\(path)' sh -c \"\(script)\"")
+func child(holding path: String, _ script: String = "exec sleep 100") throws -> ChildProcess {
+    let child = try startShell("exec flock -F -x '\(path)' sh -c \"\(script)\"")
     try #require(
         eventually {
-            (try? SystemCall.linkStatus(path).get()).flatMap { LockHolder.process(of: $0) } == child.process
+            (try? SystemCall.linkStatus(path).get()).flatMap { LockHolder.process(of: $0) }
+                == child.identifier
         }, "it has the lock")
-    try SystemCall.overwrite(path, with: record(process: child.process).text).get()
+    try SystemCall.overwrite(path, with: record(process: child.identifier).text).get()
     return child
 }
 

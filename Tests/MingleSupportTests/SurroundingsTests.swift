@@ -1,6 +1,7 @@
 import Foundation
 import GuestMemory
 import LinuxHost
+import TestSupport
 import Testing
 
 @testable import MingleSupport

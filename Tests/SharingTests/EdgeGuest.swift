@@ -66,16 +66,12 @@ final class EdgeGuest: @unchecked Sendable {
     }
 
     /// VmFlags of each mapping that has part of a range (Linux's Documentation/filesystems/proc.rst).
-    func flags(_ pages: Range<Int>) throws -> [String] {
-        let start = UInt(bitPattern: memory.mapping.base) + UInt(pages.lowerBound * 4096)
-        let end = start + UInt(pages.count * 4096)
-        var isInside = false
-        var found: [String] = []
-        let smaps = try OwnedDescriptor.open("/proc/self/smaps", flags: O_RDONLY).read(count: 16 << 20, at: 0)
-        for line in String(decoding: smaps, as: UTF8.self).split(separator: "\n") {
-            let bounds = line.prefix { $0 != " " }.split(separator: "-").compactMap { UInt($0, radix: 16) }
-            if bounds.count == 2 { isInside = bounds[0] < end && bounds[1] > start }
-            if isInside, line.hasPrefix("VmFlags:") { found.append(String(line)) }
+    func flags(_ pages: Range<Int>) throws -> [[Substring]] {
+        let start = UInt64(UInt(bitPattern: memory.mapping.base)) + UInt64(pages.lowerBound * 4096)
+        let end = start + UInt64(pages.count * 4096)
+        var found: [[Substring]] = []
+        MappingUse.forEach(try #require(SystemCall.text(of: "/proc/self/smaps", limit: 1 << 24))) {
+            if $0.start < end && $0.end > start { found.append($0.flags) }
         }
         return found
     }

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 @testable import Sharing
@@ -8,8 +9,7 @@ import Testing
 enum EdgeNeed: CaseIterable {
     case userfaultfd, root, memoryGroup, lab
 
-    static let isDemanded = (ProcessInfo.processInfo.environment["MINGLE_REQUIRE"] ?? "")
-        .split { $0 == "," || $0 == " " }.contains("edge")
+    static let isDemanded = Demands.include("edge")
     /// The machine is the lab's: its settings may be changed.
     static let isLab = ProcessInfo.processInfo.environment["MINGLE_LAB"] == "1"
 

@@ -1,3 +1,4 @@
+@testable import SharingTestKit
 @testable import FrameIndex
 import GuestMemory
 import Testing
@@ -7,30 +8,10 @@ import FrameStore
 
 /// Single behaviours of the engine; each was once wrong, or is promised by the design.
 @Suite struct EngineTests {
-    private func run(_ change: (inout ModelRun.Setup) -> Void = { _ in }) throws -> ModelRun {
-        var setup = ModelRun.Setup()
-        setup.guests = 2
-        change(&setup)
-        return try ModelRun(setup)
-    }
-
-    private func passes(_ run: ModelRun, _ count: Int = 4) throws {
-        for _ in 0..<count {
-            for guest in 0...1 { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
-        }
-    }
-
-    private func fillUnique(_ run: ModelRun, _ guest: Int, _ pages: Range<Int>, base: UInt64 = 100) throws {
-        for page in pages {
-            try run.perform(
-                .fill(guest, page: page, count: 1, first: base + UInt64(page), second: base * 1000))
-        }
-    }
-
     @Test func equalRunsBecomeOneMapping() throws {
-        let run = try run()
-        for guest in 0...1 { try fillUnique(run, guest, 0..<8) }
-        try passes(run)
+        let run = try ModelRun.ofTwo()
+        for guest in 0...1 { try run.fill(guest, 0..<8) }
+        try run.passes()
         for guest in 0...1 {
             let member = try #require(run.member(guest))
             #expect(member.mappedFrames == Array(0..<8))
@@ -41,12 +22,12 @@ import FrameStore
     }
 
     @Test func oneOwnPageBetweenEqualOnesNeedsNoMappingOfItsOwn() throws {
-        let run = try run()
+        let run = try ModelRun.ofTwo()
         for guest in 0...1 {
-            try fillUnique(run, guest, 0..<7)
+            try run.fill(guest, 0..<7)
             try run.perform(.fill(guest, page: 3, count: 1, first: UInt64(guest) + 50, second: 1))
         }
-        try passes(run)
+        try run.passes()
         let guest = try #require(run.member(0)).guest
         #expect(try #require(run.member(0)).mappedFrames == [0, 1, 2, 4, 5, 6])
         #expect(guest.countBackings() == 2)
@@ -55,34 +36,34 @@ import FrameStore
 
     /// To draw the mapping of its neighbours across it would take its sharing from it.
     @Test func aSharedPageBetweenEqualOnesKeepsItsFrame() throws {
-        let run = try run { $0.policy = { $0.arrangementGain = 0 } }
+        let run = try ModelRun.ofTwo { $0.policy = { $0.arrangementGain = 0 } }
         // Its frame has the place of another page number, so it continues no neighbour's.
         try run.perform(.fill(1, page: 15, count: 1, first: 70, second: 71))
         try run.perform(.fill(0, page: 1, count: 1, first: 70, second: 71))
-        for guest in [1, 1, 0, 0, 1] { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
+        for guest in [1, 1, 0, 0, 1] { try run.pass(guest) }
         let member = try #require(run.member(0))
         #expect(member.mappedFrames == [1])
-        for guest in 0...1 { for page in [0, 2] { try fillUnique(run, guest, page..<page + 1) } }
+        for guest in 0...1 { for page in [0, 2] { try run.fill(guest, page..<page + 1) } }
         let unshared = member.engine.statistics.pagesMerged
-        try passes(run)
+        try run.passes()
         #expect(member.mappedFrames == [0, 1, 2])
         #expect(member.engine.statistics.pagesMerged == unshared + 2, "page 1 was mapped once")
     }
 
     @Test func zerosBetweenEqualPagesStayZeroMappings() throws {
-        let run = try run()
+        let run = try ModelRun.ofTwo()
         for guest in 0...1 {
-            try fillUnique(run, guest, 0..<5)
+            try run.fill(guest, 0..<5)
             try run.perform(.fill(guest, page: 2, count: 1, first: 0, second: 0))
         }
-        try passes(run)
+        try run.passes()
         #expect(try #require(run.member(0)).guest.backing[2] == .zero)
     }
 
     @Test func uniformRunsAreOneMapping() throws {
-        let run = try run()
+        let run = try ModelRun.ofTwo()
         for guest in 0...1 { try run.perform(.fill(guest, page: 4, count: 6, first: 9, second: 9)) }
-        try passes(run)
+        try run.passes()
         for guest in 0...1 {
             let member = try #require(run.member(guest))
             #expect(member.mappedFrames == Array(4..<10))
@@ -93,14 +74,14 @@ import FrameStore
 
     /// Of a guest that is busy, pages are looked at one by one.
     @Test func uniformRunsAreOneMappingHoweverTheyAreSeen() throws {
-        let run = try run()
+        let run = try ModelRun.ofTwo()
         let members = try (0...1).map { try #require(run.member($0)) }
         for guest in 0...1 { try run.perform(.fill(guest, page: 4, count: 6, first: 9, second: 9)) }
-        try passes(run, 1)
+        try run.passes(1)
         for member in members { for page in 4..<10 { member.engine.tracker.unwatch(page) } }
         for page in [7, 4, 9, 5, 8, 6] {
             members.forEach { $0.engine.tracker.watch(page) }
-            try passes(run, 1)
+            try run.passes(1)
         }
         for member in members {
             #expect(member.mappedFrames == Array(4..<10))
@@ -108,14 +89,14 @@ import FrameStore
         }
         // What only looks like one is content like any other, and holes stay holes.
         try run.perform(.fill(0, page: 12, count: 2, first: 9, second: 9))
-        try passes(run)
+        try run.passes()
         #expect(members[0].guest.home[14] == nil && members[0].guest.countBackings() <= 6)
         #expect(try run.run([]) == nil)
     }
 
     /// More patterns than get copies of their own are content like any other.
     @Test func tooManyPatternsAreSharedAllTheSame() throws {
-        let run = try run { $0.pages = 3 * (FrameStoreCore.patternLimit + 4) }
+        let run = try ModelRun.ofTwo { $0.pages = 3 * (FrameStoreCore.patternLimit + 4) }
         let pages = 3 * (FrameStoreCore.patternLimit + 4)
         for guest in 0...1 {
             for page in stride(from: 0, to: pages, by: 3) {
@@ -123,33 +104,33 @@ import FrameStore
                 try run.perform(.fill(guest, page: page, count: 3, first: value, second: value))
             }
         }
-        try passes(run)
+        try run.passes()
         #expect(run.member(0)?.mappedFrames == Array(0..<pages))
         #expect(run.world.violations.isEmpty)
     }
 
     /// Once the store was asked about pages that had references: it took them back under the mapping.
     @Test func offAndOnAgainHalfWayKeepsReferences() throws {
-        let run = try run()
-        for guest in 0...1 { try fillUnique(run, guest, 0..<20) }
-        try passes(run)
+        let run = try ModelRun.ofTwo()
+        for guest in 0...1 { try run.fill(guest, 0..<20) }
+        try run.passes()
         try run.perform(.setSharing(0, false))
-        try run.perform(.pass(0, budget: .max / 2, meanwhile: []))
+        try run.pass(0)
         let left = try #require(run.member(0)).mappedFrames.count
         #expect(left > 0 && left < 20)
         try run.perform(.setSharing(0, true))
         try run.perform(.exit(1))
-        for _ in 0..<6 { try run.perform(.pass(0, budget: .max / 2, meanwhile: [])) }
+        try run.pass(0, times: 6)
         #expect(try run.run([]) == nil)
     }
 
     @Test func aTransferUnderWayKeepsItsPageFromGoingHome() throws {
-        let run = try run()
-        for guest in 0...1 { try fillUnique(run, guest, 0..<4) }
-        try passes(run)
+        let run = try ModelRun.ofTwo()
+        for guest in 0...1 { try run.fill(guest, 0..<4) }
+        try run.passes()
         try run.perform(.transfer(0, page: 1, value: 77))
         try run.perform(.setSharing(0, false))
-        for _ in 0..<3 { try run.perform(.pass(0, budget: .max / 2, meanwhile: [])) }
+        try run.pass(0, times: 3)
         try run.perform(.transferEnds(0))
         #expect(run.member(0)?.guest.visible(1) == Content(first: 77, second: 77))
         #expect(try run.run([]) == nil)
@@ -157,13 +138,13 @@ import FrameStore
 
     /// A transfer that begins after the look and before the window pins the page that is about to be replaced.
     @Test(arguments: [UInt64(0), 5]) func aTransferThatBeginsBeforeTheWindowIsSeenInIt(value: UInt64) throws {
-        let run = try run()
+        let run = try ModelRun.ofTwo()
         for guest in 0...1 {
             try run.perform(.fill(guest, page: 4, count: 1, first: value, second: value * 2))
         }
         let guest = try #require(run.member(0)).guest
-        for index in 0...1 { try run.perform(.pass(index, budget: .max / 2, meanwhile: [])) }
-        try run.perform(.pass(1, budget: .max / 2, meanwhile: []))
+        for index in 0...1 { try run.pass(index) }
+        try run.pass(1)
         guest.hook = { step in if step == "protect" { try? run.perform(.transfer(0, page: 4, value: 77)) } }
         try #require(run.member(0)).pass(run.world)
         guest.hook = { _ in }
@@ -174,12 +155,12 @@ import FrameStore
 
     /// Hits of a store that is lost before they are mapped would map it for ever.
     @Test func hitsOfALostStoreAreDropped() throws {
-        let run = try run()
-        try fillUnique(run, 0, 0..<4)
+        let run = try ModelRun.ofTwo()
+        try run.fill(0, 0..<4)
         try run.perform(.fill(1, page: 8, count: 1, first: 1, second: 2))
         // Guest 1 leaves a sighting of page 8 and, with itself, a frame of pages 10 and 11.
         try run.perform(.fill(1, page: 10, count: 2, first: 3, second: 4))
-        for _ in 0..<4 { try run.perform(.pass(1, budget: .max / 2, meanwhile: [])) }
+        try run.pass(1, times: 4)
         // Guest 0 hits the frame, and publishes the sighting: the store dies between the two.
         try run.perform(.fill(0, page: 8, count: 1, first: 1, second: 2))
         try run.perform(.fill(0, page: 10, count: 1, first: 3, second: 4))
@@ -199,18 +180,18 @@ import FrameStore
     }
 
     @Test func aLostMappingEndsTheGuest() throws {
-        let run = try run()
-        for guest in 0...1 { try fillUnique(run, guest, 0..<4) }
-        try passes(run, 1)
+        let run = try ModelRun.ofTwo()
+        for guest in 0...1 { try run.fill(guest, 0..<4) }
+        try run.passes(1)
         run.member(0)?.guest.mapFault = .destroyed
-        try passes(run, 3)
+        try run.passes(3)
         #expect(run.member(0)?.engine.fatal != nil)
         #expect(run.member(1)?.engine.fatal == nil)
         #expect(run.world.violations.isEmpty)
     }
 
     @Test(arguments: [2, 5, 9]) func mappingLimitHolds(limit: Int) throws {
-        let run = try run { $0.mappingLimit = limit }
+        let run = try ModelRun.ofTwo { $0.mappingLimit = limit }
         for page in stride(from: 0, to: 24, by: 2) {
             for guest in 0...1 {
                 try run.perform(.fill(guest, page: page, count: 1, first: UInt64(page + 5), second: 1))
@@ -219,18 +200,18 @@ import FrameStore
             }
         }
         for _ in 0..<10 {
-            try passes(run, 1)
+            try run.passes(1)
             for guest in 0...1 { #expect(try #require(run.member(guest)).guest.countBackings() <= limit) }
         }
     }
 
     /// Lone equal pages among runs of zeros cost two mappings each.
     @Test func whatWasGivenUpForWantOfMappingsIsSharedWhenThereAreSome() throws {
-        let run = try run { $0.pages = 64 }
+        let run = try ModelRun.ofTwo { $0.pages = 64 }
         let members = try (0...1).map { try #require(run.member($0)) }
         for guest in 0...1 {
             try run.perform(.fill(guest, page: 0, count: 64, first: 0, second: 0))
-            for page in stride(from: 4, to: 60, by: 8) { try fillUnique(run, guest, page..<page + 1) }
+            for page in stride(from: 4, to: 60, by: 8) { try run.fill(guest, page..<page + 1) }
         }
         func setLimit(_ limit: Int) {
             for member in members {
@@ -239,27 +220,28 @@ import FrameStore
                 member.engine.setPolicy(policy)
             }
         }
-        try passes(run)
+        try run.passes()
         #expect(members.allSatisfy { $0.mappedFrames.count == 7 && $0.guest.countBackings() == 15 })
         setLimit(12)
         try run.perform(.fill(0, page: 62, count: 1, first: 77, second: 78))
         try run.perform(.fill(1, page: 62, count: 1, first: 77, second: 78))
-        try passes(run, 30)
+        try run.passes(30)
         #expect(members.contains { $0.engine.pages.givenUpCount > 0 })
         #expect(members.allSatisfy { $0.mappedFrames.count < 7 })
         setLimit(1000)
         // A mapping more or less begins a round.
-        for guest in 0...1 { try fillUnique(run, guest, 2..<3, base: 300) }
-        try passes(run, 30)
+        for guest in 0...1 { try run.fill(guest, 2..<3, base: 300) }
+        try run.passes(30)
         #expect(members.allSatisfy { $0.mappedFrames.count >= 8 && $0.engine.pages.givenUpCount == 0 })
         let counts = members.map(\.engine.statistics.arrangements)
-        try passes(run, 30)
+        try run.passes(30)
         #expect(members.map(\.engine.statistics.arrangements) == counts, "arranged for ever")
         #expect(run.world.violations.isEmpty)
     }
 
     /// The last step of each: what the model or the interleavings say when a safety step is left out.
-    @Test(arguments: FakeGuest.Sabotage.allCases) func sabotageIsNoticed(sabotage: FakeGuest.Sabotage) throws
+    @Test(arguments: KernelModel.Sabotage.allCases) func sabotageIsNoticed(sabotage: KernelModel.Sabotage)
+        throws
     {
         var setup = ModelRun.Setup()
         setup.sabotage = sabotage

@@ -1,3 +1,4 @@
+@testable import SharingTestKit
 import FrameStore
 import GuestMemory
 import TestSupport
@@ -8,20 +9,9 @@ import Testing
 /// Why pages are shared or not: each reason with a page that has it, and exact sums whatever happens.
 @Suite struct ExplainTests {
     private func makeRun(_ change: (inout ModelRun.Setup) -> Void = { _ in }) throws -> ModelRun {
-        var setup = ModelRun.Setup()
-        setup.guests = 2
-        setup.policy = { $0.arrangementGain = 0 }
-        change(&setup)
-        return try ModelRun(setup)
-    }
-    private func fill(_ run: ModelRun, _ guest: Int, _ pages: Range<Int>, base: UInt64 = 100) throws {
-        for page in pages {
-            try run.perform(.fill(guest, page: page, count: 1, first: base + UInt64(page), second: base))
-        }
-    }
-    private func passes(_ run: ModelRun, _ count: Int) throws {
-        for _ in 0..<count {
-            for guest in 0...1 { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
+        try ModelRun.ofTwo {
+            $0.policy = { $0.arrangementGain = 0 }
+            change(&$0)
         }
     }
     private func engine(_ run: ModelRun, _ guest: Int = 0) throws -> SharingEngine {
@@ -31,12 +21,12 @@ import Testing
     @Test func eachPageHasItsReason() throws {
         let run = try makeRun()
         for guest in 0...1 {
-            try fill(run, guest, 0..<4)
+            try run.fill(guest, 0..<4, second: 100)
             try run.perform(.fill(guest, page: 4, count: 4, first: 9, second: 9))
             try run.perform(.fill(guest, page: 8, count: 2, first: 0, second: 0))
         }
-        try fill(run, 0, 10..<12, base: 500)
-        try passes(run, 4)
+        try run.fill(0, 10..<12, base: 500, second: 500)
+        try run.passes(4)
         let engine = try engine(run)
         #expect(
             Array(engine.explain()[0..<12]) == Array(repeating: .shared, count: 8) + [
@@ -44,15 +34,15 @@ import Testing
             ])
         #expect(engine.explain()[14] == .hole && engine.explain().count == 24)
         // Written, and reported by the next harvest: watched from then on.
-        try fill(run, 0, 12..<13, base: 700)
+        try run.fill(0, 12..<13, base: 700, second: 700)
         #expect(engine.explain()[12] == .hole, "nobody has looked yet")
-        try passes(run, 1)
+        try run.passes(1)
         #expect(engine.explain()[12] == .unseen)
         // Written each time it is watched.
         var seen: Set<PageSharingReason> = []
         for value in 0..<8 {
-            try fill(run, 0, 12..<13, base: UInt64(800 + value))
-            try passes(run, 1)
+            try run.fill(0, 12..<13, base: UInt64(800 + value), second: UInt64(800 + value))
+            try run.passes(1)
             seen.insert(engine.explain()[12])
         }
         #expect(seen == [.unseen, .volatile])
@@ -60,7 +50,7 @@ import Testing
         #expect(engine.explain()[2] == .device && engine.explain(page: 2)?.reason == .device)
         try run.perform(.transferEnds(0))
         try run.perform(.exit(1))
-        try passes(run, 1)
+        try run.passes(1)
         #expect(engine.explain()[0] == .singleMapper)
         try run.perform(.brokerDies(0))
         #expect(engine.explain()[0] == .storeLost && engine.explain()[8] == .zero)
@@ -69,9 +59,9 @@ import Testing
 
     @Test func whoElseMapsAFrameIsNamed() throws {
         let run = try makeRun()
-        for guest in 0...1 { try fill(run, guest, 0..<4) }
+        for guest in 0...1 { try run.fill(guest, 0..<4, second: 100) }
         try run.perform(.fill(1, page: 9, count: 1, first: 102, second: 100))
-        try passes(run, 5)
+        try run.passes(5)
         let other = try #require(run.member(1)?.stores.last).name.value
         let answer = try #require(try engine(run).explain(page: 2))
         #expect(answer.reason == .shared && answer.mappers == 3)
@@ -84,9 +74,9 @@ import Testing
 
     @Test func whatTheStoreRefusedIsPutOff() throws {
         let run = try makeRun()
-        for guest in 0...1 { try fill(run, guest, 0..<1) }
+        for guest in 0...1 { try run.fill(guest, 0..<1, second: 100) }
         run.world.domains[0].backing.failingWrites = 1
-        try passes(run, 3)
+        try run.passes(3)
         let reasons = try (0...1).map { try engine(run, $0).explain()[0] }
         #expect(reasons.contains(.putOff), "\(reasons)")
     }

@@ -1,3 +1,4 @@
+@testable import SharingTestKit
 import Foundation
 import GuestMemory
 import Synchronization
@@ -57,7 +58,7 @@ import Testing
         private var isInside = false
         private var hasExited = false
 
-        init(_ plan: [Placement], _ sabotage: FakeGuest.Sabotage) throws {
+        init(_ plan: [Placement], _ sabotage: KernelModel.Sabotage) throws {
             var setup = ModelRun.Setup()
             setup.guests = 2
             setup.pages = 2
@@ -94,7 +95,7 @@ import Testing
             case .transferBegins:
                 try run.perform(.transfer(0, page: 0, value: 5))
                 pending.append((now + 6, .transferEnds(0)))
-            case .secondPasses: try run.perform(.pass(1, budget: .max / 2, meanwhile: []))
+            case .secondPasses: try run.pass(1)
             case .relocates: try run.perform(.relocate(0, page: 0, aside: false))
             case .secondExits:
                 hasExited = true
@@ -117,27 +118,27 @@ import Testing
 
         func execute(_ scenario: Scenario) throws -> String? {
             for guest in 0...1 { try run.perform(.fill(guest, page: 0, count: 2, first: 1, second: 2)) }
-            for guest in 0...1 { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
+            for guest in 0...1 { try run.pass(guest) }
             switch scenario {
             case .merging: for guest in [1, 0, 0] { try pass(guest) }
             case .unsharing:
-                for guest in [1, 0, 1, 0] { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
+                for guest in [1, 0, 1, 0] { try run.pass(guest) }
                 for guest in 0...1 { try run.perform(.fill(guest, page: 0, count: 2, first: 3, second: 4)) }
                 for guest in [0, 1, 0, 0] { try pass(guest) }
             case .goingHome:
-                for guest in [1, 0, 1, 0] { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
+                for guest in [1, 0, 1, 0] { try run.pass(guest) }
                 try run.perform(.setSharing(0, false))
                 try pass(0)
                 try run.perform(.setSharing(0, true))
                 try pass(0)
                 try pass(0)
             case .relocating:
-                for guest in [1, 0, 1, 0] { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
+                for guest in [1, 0, 1, 0] { try run.pass(guest) }
                 for page in 0...1 { try run.perform(.relocate(0, page: page, aside: false)) }
                 for guest in [0, 1, 0] { try pass(guest) }
             }
             for item in pending { try run.perform(item.operation) }
-            for guest in [0, 1, 0, 1, 0] { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
+            for guest in [0, 1, 0, 1, 0] { try run.pass(guest) }
             for member in run.world.members {
                 member.guest.check("at the end")
                 if !member.guest.blocked.isEmpty { run.world.violated("a writer waits for ever") }
@@ -151,7 +152,7 @@ import Testing
         let scenario: Scenario
         /// Every so many-th placement is taken of a first, second, third action.
         let strides: [Int]
-        var sabotage = FakeGuest.Sabotage.none
+        var sabotage = KernelModel.Sabotage.none
         var counters: [Int]
         private(set) var executions = [0, 0, 0, 0]
         private(set) var failure: String?
@@ -204,8 +205,8 @@ import Testing
     }
 
     /// What is left out on purpose is found among the placements.
-    @Test(arguments: [FakeGuest.Sabotage.noProtection, .noWake])
-    func sabotageIsNoticed(sabotage: FakeGuest.Sabotage) throws {
+    @Test(arguments: [KernelModel.Sabotage.noProtection, .noWake])
+    func sabotageIsNoticed(sabotage: KernelModel.Sabotage) throws {
         var found: String?
         for scenario in Scenario.allCases where found == nil {
             var enumeration = Enumeration(scenario, strides: [1], offsets: [0])

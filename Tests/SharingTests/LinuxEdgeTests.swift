@@ -166,8 +166,8 @@ import Testing
         try guest.mapping.mapHome(24..<28)
         let flags = try guest.flags(0..<32)
         #expect(flags.count >= 5)
-        for line in flags { #expect(line.contains(" dc") && line.contains(" dd"), "\(line)") }
-        #expect(try guest.flags(16..<20).allSatisfy { $0.contains(" nh") })
+        for mapping in flags { #expect(mapping.contains("dc") && mapping.contains("dd"), "\(mapping)") }
+        #expect(try guest.flags(16..<20).allSatisfy { $0.contains("nh") })
     }
 
     @Test func buffersThatRestCostNothing() throws {

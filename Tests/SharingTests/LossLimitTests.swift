@@ -1,3 +1,4 @@
+@testable import SharingTestKit
 import GuestMemory
 import Testing
 
@@ -8,14 +9,7 @@ import Testing
     private static let pages = 1024
 
     private func run() throws -> ModelRun {
-        var setup = ModelRun.Setup()
-        setup.guests = 2
-        setup.pages = Self.pages
-        return try ModelRun(setup)
-    }
-
-    private func pass(_ run: ModelRun, _ guest: Int) throws {
-        try run.perform(.pass(guest, budget: .max / 2, meanwhile: []))
+        try ModelRun.ofTwo { $0.pages = Self.pages }
     }
 
     @Test func aPassStopsWhenTheGuestHasLostWhatItMay() throws {
@@ -31,12 +25,12 @@ import Testing
         limited.conditions.lossScale = LossScale(DisturbancePrices(fault: 1, call: 1), nil)
         limited.conditions.lossLimit = 0
         // The first clears what was written, the second looks.
-        for _ in 0..<2 { for guest in 0...1 { try pass(run, guest) } }
+        for _ in 0..<2 { for guest in 0...1 { try run.pass(guest) } }
         #expect(free.statistics.pagesHashed == Self.pages)
         #expect((1..<Self.pages / 2).contains(limited.statistics.pagesHashed))
         // Nothing is forgotten.
         limited.conditions.lossLimit = .infinity
-        for _ in 0..<2 { try pass(run, 0) }
+        for _ in 0..<2 { try run.pass(0) }
         #expect(limited.statistics.pagesHashed == Self.pages)
     }
 
@@ -47,7 +41,7 @@ import Testing
                 try run.perform(.fill(guest, page: page, count: 1, first: UInt64(page) + 1, second: 9))
             }
         }
-        for _ in 0..<4 { for guest in 0...1 { try pass(run, guest) } }
+        for _ in 0..<4 { for guest in 0...1 { try run.pass(guest) } }
         let member = try #require(run.member(0))
         #expect(member.mappedFrames == Array(0..<8))
         let engine = member.engine
@@ -55,7 +49,7 @@ import Testing
         #expect(engine.conditions.disturbances.calls >= 3)
         #expect(engine.conditions.disturbances.faults == 0)
         try run.perform(.fill(0, page: 3, count: 1, first: 77, second: 9))
-        try pass(run, 0)
+        try run.pass(0)
         // One write is one fault, though the page was merged besides being watched.
         #expect(engine.conditions.disturbances.faults == 1)
     }

@@ -1,3 +1,4 @@
+@testable import SharingTestKit
 import Foundation
 import TestSupport
 import Testing

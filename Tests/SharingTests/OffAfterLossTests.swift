@@ -1,3 +1,4 @@
+@testable import SharingTestKit
 import Testing
 
 @testable import Sharing
@@ -8,27 +9,18 @@ import FrameIndex
 @Suite struct OffAfterLossTests {
     @Test(arguments: [true, false]) func referencesOfTheEarlierConnectionAreGivenBack(reconnects: Bool) throws
     {
-        var setup = ModelRun.Setup()
-        setup.guests = 2
-        let run = try ModelRun(setup)
-        func passes(_ guest: Int, _ count: Int) throws {
-            for _ in 0..<count { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
-        }
-        for guest in 0...1 {
-            for page in 0..<6 {
-                try run.perform(.fill(guest, page: page, count: 1, first: 100 + UInt64(page), second: 5))
-            }
-        }
-        for _ in 0..<4 { for guest in 0...1 { try passes(guest, 1) } }
+        let run = try ModelRun.ofTwo()
+        for guest in 0...1 { try run.fill(guest, 0..<6) }
+        try run.passes()
         let member = try #require(run.member(0))
         #expect(member.mappedFrames.count == 6)
         try run.perform(.loseStore(0, after: false))
         member.engine.sendKeepalive()
         #expect(!member.engine.statistics.hasStore)
-        if reconnects { try passes(0, 3) }
+        if reconnects { try run.pass(0, times: 3) }
         try run.perform(.exit(1))
         try run.perform(.setSharing(0, false))
-        try passes(0, 30)
+        try run.pass(0, times: 30)
         #expect((0..<6).allSatisfy { member.guest.backing[$0] == .home })
         #expect(!member.engine.mustReconnect && member.stores.allSatisfy { $0.leases == 0 })
         #expect(run.world.domains[0].core.statistics.frames == 0)

@@ -1,3 +1,4 @@
+@testable import SharingTestKit
 @testable import FrameStore
 import GuestMemory
 import Testing
@@ -10,48 +11,35 @@ import FrameIndex
     private func makeRun(
         pages: Int = 24, _ policy: @escaping @Sendable (inout SharingPolicy) -> Void = { _ in }
     ) throws -> ModelRun {
-        var setup = ModelRun.Setup()
-        setup.guests = 2
-        setup.pages = pages
-        setup.options.constantHash = false
-        setup.policy = policy
-        return try ModelRun(setup)
-    }
-
-    private func fill(_ run: ModelRun, _ guest: Int, _ pages: Range<Int>, base: UInt64 = 100) throws {
-        for page in pages {
-            try run.perform(
-                .fill(guest, page: page, count: 1, first: base + UInt64(page), second: base * 1000))
+        try ModelRun.ofTwo {
+            $0.pages = pages
+            $0.options.constantHash = false
+            $0.policy = policy
         }
-    }
-
-    private func pass(_ run: ModelRun, _ guest: Int, after nanoseconds: UInt64 = 0) throws {
-        run.world.time += nanoseconds
-        try run.perform(.pass(guest, budget: .max / 2, meanwhile: []))
     }
 
     @Test func pagesMustHaveBeenQuietForLongEnough() throws {
         let run = try makeRun { $0.quietTime = 1000 }
         let engine = try #require(run.member(0)).engine
-        try fill(run, 0, 0..<4)
-        try pass(run, 0)
+        try run.fill(0, 0..<4)
+        try run.pass(0)
         // Cleared and watched; nothing is looked at before the time is over.
         for _ in 0..<9 {
-            try pass(run, 0, after: 100)
+            try run.pass(0, after: 100)
             #expect(engine.statistics.pagesHashed == 0)
         }
         try run.perform(.write(0, page: 2, half: 1, value: 5))
-        try pass(run, 0, after: 99)
+        try run.pass(0, after: 99)
         #expect(engine.statistics.pagesHashed == 0)
-        try pass(run, 0, after: 1)
+        try run.pass(0, after: 1)
         #expect(engine.statistics.pagesHashed == 3, "but for the page that was written")
         try run.perform(.write(0, page: 5, half: 0, value: 9))
-        try pass(run, 0, after: 1000)
+        try run.pass(0, after: 1000)
         for _ in 0..<9 {
-            try pass(run, 0, after: 100)
+            try run.pass(0, after: 100)
             #expect(engine.statistics.pagesHashed == 3)
         }
-        try pass(run, 0, after: 100)
+        try run.pass(0, after: 100)
         #expect(engine.statistics.pagesHashed > 3)
         #expect(run.world.violations.isEmpty)
     }
@@ -60,14 +48,14 @@ import FrameIndex
         let run = try makeRun(pages: 1600) { $0.busyPatience = 350 }
         let quiet = 1560..<1600
         // The log begins: what is written from then on counts.
-        for guest in 0...1 { try pass(run, guest) }
-        for guest in 0...1 { try fill(run, guest, quiet) }
-        for _ in 0..<3 { try pass(run, 1) }
+        for guest in 0...1 { try run.pass(guest) }
+        for guest in 0...1 { try run.fill(guest, quiet) }
+        for _ in 0..<3 { try run.pass(1) }
         let member = try #require(run.member(0))
         // Each time as many pages more are written: hardly anything is cleared, nothing is looked at.
         for round in 0..<4 {
-            try fill(run, 0, round * 260..<round * 260 + 260)
-            try pass(run, 0, after: 100)
+            try run.fill(0, round * 260..<round * 260 + 260)
+            try run.pass(0, after: 100)
             #expect(member.engine.tracker.busySince != nil)
             #expect(member.engine.statistics.pagesHashed == 0, "round \(round)")
             // All of them in one block.
@@ -75,8 +63,8 @@ import FrameIndex
         }
         // It is as busy still, and patience is over: what stays clean is shared.
         for round in 4..<6 {
-            try fill(run, 0, round * 260..<round * 260 + 260)
-            try pass(run, 0, after: 100)
+            try run.fill(0, round * 260..<round * 260 + 260)
+            try run.pass(0, after: 100)
             #expect(member.engine.tracker.busySince == nil)
         }
         #expect(member.mappedFrames == Array(quiet))
@@ -88,46 +76,46 @@ import FrameIndex
         let run = try makeRun(pages: 640) { $0.busyPatience = 1_000_000_000 }
         let engine = try #require(run.member(0)).engine
         run.world.time += 3 * engine.policy.longestInterval
-        try fill(run, 0, 0..<400)
-        try pass(run, 0)
+        try run.fill(0, 0..<400)
+        try run.pass(0)
         #expect(engine.tracker.busySince == nil)
-        try pass(run, 0, after: 10)
+        try run.pass(0, after: 10)
         #expect(engine.statistics.pagesHashed == 400, "nothing was written between the two passes")
         // What is written from one look to the next does.
-        try fill(run, 0, 0..<400, base: 500)
-        try pass(run, 0, after: 10)
+        try run.fill(0, 0..<400, base: 500)
+        try run.pass(0, after: 10)
         #expect(engine.tracker.busySince != nil)
         #expect(try run.run([]) == nil)
     }
 
     @Test func aGuestThatRestsIsSharedBeforePatienceIsOver() throws {
         let run = try makeRun(pages: 640) { $0.busyPatience = 1_000_000 }
-        for guest in 0...1 { try pass(run, guest) }
-        for guest in 0...1 { try fill(run, guest, 0..<400) }
-        for guest in 0...1 { try pass(run, guest, after: 10) }
+        for guest in 0...1 { try run.pass(guest) }
+        for guest in 0...1 { try run.fill(guest, 0..<400) }
+        for guest in 0...1 { try run.pass(guest, after: 10) }
         let member = try #require(run.member(0))
         #expect(member.engine.tracker.busySince != nil)
         // Sentinels are clean now, but not looked at before the pages around them: that would make pieces.
-        for guest in 0...1 { try pass(run, guest, after: 10) }
+        for guest in 0...1 { try run.pass(guest, after: 10) }
         #expect(member.engine.tracker.busySince == nil && member.engine.statistics.pagesHashed == 0)
-        for guest in 0...1 { try pass(run, guest, after: 10) }
+        for guest in 0...1 { try run.pass(guest, after: 10) }
         #expect(member.engine.statistics.pagesHashed == 400)
-        for _ in 0..<2 { for guest in 0...1 { try pass(run, guest, after: 10) } }
+        for _ in 0..<2 { for guest in 0...1 { try run.pass(guest, after: 10) } }
         #expect(member.mappedFrames.count == 400)
     }
 
     /// KVM never reports a write to a merged page: only the audit sees that the page is private, and gives back its reference.
     @Test func theAuditFindsWhatWasNeverReported() throws {
         let run = try makeRun()
-        for guest in 0...1 { try fill(run, guest, 0..<20) }
-        for _ in 0..<4 { for guest in 0...1 { try pass(run, guest) } }
+        for guest in 0...1 { try run.fill(guest, 0..<20) }
+        for _ in 0..<4 { for guest in 0...1 { try run.pass(guest) } }
         let member = try #require(run.member(0))
         #expect(member.mappedFrames.count == 20)
         member.guest.losesNextReport = true
         try run.perform(.write(0, page: 17, half: 0, value: 4711))
         #expect(!member.guest.losesNextReport && !member.guest.log[17])
         // A quarter of the pages each pass.
-        for _ in 0..<5 { try pass(run, 0) }
+        for _ in 0..<5 { try run.pass(0) }
         #expect(member.engine.pages.kind(17) != .mapped)
         #expect(member.stores.last?.leases == 19 && member.mappedFrames.count == 19)
         #expect(member.engine.statistics.pagesUnsharedTotal == 1)
@@ -137,15 +125,15 @@ import FrameIndex
     /// A guest's read of a hole gives it memory, and nobody reports that: the audit finds it, and it becomes the page of zeros.
     @Test func theAuditFindsHolesThatWereRead() throws {
         let run = try makeRun { $0.arrangementGain = 0 }
-        try fill(run, 0, 0..<4)
-        for _ in 0..<12 { try pass(run, 0) }
+        try run.fill(0, 0..<4)
+        for _ in 0..<12 { try run.pass(0) }
         let member = try #require(run.member(0))
         for page in [9, 10, 20] {
             try run.perform(.read(0, page: page))
             #expect(member.guest.home[page] != nil && !member.guest.log[page])
         }
         // All of it is looked at in so many passes, and in one more what was found is.
-        for _ in 0..<member.engine.policy.auditPasses + 2 { try pass(run, 0) }
+        for _ in 0..<member.engine.policy.auditPasses + 2 { try run.pass(0) }
         for page in [9, 10, 20] {
             #expect(member.guest.home[page] == nil && member.engine.pages.kind(page) == .zero)
         }
@@ -158,7 +146,7 @@ import FrameIndex
         for page in [9, 10, 20] { try run.perform(.read(0, page: page)) }
         policy.isEnabled = true
         member.engine.setPolicy(policy)
-        for _ in 0..<3 { try pass(run, 0) }
+        for _ in 0..<3 { try run.pass(0) }
         #expect(member.engine.statistics.pagesZero == 3)
         #expect(run.world.violations.isEmpty)
     }
@@ -167,7 +155,7 @@ import FrameIndex
     /// reported later, and the first write to any other page is reported.
     @Test func theLogBeginsWithTheFirstPass() throws {
         let run = try makeRun()
-        for guest in 0...1 { try fill(run, guest, 0..<20) }
+        for guest in 0...1 { try run.fill(guest, 0..<20) }
         let member = try #require(run.member(0))
         #expect(member.guest.writeFaults == 0)
         // Written while the log begins: before the untouched pages are cleared in it, and after.
@@ -178,7 +166,7 @@ import FrameIndex
         member.guest.hook = { _ in }
         #expect(member.engine.pages.kind(22) == .home && member.engine.pages.kind(23) == .untouched)
         try run.perform(.write(0, page: 23, half: 0, value: 7))
-        for _ in 0..<4 { for guest in 0...1 { try pass(run, guest) } }
+        for _ in 0..<4 { for guest in 0...1 { try run.pass(guest) } }
         #expect(member.engine.pages.kind(23) == .home)
         #expect(member.mappedFrames == Array(0..<20))
         #expect(run.world.violations.isEmpty)
@@ -196,7 +184,7 @@ import FrameIndex
         member.guest.hook = { _ in }
         for page in 8..<12 { #expect(member.engine.pages.kind(page) == .home) }
         #expect(member.engine.statistics.pagesHashed == 0)
-        for _ in 0..<3 { try pass(run, 0) }
+        for _ in 0..<3 { try run.pass(0) }
         #expect(member.engine.statistics.pagesZero == 4)
         #expect(run.world.violations.isEmpty)
     }
@@ -204,17 +192,17 @@ import FrameIndex
     /// What was written while sharing was off says nothing of what is written while pages are watched.
     @Test func whatWasWrittenWhileOffIsNotVolatile() throws {
         let run = try makeRun { $0.arrangementGain = 0 }
-        try fill(run, 0, 0..<8)
-        for _ in 0..<4 { try pass(run, 0) }
+        try run.fill(0, 0..<8)
+        for _ in 0..<4 { try run.pass(0) }
         let member = try #require(run.member(0))
         let budget = member.engine.tracker.plan.budget
         var policy = member.engine.policy
         policy.isEnabled = false
         member.engine.setPolicy(policy)
-        try fill(run, 0, 4..<12, base: 300)
+        try run.fill(0, 4..<12, base: 300)
         policy.isEnabled = true
         member.engine.setPolicy(policy)
-        try pass(run, 0, after: 3 * policy.longestInterval)
+        try run.pass(0, after: 3 * policy.longestInterval)
         for page in 4..<12 {
             #expect(member.engine.tracker.isWatched(page) && member.engine.tracker.volatility.wait(page) == 0)
         }
@@ -225,12 +213,12 @@ import FrameIndex
     /// What others publish is merged between passes, too: nothing is harvested or looked at then.
     @Test func newsIsHeardBetweenPasses() throws {
         let run = try makeRun()
-        for guest in 0..<2 { try fill(run, guest, 0..<8) }
+        for guest in 0..<2 { try run.fill(guest, 0..<8) }
         let members = try (0..<2).map { try #require(run.member($0)) }
-        for guest in 0..<2 { try pass(run, guest) }
-        try pass(run, 0)
+        for guest in 0..<2 { try run.pass(guest) }
+        try run.pass(0)
         #expect((0..<8).allSatisfy { members[0].engine.pages.kind($0) == .home }, "only sighted yet")
-        try pass(run, 1)
+        try run.pass(1)
         let before = members[0].engine.statistics
         // One of them is written before the news comes, and keeps what was written.
         try run.perform(.write(0, page: 3, half: 0, value: 5))
@@ -240,8 +228,8 @@ import FrameIndex
         #expect(after.fullScans == before.fullScans && after.pagesHashed == before.pagesHashed)
         #expect(after.mismatches == before.mismatches + 1 && after.pagesMapped == 7)
         // Held: what comes waits until it is not. (Off, everything goes home.)
-        for guest in 0..<2 { try fill(run, guest, 16..<20) }
-        for guest in [0, 1, 0, 1] { try pass(run, guest) }
+        for guest in 0..<2 { try run.fill(guest, 16..<20) }
+        for guest in [0, 1, 0, 1] { try run.pass(guest) }
         var policy = members[0].engine.policy
         policy.holdsMerges = true
         members[0].engine.setPolicy(policy)
@@ -257,22 +245,22 @@ import FrameIndex
     /// A guest that rests costs its store nothing, unless there is something to hear; but for a word now and then.
     @Test func whoHasNothingToSaySaysNothing() throws {
         let run = try makeRun { $0.arrangementGain = 0 }
-        for guest in 0...1 { try fill(run, guest, 0..<6) }
-        for _ in 0..<12 { for guest in 0...1 { try pass(run, guest) } }
+        for guest in 0...1 { try run.fill(guest, 0..<6) }
+        for _ in 0..<12 { for guest in 0...1 { try run.pass(guest) } }
         let store = try #require(run.member(0)?.stores.last)
         let settled = store.exchanges
-        for _ in 0..<50 { try pass(run, 0) }
+        for _ in 0..<50 { try run.pass(0) }
         #expect(store.exchanges == settled)
         // What another guest does with contents of its own is nothing to hear of.
         try run.perform(.fill(1, page: 12, count: 1, first: 1, second: 2))
-        for _ in 0..<4 { for guest in 0...1 { try pass(run, guest) } }
+        for _ in 0..<4 { for guest in 0...1 { try run.pass(guest) } }
         #expect(store.exchanges == settled)
         // Six minutes at the slowest pace: the store hears of it now and then, between passes as in them.
         let member = try #require(run.member(0))
         let interval = member.engine.policy.longestInterval
         var (last, longest, before) = (run.world.time, UInt64(0), store.exchanges)
         for _ in 0..<180 {
-            try pass(run, 0, after: interval)
+            try run.pass(0, after: interval)
             member.engine.keepInTouch()
             guard store.exchanges > before else { continue }
             longest = max(longest, run.world.time - last)
@@ -282,27 +270,27 @@ import FrameIndex
         #expect(store.exchanges - settled <= 26)
         // News is taken by the next pass.
         try run.perform(.fill(0, page: 20, count: 1, first: 8, second: 9))
-        for _ in 0..<6 { try pass(run, 0) }
+        for _ in 0..<6 { try run.pass(0) }
         try run.perform(.fill(1, page: 20, count: 1, first: 8, second: 9))
-        for _ in 0..<4 { try pass(run, 1) }
-        try pass(run, 0)
+        for _ in 0..<4 { try run.pass(1) }
+        try run.pass(0)
         #expect(run.member(0)?.mappedFrames == [0, 1, 2, 3, 4, 5, 20])
         #expect(try run.run([]) == nil)
     }
 
     @Test func framesWithoutCompanyGoHome() throws {
         let run = try makeRun()
-        for guest in 0...1 { try fill(run, guest, 0..<6) }
-        for _ in 0..<4 { for guest in 0...1 { try pass(run, guest) } }
+        for guest in 0...1 { try run.fill(guest, 0..<6) }
+        for _ in 0..<4 { for guest in 0...1 { try run.pass(guest) } }
         let member = try #require(run.member(0))
         // With company they stay, however long.
-        for _ in 0..<20 { try pass(run, 0) }
+        for _ in 0..<20 { try run.pass(0) }
         #expect(member.mappedFrames.count == 6)
         try run.perform(.exit(1))
         // One look is not enough: a guest that has just gone may be followed by another of its kind.
-        try pass(run, 0)
+        try run.pass(0)
         #expect(member.mappedFrames.count == 6)
-        for _ in 0..<10 { try pass(run, 0) }
+        for _ in 0..<10 { try run.pass(0) }
         #expect(member.mappedFrames.isEmpty)
         #expect((0..<6).allSatisfy { member.guest.backing[$0] == .home })
         #expect(member.engine.statistics.pagesRehomed == 6 && member.stores.last?.leases == 0)
@@ -311,8 +299,8 @@ import FrameIndex
         #expect(run.world.domains[0].core.statistics.frames == 0)
         // At home they are to be found again.
         try run.perform(.start(1))
-        try fill(run, 1, 0..<6)
-        for _ in 0..<4 { for guest in 0...1 { try pass(run, guest) } }
+        try run.fill(1, 0..<6)
+        for _ in 0..<4 { for guest in 0...1 { try run.pass(guest) } }
         #expect(member.mappedFrames.count == 6)
         #expect(run.world.violations.isEmpty)
     }
@@ -323,8 +311,8 @@ import FrameIndex
             $0.arrangementGain = 0
             $0.busyPatience = .max / 2
         }
-        for guest in 0...1 { try fill(run, guest, 0..<6) }
-        for _ in 0..<8 { for guest in 0...1 { try pass(run, guest) } }
+        for guest in 0...1 { try run.fill(guest, 0..<6) }
+        for _ in 0..<8 { for guest in 0...1 { try run.pass(guest) } }
         let member = try #require(run.member(0))
         let engine = member.engine
         func change(_ isSo: Bool) {
@@ -335,9 +323,9 @@ import FrameIndex
         var written = 100
         func passes(_ count: Int) throws {
             for _ in 0..<count {
-                if isBusy { try fill(run, 0, written..<written + 260) }
+                if isBusy { try run.fill(0, written..<written + 260) }
                 written += 260
-                try pass(run, 0)
+                try run.pass(0)
                 #expect(engine.tracker.isBusy == isBusy)
             }
         }
@@ -349,7 +337,7 @@ import FrameIndex
         #expect(member.mappedFrames.count == 6 && engine.pages.singleMapperCount == 0)
         #expect(member.stores.last?.exchanges == told)
         change(false)
-        for _ in 0..<engine.policy.singleMapperRounds + 2 { try pass(run, 0) }
+        for _ in 0..<engine.policy.singleMapperRounds + 2 { try run.pass(0) }
         #expect(member.mappedFrames.isEmpty)
         #expect(run.world.violations.isEmpty)
     }
@@ -357,8 +345,8 @@ import FrameIndex
     /// News of a page that the store does not know of: there is no reference for it.
     @Test func strayNewsIsNotTaken() throws {
         let run = try makeRun()
-        for guest in 0...1 { try fill(run, guest, 0..<1) }
-        for _ in 0..<4 { for guest in 0...1 { try pass(run, guest) } }
+        for guest in 0...1 { try run.fill(guest, 0..<1) }
+        for _ in 0..<4 { for guest in 0...1 { try run.pass(guest) } }
         let member = try #require(run.member(0))
         guard case .frame(_, let location) = member.guest.backing[0] else {
             Issue.record("page 0 is not shared")
@@ -369,7 +357,7 @@ import FrameIndex
         #expect(member.guest.oracle[9] == member.guest.oracle[0])
         let store = try #require(member.stores.last)
         store.strayNews = [StoreReply.Promotion(page: 9, location: location)]
-        try pass(run, 0)
+        try run.pass(0)
         #expect(store.strayNews.isEmpty)
         #expect(member.mappedFrames == [0] && store.leases == 1)
         #expect(try run.run([]) == nil)

@@ -1,3 +1,4 @@
+@testable import SharingTestKit
 import GuestMemory
 import Testing
 
@@ -38,18 +39,17 @@ import Testing
     }()
 
     private static func makeRun(_ window: SharingPolicy.Window) throws -> ModelRun {
-        var setup = ModelRun.Setup()
-        setup.guests = 2
-        setup.pages = 20
-        setup.options.constantHash = false
-        setup.policy = { $0.window = window }
-        return try ModelRun(setup)
+        try ModelRun.ofTwo {
+            $0.pages = 20
+            $0.options.constantHash = false
+            $0.policy = { $0.window = window }
+        }
     }
 
     @Test(
         arguments: [SharingPolicy.Window.userfaultfd, .pause],
-        [FakeGuest.MapFault.unchanged, .wentHome])
-    func everyMappingFailsOnce(window: SharingPolicy.Window, fault: FakeGuest.MapFault) throws {
+        [KernelModel.MapFault.unchanged, .wentHome])
+    func everyMappingFailsOnce(window: SharingPolicy.Window, fault: KernelModel.MapFault) throws {
         let untouched = try Self.makeRun(window)
         #expect(try untouched.run(Self.story, quiesce: false) == nil)
         let guest = try #require(untouched.member(0)).guest
@@ -99,7 +99,7 @@ import Testing
         let member = try #require(run.member(0))
         func passes(_ count: Int) throws {
             for _ in 0..<count {
-                for guest in 0...1 { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
+                try run.passes(1)
                 // What others have is counted again after some time.
                 run.world.time += 20_000_000_000
             }

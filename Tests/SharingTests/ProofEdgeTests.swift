@@ -164,11 +164,7 @@ import Testing
     }
 
     private static func run(_ program: String, _ argument: String) throws -> Int32 {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/bin/busybox")
-        process.arguments = [program, argument]
-        try process.run()
-        process.waitUntilExit()
-        return process.terminationStatus
+        let streams: [ChildProgram.Stream] = [.nothing, .nothing, .descriptor(2)]
+        return try ChildProcess("/bin/busybox", [program, argument], streams: streams).wait()
     }
 }

@@ -1,3 +1,4 @@
+@testable import SharingTestKit
 @testable import FrameIndex
 @testable import FrameStore
 import GuestMemory
@@ -11,28 +12,17 @@ import Testing
 
     /// Two guests with so many pages in common, whose frames were just given other places.
     private func moving(cannotKeep: Bool = false) throws -> ModelRun {
-        var setup = ModelRun.Setup()
-        setup.guests = 2
-        setup.options.cannotKeep = cannotKeep
-        // A page at a time, and those here not soon.
-        setup.policy = { $0.auditPasses = 24 }
-        let run = try ModelRun(setup)
-        for guest in 0...1 {
-            for page in 0..<count {
-                try run.perform(.fill(guest, page: page, count: 1, first: UInt64(100 + page), second: 7))
-            }
+        let run = try ModelRun.ofTwo {
+            $0.options.cannotKeep = cannotKeep
+            // A page at a time, and those here not soon.
+            $0.policy = { $0.auditPasses = 24 }
         }
-        try passes(run)
+        for guest in 0...1 { try run.fill(guest, 0..<count, second: 7) }
+        try run.passes()
         for guest in 0...1 { #expect(try member(run, guest).mappedFrames == Array(0..<count)) }
         for page in 0..<count { try run.perform(.relocate(0, page: page, aside: false)) }
         #expect(run.world.domains[0].relocations == count)
         return run
-    }
-    private func passes(_ run: ModelRun, _ count: Int = 4) throws {
-        for _ in 0..<count { for guest in 0...1 { try pass(run, guest) } }
-    }
-    private func pass(_ run: ModelRun, _ guest: Int) throws {
-        try run.perform(.pass(guest, budget: .max / 2, meanwhile: []))
     }
     private func member(_ run: ModelRun, _ guest: Int) throws -> Member { try #require(run.member(guest)) }
     /// Segments of the places that a guest's pages map.
@@ -56,7 +46,7 @@ import Testing
     @Test func pagesFollowTheirFrames() throws {
         let run = try moving()
         let before = try (0...1).map { try segments(run, $0)[0] }
-        try passes(run)
+        try run.passes()
         for guest in 0...1 {
             let member = try member(run, guest)
             #expect(try segments(run, guest).allSatisfy { $0 != before[0] && $0 != nil })
@@ -71,11 +61,11 @@ import Testing
     @Test func whoDoesNotSpeakKeepsItsPlaces() throws {
         let run = try moving()
         try run.perform(.setHold(1, true))
-        for _ in 0..<5 { try passes(run) }
+        for _ in 0..<5 { try run.passes() }
         #expect(run.world.domains[0].core.map.relocations.count == count)
         #expect(try segments(run, 0) != segments(run, 1) && run.world.violations.isEmpty)
         try run.perform(.setHold(1, false))
-        try passes(run)
+        try run.passes()
         #expect(try segments(run, 0) == segments(run, 1))
         try checkOver(run)
     }
@@ -87,11 +77,11 @@ import Testing
         let guest = try member(run, 0).guest
         guest.losesNextReport = true
         try run.perform(.write(0, page: 2, half: 0, value: 5))
-        try pass(run, 0)
+        try run.pass(0)
         #expect(guest.visible(2) == Content(first: 5, second: 7))
         let leases = try #require(member(run, 0).stores.last).leases
         #expect(leases == (cannotKeep ? count : count - 1), "nothing is given back unproved")
-        try passes(run, 30)
+        try run.passes(30)
         #expect(try member(run, 0).mappedFrames == [0, 1, 3, 4, 5])
         #expect(try member(run, 0).engine.statistics.mismatches > 0)
         try checkOver(run)
@@ -100,21 +90,21 @@ import Testing
     @Test func aPageUnderATransferFollowsLater() throws {
         let run = try moving()
         try run.perform(.transfer(1, page: 3, value: 9))
-        try passes(run, 2)
+        try run.passes(2)
         #expect(try segments(run, 1)[3] != segments(run, 1)[2])
         #expect(run.world.domains[0].core.map.relocations.count == 1)
         try run.perform(.transferEnds(1))
-        try passes(run, 30)
+        try run.passes(30)
         try checkOver(run)
     }
 
     @Test(arguments: [false, true]) func aMappingThatFailsIsNotAcknowledged(isLost: Bool) throws {
         let run = try moving()
         try run.perform(.failMap(0, isLost: isLost))
-        try pass(run, 0)
+        try run.pass(0)
         #expect(run.world.violations.isEmpty)
         #expect(run.world.domains[0].core.map.relocations.count == count)
-        try passes(run, 80)
+        try run.passes(80)
         #expect(try member(run, 0).mappedFrames == Array(0..<count))
         try checkOver(run)
     }
@@ -133,7 +123,7 @@ import Testing
         member.guest.hook = { _ in }
         #expect(hasMoved && member.stores.last?.isLost == true)
         #expect(run.world.domains[0].core.map.relocations.count == count)
-        try passes(run, 60)
+        try run.passes(60)
         #expect(member.mappedFrames == Array(0..<count))
         try checkOver(run)
     }

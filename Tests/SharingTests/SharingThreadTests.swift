@@ -1,3 +1,4 @@
+@testable import SharingTestKit
 import Glibc
 import GuestMemory
 import LinuxHost

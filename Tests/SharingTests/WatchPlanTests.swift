@@ -1,3 +1,4 @@
+@testable import SharingTestKit
 import GuestMemory
 import TestSupport
 import Testing
@@ -134,36 +135,28 @@ import Testing
     // MARK: the engine
 
     private func makeRun(pages: Int, busyPatience: UInt64 = 0) throws -> ModelRun {
-        var setup = ModelRun.Setup()
-        setup.guests = 2
-        setup.pages = pages
-        setup.options.constantHash = false
-        setup.policy = {
-            $0.busyPatience = busyPatience
-            $0.backoffLimit = 6
-        }
-        return try ModelRun(setup)
-    }
-
-    private func fill(_ run: ModelRun, _ guest: Int, _ pages: Range<Int>, _ value: UInt64) throws {
-        for page in pages {
-            try run.perform(
-                .fill(guest, page: page, count: 1, first: value + UInt64(page), second: value * 1000))
+        try ModelRun.ofTwo {
+            $0.pages = pages
+            $0.options.constantHash = false
+            $0.policy = {
+                $0.busyPatience = busyPatience
+                $0.backoffLimit = 6
+            }
         }
     }
 
     private func pass(_ run: ModelRun) throws {
         run.world.time += 20_000_000
-        for guest in 0...1 { try run.perform(.pass(guest, budget: .max / 2, meanwhile: [])) }
+        try run.passes(1)
     }
 
     /// What one guest rewrites for ever is hardly touched, and does not keep the rest from being shared.
     @Test func calmPagesAreSharedBesideHotOnes() throws {
         let run = try makeRun(pages: 512)
         let member = try #require(run.member(0))
-        for guest in 0...1 { try fill(run, guest, 0..<512, 100) }
+        for guest in 0...1 { try run.fill(guest, 0..<512, base: 100) }
         for round in 0..<60 as Range<UInt64> {
-            try fill(run, 0, 0..<256, 10_000 + round * 1000)
+            try run.fill(0, 0..<256, base: 10_000 + round * 1000)
             try pass(run)
         }
         #expect(member.mappedFrames == Array(256..<512))
@@ -171,7 +164,7 @@ import Testing
         #expect(member.guest.writeFaults <= 512 + 256 + 4 * 6)
         #expect(member.engine.statistics.pagesVolatile >= 252)
         // It calms down, with what the other one has.
-        try fill(run, 0, 0..<256, 100)
+        try run.fill(0, 0..<256, base: 100)
         for _ in 0..<64 + 4 { try pass(run) }
         #expect(member.mappedFrames == Array(0..<512))
         #expect(member.engine.statistics.pagesVolatile == 0)
@@ -182,9 +175,13 @@ import Testing
     @Test func waitsAreCountedInTime() throws {
         let run = try makeRun(pages: 64)
         let member = try #require(run.member(0))
-        for guest in 0...1 { try fill(run, guest, 0..<8, 100) }
+        for guest in 0...1 { try run.fill(guest, 0..<8, base: 100) }
         for round in 0..<40 as Range<UInt64> {
-            if round < 39 { try fill(run, 0, 0..<1, 10_000 + round) } else { try fill(run, 0, 0..<1, 100) }
+            if round < 39 {
+                try run.fill(0, 0..<1, base: 10_000 + round)
+            } else {
+                try run.fill(0, 0..<1, base: 100)
+            }
             try pass(run)
         }
         #expect(member.mappedFrames == Array(1..<8))

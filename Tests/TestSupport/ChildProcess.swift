@@ -1,4 +1,5 @@
 import Foundation
+import LinuxHost
 import Synchronization
 
 /// What went wrong in a test's own machinery.
@@ -9,61 +10,27 @@ public struct Failure: Error, CustomStringConvertible {
 
 /// A process of ours: killed and reaped when its owner goes, however the test ends.
 public final class ChildProcess: Sendable {
-    public enum Stream: Sendable {
-        /// A descriptor of ours.
-        case descriptor(Int32)
-        /// A file, opened by the child.
-        case file(String, Int32)
-
-        public static let nothing = file("/dev/null", O_RDWR)
-        public static func into(_ path: String) -> Stream { file(path, O_WRONLY | O_CREAT | O_TRUNC) }
-    }
-
     public let identifier: pid_t
     private let status = Mutex<Int32?>(nil)
 
     /// - Parameters:
+    ///   - environment: beside, and instead of, our variables.
     ///   - streams: standard input, output and errors.
     ///   - ownSession: the child leads a session; the first terminal that it opens controls it.
-    public init(
-        _ path: String, _ arguments: [String], environment: [String: String] = [:], streams: [Stream],
-        ownSession: Bool = false
+    package init(
+        _ path: String, _ arguments: [String], environment: [String: String] = [:],
+        streams: [ChildProgram.Stream] = [.nothing, .nothing, .nothing], ownSession: Bool = false
     ) throws {
-        var actions = posix_spawn_file_actions_t()
-        var attributes = posix_spawnattr_t()
-        posix_spawn_file_actions_init(&actions)
-        posix_spawnattr_init(&attributes)
-        defer {
-            posix_spawn_file_actions_destroy(&actions)
-            posix_spawnattr_destroy(&attributes)
-        }
-        for (number, stream) in streams.enumerated() {
-            switch stream {
-            case .descriptor(let descriptor):
-                posix_spawn_file_actions_adddup2(&actions, descriptor, Int32(number))
-            case .file(let file, let flags):
-                posix_spawn_file_actions_addopen(&actions, Int32(number), file, flags, 0o600)
-            }
-        }
-        var all = sigset_t()
-        var none = sigset_t()
-        sigfillset(&all)
-        sigemptyset(&none)
-        posix_spawnattr_setsigdefault(&attributes, &all)
-        posix_spawnattr_setsigmask(&attributes, &none)
-        // POSIX_SPAWN_SETSID (spawn.h, a GNU extension)
-        let session: Int32 = ownSession ? 0x80 : 0
-        posix_spawnattr_setflags(
-            &attributes, Int16(Int32(POSIX_SPAWN_SETSIGDEF) | Int32(POSIX_SPAWN_SETSIGMASK) | session))
-        let variables = ProcessInfo.processInfo.environment.merging(environment) { $1 }.map { "\($0)=\($1)" }
-        var words: [UnsafeMutablePointer<CChar>?] = ([path] + arguments).map { strdup($0) } + [nil]
-        var settings: [UnsafeMutablePointer<CChar>?] = variables.map { strdup($0) } + [nil]
-        defer { (words + settings).forEach { free($0) } }
-        var identifier: pid_t = 0
-        let result = posix_spawn(&identifier, path, &actions, &attributes, &words, &settings)
-        guard result == 0 else { throw Failure("posix_spawn \(path): \(String(cString: strerror(result)))") }
-        self.identifier = identifier
+        var program = ChildProgram(path, arguments)
+        program.environment =
+            ProcessInfo.processInfo.environment.merging(environment) { $1 }.map { "\($0)=\($1)" }
+        program.streams = streams
+        program.leadsSession = ownSession
+        identifier = try program.start()
     }
+
+    /// A program that is given nothing else.
+    package init(_ program: ChildProgram) throws { identifier = try program.start() }
 
     deinit {
         kill(SIGKILL)
@@ -81,13 +48,11 @@ public final class ChildProcess: Sendable {
     public func finish(blocking: Bool = false) -> Int32? {
         status.withLock { status in
             if let status { return status }
-            var word: Int32 = 0
-            var result: pid_t
-            repeat {
-                result = waitpid(identifier, &word, blocking ? 0 : WNOHANG)
-            } while result < 0 && errno == EINTR
-            guard result == identifier else { return nil }
-            status = word & 0x7f == 0 ? word >> 8 & 0xff : -(word & 0x7f)
+            switch HostProcess.collect(identifier, wait: blocking) {
+            case .exited(let code): status = code
+            case .killed(let signal): status = -signal
+            case nil: return nil
+            }
             return status
         }
     }
@@ -103,5 +68,36 @@ public final class ChildProcess: Sendable {
         kill(SIGKILL)
         _ = finish(blocking: true)
         throw Failure(what)
+    }
+}
+
+extension ChildProcess {
+    /// How a program ended, and what it said.
+    package struct Outcome: Sendable {
+        package let process: pid_t
+        /// As ``finish(blocking:)`` has it.
+        package let status: Int32
+        package let output: String
+        package let errors: String
+    }
+
+    /// Runs a program to its end, with standard streams of ours. What it says must fit into a pipe: 64 KiB.
+    package static func run(_ program: ChildProgram) throws -> Outcome {
+        var output = try PipeEnds()
+        var errors = try PipeEnds()
+        var program = program
+        program.streams = [.nothing, .descriptor(output.writing), .descriptor(errors.writing)]
+        let child = try ChildProcess(program)
+        output.closeWriting()
+        errors.closeWriting()
+        let status = try child.wait()
+        return Outcome(
+            process: child.identifier, status: status, output: text(output.reading),
+            errors: text(errors.reading))
+    }
+
+    private static func text(_ number: Int32) -> String {
+        let file = FileHandle(fileDescriptor: number, closeOnDealloc: false)
+        return String(decoding: file.readDataToEndOfFile(), as: UTF8.self)
     }
 }

@@ -5,21 +5,34 @@ public final class TemporaryDirectory: Sendable {
     public let path: String
 
     public init() throws {
-        let url = FileManager.default.temporaryDirectory.appendingPathComponent(
-            "mingle-test-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: url, withIntermediateDirectories: false)
-        path = url.path
+        // Short, since paths of sockets are bounded; others may look into it.
+        let made = strdup(FileManager.default.temporaryDirectory.path + "/mingle-test-XXXXXX")
+        defer { free(made) }
+        guard let made, mkdtemp(made) != nil, chmod(made, 0o755) == 0 else {
+            throw Failure("no temporary directory: \(String(cString: strerror(errno)))")
+        }
+        path = String(cString: made)
     }
 
     /// The path of a name in it.
     public func path(_ name: String) -> String { path + "/" + name }
 
-    /// Writes a file, over any of that name; returns its path.
+    /// Writes a file, over any of that name, with the directories above it; returns its path.
     @discardableResult
     public func write(_ name: String, _ bytes: [UInt8]) throws -> String {
         let path = path(name)
+        if let slash = name.lastIndex(of: "/") {
+            try FileManager.default.createDirectory(
+                atPath: self.path(String(name[..<slash])), withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o700])
+        }
         try Data(bytes).write(to: URL(fileURLWithPath: path))
         return path
+    }
+
+    @discardableResult
+    public func write(_ name: String, _ text: String) throws -> String {
+        try write(name, Array(text.utf8))
     }
 
     /// The bytes of a file in it; none while it does not exist.

@@ -17,6 +17,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -288,6 +289,8 @@ int mingle_peer_credentials(int fd, int *process, unsigned int *user);
 int mingle_peer_pidfd(int fd);
 /// The flag of posix_spawn that makes the child the leader of a session; declared only under _GNU_SOURCE.
 static const short MINGLE_SPAWN_SETSID = 0x80;
+/// posix_spawn_file_actions_addchdir_np(3): the working directory of the child; declared only under _GNU_SOURCE. 0, or an errno.
+int mingle_spawn_directory(posix_spawn_file_actions_t *actions, const char *path);
 /// fallocate(2) with FALLOC_FL_PUNCH_HOLE: frees the memory of a range, which reads as zero from then on.
 int mingle_punch_hole(int fd, uint64_t offset, uint64_t length);
 /// fallocate(2) with FALLOC_FL_KEEP_SIZE alone: the file has room for so many bytes, or it fails and nothing has changed.

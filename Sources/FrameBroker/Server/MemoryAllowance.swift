@@ -72,14 +72,7 @@ enum ProcessPeak {
     /// Bytes of memory that the process held at most at a time; nil when that is not to be known.
     /// - Parameter root: a folder in front of /proc, for tests.
     static func bytes(of process: Int32, root: String = "") -> UInt64? {
-        do throws(LinuxError) {
-            let file = try OwnedDescriptor.open("\(root)/proc/\(process)/status", flags: 0)
-            let text = String(decoding: try file.read(count: 4096, at: 0), as: UTF8.self)
-            guard let line = text.split(separator: "\n").first(where: { $0.hasPrefix("VmHWM:") }) else {
-                return nil
-            }
-            let digits = line.dropFirst(6).drop { $0 == " " || $0 == "\t" }.prefix { $0.isNumber }
-            return UInt64(digits).map { $0 << 10 }
-        } catch { return nil }
+        guard let text = SystemCall.text(of: "\(root)/proc/\(process)/status") else { return nil }
+        return SmallFile.table(text)["VmHWM"].map { $0 << 10 }
     }
 }

@@ -18,13 +18,13 @@ package struct BrokerFiles {
     package func check() throws(BrokerError) {
         if let problem = UserNumbers.current.problem { throw .notStarted(problem) }
         guard directory.hasPrefix("/") else { throw .notStarted("\(directory) must be an absolute path") }
-        var status = stat()
-        // SAFETY: a live local; the path is a NUL-terminated copy.
-        guard unsafe lstat(directory, &status) == 0 else {
-            throw .notStarted("\(LinuxError.current("stat", directory))")
+        let status: FileStatus
+        switch SystemCall.linkStatus(directory) {
+        case .success(let found): status = found
+        case .failure(let error):
+            throw .notStarted("\(LinuxError(operation: "stat", code: error.code, subject: directory))")
         }
-        guard status.st_mode & S_IFMT == S_IFDIR, status.st_uid == geteuid(), status.st_mode & 0o077 == 0
-        else {
+        guard status.isDirectory, status.owner == geteuid(), status.mode & 0o077 == 0 else {
             throw .notStarted(
                 "\(directory) must be a directory of yours that nobody else can enter (mode 0700)")
         }
@@ -36,33 +36,19 @@ package struct BrokerFiles {
 
     /// The paths in a folder of the directory, without hidden ones.
     package func paths(inFolder folder: String) -> [String] {
-        var paths: [String] = []
-        // SAFETY: the path is a NUL-terminated copy; the stream is closed below and used by this thread alone, and an entry is
-        // read before the next call replaces it.
-        guard let stream = unsafe opendir(directory + "/" + folder) else { return [] }
-        defer { unsafe closedir(stream) }
-        while let entry = unsafe readdir(stream) {
-            let name = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-                unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-            }
-            if !name.hasPrefix(".") { paths.append(directory + "/" + folder + "/" + name) }
-        }
-        return paths
+        let path = directory + "/" + folder
+        guard case .success(let names) = SystemCall.names(in: path) else { return [] }
+        return names.filter { !$0.hasPrefix(".") }.map { path + "/" + $0 }
     }
 
-    package func remove(_ path: String) {
-        // SAFETY: a NUL-terminated copy for the time of the call.
-        _ = unsafe unlink(path)
-    }
+    package func remove(_ path: String) { SystemCall.remove(path) }
 
     /// Adds a line to the log, which keeps to 64 KiB.
     package func note(_ text: String) {
         do throws(LinuxError) {
             let file = try OwnedDescriptor.open(log, flags: O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW)
             if try file.fileSize() > 64 << 10 { try file.truncate(to: 0) }
-            let line = Array((text + "\n").utf8)
-            // SAFETY: the array is alive for the call.
-            _ = unsafe write(file.number, line, line.count)
+            _ = SystemCall.write(file.number, text + "\n")
         } catch { return }
     }
 
@@ -81,9 +67,7 @@ package struct BrokerFiles {
     package func noteGroup(_ path: String) {
         do throws(LinuxError) {
             let file = try OwnedDescriptor.open(group, flags: O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW)
-            let line = Array((path + "\n").utf8)
-            // SAFETY: the array is alive for the call.
-            _ = unsafe write(file.number, line, line.count)
+            _ = SystemCall.write(file.number, path + "\n")
         } catch { return }
     }
 }

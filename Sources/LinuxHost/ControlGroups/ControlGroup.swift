@@ -7,14 +7,22 @@ public struct ControlGroupMembership: Equatable, Sendable {
 
     /// Reads the text of `/proc/PID/cgroup`.
     public init(text: String) {
-        for line in text.split(separator: "\n") {
-            let fields = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
-            guard fields.count == 3 else { continue }
-            if fields[1].isEmpty {
-                unified = String(fields[2])
-            } else if fields[1].split(separator: ",").contains("memory") {
-                memory = String(fields[2])
+        for place in Self.places(text) {
+            if place.controllers.isEmpty {
+                unified = place.group
+            } else if place.controllers.contains("memory") {
+                memory = place.group
             }
+        }
+    }
+
+    /// Where a process stands in each hierarchy, by `/proc/PID/cgroup`: `number:controllers:group`. Version 2
+    /// names no controllers.
+    static func places(_ text: String) -> [(controllers: Set<String>, group: String)] {
+        text.split(separator: "\n").compactMap { line in
+            let fields = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
+            guard fields.count == 3 else { return nil }
+            return (Set(fields[1].split(separator: ",").map(String.init)), String(fields[2]))
         }
     }
 

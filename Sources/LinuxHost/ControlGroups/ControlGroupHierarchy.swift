@@ -65,14 +65,9 @@ public struct ControlGroupHierarchy: Equatable, Sendable {
     /// The group of a process in this hierarchy; nil when the process is gone.
     /// - Parameter process: its number, or `self`.
     public func group(of process: String = "self") -> String? {
-        for line in (SystemCall.text(of: "\(root)/proc/\(process)/cgroup") ?? "").split(separator: "\n") {
-            let fields = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
-            guard fields.count == 3 else { continue }
-            let names = Set(fields[1].split(separator: ",").map(String.init))
-            let isThis = version == .two ? fields[1].isEmpty : !names.isDisjoint(with: controllers)
-            if isThis { return String(fields[2]) }
-        }
-        return nil
+        ControlGroupMembership.places(SystemCall.text(of: "\(root)/proc/\(process)/cgroup") ?? "").first {
+            version == .two ? $0.controllers.isEmpty : !$0.controllers.isDisjoint(with: controllers)
+        }?.group
     }
 
     /// The folder of a group; nil when it is not below what is mounted here.
@@ -96,6 +91,11 @@ public struct ControlGroupHierarchy: Equatable, Sendable {
             $0 == " " || $0 == "\n"
         }
         return words.contains("memory")
+    }
+
+    /// Moves this process, and what it starts from now on, into the group of a folder.
+    package static func move(to folder: String) -> Result<Void, LinuxError> {
+        SystemCall.overwrite(folder + "/cgroup.procs", with: "\(HostProcess.number)")
     }
 
     /// The file that tells how much memory a group has: only a group that counts it has one.

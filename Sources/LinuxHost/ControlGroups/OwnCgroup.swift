@@ -82,54 +82,41 @@ package struct OwnCgroup {
         guard fileSystems.contains(unsafe mingle_filesystem_type(parent)) else { return nil }
         removeLeftovers(in: parent)
         let path = parent + "/" + prefix + String(getpid())
-        // SAFETY: NUL-terminated copies for the time of the calls.
-        guard unsafe mkdir(path, 0o700) == 0 || errno == EEXIST else { return nil }
-        if unsafe access(path + "/" + usageFile, F_OK) == 0, move(to: path) { return path }
-        _ = unsafe rmdir(path)
+        if case .failure(let error) = SystemCall.makeDirectory(path), error.code != EEXIST { return nil }
+        if SystemCall.exists(path + "/" + usageFile), move(to: path) { return path }
+        _ = SystemCall.removeDirectory(path)
         return nil
     }
 
     private static func move(to folder: String) -> Bool {
-        do throws(LinuxError) {
-            let file = try OwnedDescriptor.open(folder + "/cgroup.procs", flags: O_WRONLY)
-            let text = Array(String(getpid()).utf8)
-            // SAFETY: the array is alive for the call.
-            return unsafe write(file.number, text, text.count) == text.count
-        } catch { return false }
+        if case .success = ControlGroupHierarchy.move(to: folder) { true } else { false }
     }
 
     /// Removes the groups of brokers that were killed; one that is in use cannot be removed.
     private static func removeLeftovers(in directory: String) {
-        // SAFETY: the path is a NUL-terminated copy; the stream is closed below and used by this thread alone, and an
-        // entry is read before the next call replaces it.
-        guard let stream = unsafe opendir(directory) else { return }
-        defer { unsafe closedir(stream) }
-        while let entry = unsafe readdir(stream) {
-            let name = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-                unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-            }
-            guard name.hasPrefix(prefix), let process = Int32(name.dropFirst(prefix.count)),
-                kill(process, 0) != 0, errno == ESRCH
+        guard case .success(let names) = SystemCall.names(in: directory) else { return }
+        for name in names where name.hasPrefix(prefix) {
+            guard let process = Int32(name.dropFirst(prefix.count)), kill(process, 0) != 0, errno == ESRCH
             else { continue }
-            _ = unsafe rmdir(directory + "/" + name)
+            _ = SystemCall.removeDirectory(directory + "/" + name)
         }
     }
 
     /// Removes the group that a killed broker wrote down. Nothing else is ever removed by it.
     package static func removeLeftover(_ path: String) {
-        // SAFETY: NUL-terminated copies for the time of the calls. A group that is in use cannot be removed.
+        // SAFETY: a NUL-terminated copy for the time of the call.
         guard path.hasPrefix("/"), path.split(separator: "/").last?.hasPrefix(prefix) == true,
             fileSystems.contains(unsafe mingle_filesystem_type(path))
         else { return }
-        _ = unsafe rmdir(path)
+        // A group that is in use cannot be removed.
+        _ = SystemCall.removeDirectory(path)
     }
 
     /// Removes it, when no other process is in it any more.
     package func remove() {
         for home in homes where Self.move(to: home) { break }
         for _ in 0..<50 {
-            // SAFETY: a NUL-terminated copy for the time of the call.
-            if unsafe rmdir(path) == 0 || errno != EBUSY { return }
+            if SystemCall.removeDirectory(path) || errno != EBUSY { return }
             Pause.sleep(nanoseconds: 10_000_000)
         }
     }

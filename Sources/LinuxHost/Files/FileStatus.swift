@@ -10,6 +10,8 @@ package struct FileStatus: Equatable {
     package let size: Int
     /// What it takes of memory or disk.
     package let allocatedBytes: UInt64
+    /// When its contents changed last, from 1970 on.
+    package let modifiedSeconds: Int64
 
     package init(_ raw: stat) {
         device = raw.st_dev
@@ -19,6 +21,7 @@ package struct FileStatus: Equatable {
         group = raw.st_gid
         size = raw.st_size
         allocatedBytes = UInt64(clamping: raw.st_blocks) * 512
+        modifiedSeconds = Int64(raw.st_mtim.tv_sec)
     }
 
     /// As the C library's gnu_dev_major and gnu_dev_minor take a device apart.

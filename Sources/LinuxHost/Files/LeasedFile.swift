@@ -17,10 +17,7 @@ package struct LeasedFile: ~Copyable {
     /// - Returns: false when another process says something.
     package mutating func write(_ text: String) throws(LinuxError) -> Bool {
         if !isHeld {
-            guard flock(descriptor.number, LOCK_EX | LOCK_NB) == 0 else {
-                if errno == EWOULDBLOCK { return false }
-                throw .current("flock", path)
-            }
+            guard try descriptor.lock(path) else { return false }
             isHeld = true
         }
         let bytes = Array(text.utf8)
@@ -38,7 +35,7 @@ package struct LeasedFile: ~Copyable {
         guard isHeld else { return }
         isHeld = false
         try? descriptor.truncate(to: 0)
-        _ = flock(descriptor.number, LOCK_UN)
+        descriptor.unlock()
     }
 
     deinit { if isHeld { try? descriptor.truncate(to: 0) } }

@@ -15,8 +15,7 @@ package enum LockedFile {
     package static func claim(_ path: String, patience: Int = 0) throws(LinuxError) -> OwnedDescriptor? {
         for attempt in 0..<Self.attempts {
             let file = try OwnedDescriptor.open(path, flags: O_RDWR | O_CREAT | O_NOFOLLOW, mode: 0o600)
-            guard flock(file.number, LOCK_EX | LOCK_NB) == 0 else {
-                guard errno == EWOULDBLOCK else { throw .current("flock", path) }
+            guard try file.lock(path) else {
                 if attempt >= patience { return nil }
                 usleep(pause)
                 continue
@@ -32,4 +31,35 @@ package enum LockedFile {
         guard unsafe fstat(number, &open) == 0, unsafe lstat(path, &named) == 0 else { return false }
         return open.st_ino == named.st_ino && open.st_dev == named.st_dev
     }
+
+    /// Locks the file or directory behind a descriptor (flock(2)). The lock is given back when the last descriptor
+    /// of this opening closes.
+    /// - Parameters:
+    ///   - subject: what is locked, for the error.
+    ///   - shared: whether others may have the lock as well, if they share it, too.
+    ///   - waits: whether to wait for whoever has it.
+    /// - Returns: false when somebody else has it.
+    package static func lock(
+        _ number: Int32, _ subject: String = "", shared: Bool = false, waits: Bool = false
+    ) throws(LinuxError) -> Bool {
+        let operation = (shared ? LOCK_SH : LOCK_EX) | (waits ? 0 : LOCK_NB)
+        while flock(number, operation) != 0 {
+            if errno == EINTR { continue }
+            guard errno == EWOULDBLOCK else { throw .current("flock", subject) }
+            return false
+        }
+        return true
+    }
+}
+
+extension OwnedDescriptor {
+    /// As ``LockedFile/lock(_:_:shared:waits:)``.
+    package func lock(_ subject: String = "", shared: Bool = false, waits: Bool = false) throws(LinuxError)
+        -> Bool
+    {
+        try LockedFile.lock(number, subject, shared: shared, waits: waits)
+    }
+
+    /// Gives the lock back.
+    package func unlock() { _ = flock(number, LOCK_UN) }
 }

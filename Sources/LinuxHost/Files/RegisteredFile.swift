@@ -30,7 +30,9 @@ package struct RegisteredFile: ~Copyable {
         let file = try OwnedDescriptor.open(
             String(beside), flags: O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, mode: 0o600)
         do throws(LinuxError) {
-            guard flock(file.number, LOCK_EX | LOCK_NB) == 0 else { throw .current("flock", String(beside)) }
+            guard try file.lock(String(beside)) else {
+                throw LinuxError(operation: "flock", code: EWOULDBLOCK, subject: String(beside))
+            }
             let bytes = Array(text.utf8)
             // SAFETY: the array is alive for the call; paths are NUL-terminated copies for the time of the calls.
             let count = unsafe pwrite(file.number, bytes, bytes.count, 0)

@@ -8,7 +8,7 @@ package enum SmallFile {
     package static func table(_ text: String) -> [Substring: UInt64] {
         var found: [Substring: UInt64] = [:]
         for line in text.split(separator: "\n") {
-            let fields = line.split(separator: " ", omittingEmptySubsequences: true)
+            let fields = line.split { $0 == " " || $0 == "\t" }
             guard fields.count >= 2, let number = UInt64(fields[1]) else { continue }
             found[fields[0].last == ":" ? fields[0].dropLast() : fields[0]] = number
         }

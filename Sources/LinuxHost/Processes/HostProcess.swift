@@ -1,63 +1,24 @@
 internal import CLinux
 internal import Glibc
 
-/// Starting processes, waiting for them, and what a process makes of itself. Never forks: posix_spawn(3) alone.
+/// Starting processes, waiting for them, and what a process makes of itself.
 package enum HostProcess {
     package static let ownExecutable = "/proc/self/exe"
 
     /// Starts a program with an empty environment, no signal blocked or ignored, and /dev/null as its standard streams.
     /// - Parameters:
     ///   - name: what the program finds as its own name.
-    ///   - errors: a file that takes the place of its standard error.
-    ///   - errorDescriptor: a descriptor that does.
+    ///   - errors: what takes the place of its standard error.
     ///   - inherited: become the child's descriptors from 3 on; everything else is close-on-exec.
     ///   - newSession: whether the child leads a session of its own.
     package static func spawn(
-        _ path: String, _ arguments: [String], name: String = "mingle-broker", errors: String? = nil,
-        errorDescriptor: Int32 = 0, inherited: [Int32] = [], newSession: Bool = false
+        _ path: String, _ arguments: [String], name: String = "mingle-broker",
+        errors: ChildProgram.Stream = .nothing, inherited: [Int32] = [], newSession: Bool = false
     ) throws(LinuxError) -> Int32 {
-        var actions = unsafe posix_spawn_file_actions_t()
-        var attributes = posix_spawnattr_t()
-        var all = sigset_t()
-        var none = sigset_t()
-        // SAFETY: live locals, set up before use and destroyed once; strings are copied by each call.
-        unsafe posix_spawn_file_actions_init(&actions)
-        defer { unsafe posix_spawn_file_actions_destroy(&actions) }
-        unsafe posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0)
-        unsafe posix_spawn_file_actions_adddup2(&actions, 0, 1)
-        if let errors {
-            unsafe posix_spawn_file_actions_addopen(&actions, 2, errors, O_WRONLY | O_CREAT | O_APPEND, 0o600)
-        } else {
-            unsafe posix_spawn_file_actions_adddup2(&actions, errorDescriptor, 2)
-        }
-        // Copies above all of the child's: none is overwritten before it has its place.
-        var copies: [Int32] = []
-        defer { copies.forEach { _ = close($0) } }
-        for (index, number) in inherited.enumerated() {
-            let copy = try checked(mingle_fcntl(number, F_DUPFD_CLOEXEC, 16), "dup", "\(number)")
-            copies.append(copy)
-            unsafe posix_spawn_file_actions_adddup2(&actions, copy, Int32(3 + index))
-        }
-        unsafe posix_spawnattr_init(&attributes)
-        defer { unsafe posix_spawnattr_destroy(&attributes) }
-        unsafe sigfillset(&all)
-        unsafe sigemptyset(&none)
-        unsafe posix_spawnattr_setsigdefault(&attributes, &all)
-        unsafe posix_spawnattr_setsigmask(&attributes, &none)
-        var flags = Int16(POSIX_SPAWN_SETSIGDEF) | Int16(POSIX_SPAWN_SETSIGMASK)
-        if newSession { flags |= MINGLE_SPAWN_SETSID }
-        unsafe posix_spawnattr_setflags(&attributes, flags)
-
-        var strings = unsafe ([name] + arguments).map { unsafe strdup($0) }
-        unsafe strings.append(nil)
-        defer { unsafe strings.forEach { unsafe free($0) } }
-
-        var environment: [UnsafeMutablePointer<CChar>?] = unsafe [nil]
-        var child: pid_t = 0
-        // SAFETY: both lists end with NULL and outlive the call.
-        let error = unsafe posix_spawn(&child, path, &actions, &attributes, &strings, &environment)
-        guard error == 0 else { throw LinuxError(operation: "posix_spawn", code: error, subject: path) }
-        return child
+        var program = ChildProgram(path, arguments, name: name)
+        program.streams = [.nothing, .nothing, errors] + inherited.map { .descriptor($0) }
+        program.leadsSession = newSession
+        return try program.start()
     }
 
     /// How a child ended: nil when it has not.
@@ -165,50 +126,6 @@ package enum HostProcess {
 
     /// Lets go of standard error: whoever reads it learns that nothing more will be said.
     package static func detachErrors() { _ = dup2(0, 2) }
-}
-
-/// What a child says on its standard error, for its parent.
-package struct ErrorPipe: ~Copyable {
-    private let input: OwnedDescriptor
-    private var output: OwnedDescriptor?
-
-    package init() throws(LinuxError) {
-        var ends: [Int32] = [-1, -1]
-        // SAFETY: an array of two, alive for the call.
-        try checked(unsafe mingle_pipe(&ends), "pipe")
-        input = OwnedDescriptor(adopting: ends[0])
-        output = OwnedDescriptor(adopting: ends[1])
-    }
-
-    /// For ``HostProcess``'s spawn.
-    package var childEnd: Int32 {
-        switch output {
-        case .some(let output): output.number
-        case .none: -1
-        }
-    }
-
-    /// Reads until every child that has the other end let go of it, or the time is over.
-    package mutating func readAll(milliseconds: Int) -> String {
-        output = nil
-        let deadline = monotonicNanoseconds() + UInt64(milliseconds) * 1_000_000
-        var bytes: [UInt8] = []
-        var buffer = [UInt8](repeating: 0, count: 1024)
-        while bytes.count < 4096 {
-            let now = monotonicNanoseconds()
-            guard now < deadline else { break }
-            let ready = PollList.events(
-                of: input.number, Int16(POLLIN),
-                milliseconds: Int32(clamping: (deadline - now) / 1_000_000 + 1))
-            guard ready != 0 else { continue }
-            // SAFETY: the buffer is as long as said.
-            let count = unsafe read(input.number, &buffer, buffer.count)
-            if count < 0, errno == EINTR { continue }
-            guard count > 0 else { break }
-            bytes += buffer[..<count]
-        }
-        return String(decoding: bytes, as: UTF8.self).split(separator: "\n").joined(separator: "; ")
-    }
 }
 
 /// Waiting without doing.

@@ -71,9 +71,9 @@ public struct ProcessConstraint: Equatable, Sendable {
 
     /// Reads `/proc/PID/stat`: behind the name in parentheses, the 17th field is the nice value, the 39th the policy.
     static func scheduling(_ text: String) -> [ProcessConstraint] {
-        guard let close = text.lastIndex(of: ")") else { return [] }
-        let fields = text[text.index(after: close)...].split(separator: " ")
-        guard fields.count > 38, let nice = Int(fields[16]), let policy = Int(fields[38]) else { return [] }
+        guard let fields = ProcessStat(text)?.fields, fields.count > 38, let nice = Int(fields[16]),
+            let policy = Int(fields[38])
+        else { return [] }
         var found: [ProcessConstraint] = []
         if nice > 0 {
             found.append(

@@ -30,7 +30,7 @@ package enum OwnThreads {
     package static func describe() -> String {
         entries.withLock { $0 }.compactMap { entry in
             // Behind the name, which may hold anything: the state; the times are fields 14 and 15 of the line, in hundredths.
-            let line = text(entry.state).split(separator: ")").last?.split(separator: " ") ?? []
+            let line = ProcessStat(text(entry.state))?.fields ?? []
             guard line.count > 12, let user = UInt64(line[11]), let system = UInt64(line[12]) else {
                 return nil
             }

@@ -32,41 +32,25 @@ struct ControlGroup {
         }
     }
 
-    enum Version: Sendable { case one, two }
-
     let path: String
-    private let parent: String
-    private let version: Version
+    private let home: String
+    private let hierarchy: ControlGroupHierarchy
 
     /// Makes one; the reason when that is not possible.
-    static func make(_ name: String, root: String = "/sys/fs/cgroup", own: String = "/proc/self/cgroup")
-        -> Result<ControlGroup, Reason>
-    {
-        guard geteuid() == 0 else { return .failure(Reason("only root can make control groups of its own")) }
-        guard let text = SystemCall.text(of: own) else { return .failure(Reason("\(own) cannot be read")) }
-        var reason = "no hierarchy of control groups counts memory"
-        for line in text.split(separator: "\n") {
-            let fields = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
-            guard fields.count == 3 else { continue }
-            let group = fields[2] == "/" ? "" : String(fields[2])
-            let found: (parent: String, move: String, Version)?
-            if fields[1].isEmpty {
-                let base = SystemCall.exists(root + "/cgroup.controllers") ? root : root + "/unified"
-                found = delegating(base, group).map { ($0, base + group, .two) }
-            } else if fields[1].split(separator: ",").contains("memory") {
-                let path = root + "/memory" + group
-                found = SystemCall.exists(path + "/memory.usage_in_bytes") ? (path, path, .one) : nil
-            } else {
-                continue
-            }
-            guard let found else { continue }
-            switch makeUnused(found.parent + "/" + name) {
-            case .success(let path):
-                return .success(ControlGroup(path: path, parent: found.move, version: found.2))
-            case .failure(let problem): reason = problem.description
-            }
+    static func make(_ name: String) -> Result<ControlGroup, Reason> {
+        guard geteuid() == 0 else {
+            return .failure(Reason("only root can make control groups of its own"))
         }
-        return .failure(Reason(reason))
+        let none = Reason("no hierarchy of control groups counts memory")
+        guard let hierarchy = ControlGroupHierarchy.ofMemory(), let own = hierarchy.group(),
+            let home = hierarchy.folder(of: own)
+        else { return .failure(none) }
+        // The nearest one, from our own upwards, whose children have their memory counted.
+        guard let place = hierarchy.upwards(own).first(where: { hierarchy.countsMemory(below: $0.folder) })
+        else { return .failure(none) }
+        return makeUnused(place.folder + "/" + name).map {
+            ControlGroup(path: $0, home: home, hierarchy: hierarchy)
+        }
     }
 
     /// Makes a group of this name, or of one like it when somebody else (of another PID namespace) uses that.
@@ -80,19 +64,6 @@ struct ControlGroup {
         return .failure(Reason("\(path) is in use"))
     }
 
-    /// The nearest group, from our own upwards, whose children have memory counted.
-    private static func delegating(_ base: String, _ group: String) -> String? {
-        var group = group
-        while true {
-            let words = (SystemCall.text(of: base + group + "/cgroup.subtree_control") ?? "").split {
-                $0 == " " || $0 == "\n"
-            }
-            if words.contains("memory") { return base + group }
-            guard let slash = group.lastIndex(of: "/") else { return nil }
-            group = String(group[..<slash])
-        }
-    }
-
     struct Reason: Error, CustomStringConvertible {
         let description: String
         init(_ description: String) { self.description = description }
@@ -100,22 +71,22 @@ struct ControlGroup {
 
     /// What this process starts now belongs to it.
     func enter() -> Result<Void, Reason> { move(to: path) }
-    func leave() -> Result<Void, Reason> { move(to: parent) }
+    func leave() -> Result<Void, Reason> { move(to: home) }
 
     private func move(to group: String) -> Result<Void, Reason> {
-        SystemCall.overwrite(group + "/cgroup.procs", with: "\(Console.process)").mapError {
+        ControlGroupHierarchy.move(to: group).mapError {
             Reason("this process cannot be moved to \(group): \(LinuxError.message($0.code))")
         }
     }
 
     func figures() -> Figures? {
         func text(_ name: String) -> String { SystemCall.text(of: path + "/" + name) ?? "" }
-        switch version {
-        case .two: return Figures(current: text("memory.current"), statistics: text("memory.stat"))
+        let usage = text(hierarchy.usageFile)
+        switch hierarchy.version {
+        case .two: return Figures(current: usage, statistics: text("memory.stat"))
         case .one:
             return Figures(
-                usage: text("memory.usage_in_bytes"), kernel: text("memory.kmem.usage_in_bytes"),
-                statistics: text("memory.stat"))
+                usage: usage, kernel: text("memory.kmem.usage_in_bytes"), statistics: text("memory.stat"))
         }
     }
 

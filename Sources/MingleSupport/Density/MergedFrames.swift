@@ -46,18 +46,8 @@ struct MergedFrames: Equatable, Sendable {
     /// Addresses of mappings that have the flag `mg` (proc_pid_smaps(5)).
     static func mergeableRanges(smaps text: String) -> [Range<UInt64>] {
         var ranges: [Range<UInt64>] = []
-        var current: Range<UInt64>?
-        for line in text.split(separator: "\n") {
-            let fields = line.split(separator: " ")
-            guard let first = fields.first else { continue }
-            let ends = first.split(separator: "-")
-            if ends.count == 2, let start = UInt64(ends[0], radix: 16), let end = UInt64(ends[1], radix: 16),
-                start < end
-            {
-                current = start..<end
-            } else if first == "VmFlags:", fields.contains("mg"), let range = current {
-                ranges.append(range)
-            }
+        MappingUse.forEach(text) { mapping in
+            if mapping.flags.contains("mg") { ranges.append(mapping.start..<mapping.end) }
         }
         return ranges
     }
@@ -95,15 +85,9 @@ struct KSMProcess: Equatable, Sendable {
     var mergingPages: UInt64 = 0
 
     init(_ text: String) {
-        for line in text.split(separator: "\n") {
-            let fields = line.split(separator: " ")
-            guard fields.count == 2, let number = UInt64(fields[1]) else { continue }
-            switch fields[0] {
-            case "ksm_rmap_items": rmapItems = number
-            case "ksm_merging_pages": mergingPages = number
-            default: continue
-            }
-        }
+        let found = SmallFile.table(text)
+        rmapItems = found["ksm_rmap_items"] ?? 0
+        mergingPages = found["ksm_merging_pages"] ?? 0
     }
 
     init(process: Int32) {

@@ -58,7 +58,7 @@ final class Workspace {
             return nil
         }
         let descriptor = OwnedDescriptor(adopting: number)
-        guard flock(descriptor.number, LOCK_EX | LOCK_NB) == 0,
+        guard (try? descriptor.lock()) == true,
             case .success(let ours) = SystemCall.status(ofDescriptor: descriptor.number),
             case .success(let named) = SystemCall.linkStatus(path), named.isSameFile(as: ours)
         else { return nil }

@@ -2,10 +2,7 @@ import LinuxHost
 import CLinux
 internal import VMMProtocol
 
-/// Whether write faults in guest memory can be caught by userfaultfd (Documentation/admin-guide/mm/userfaultfd.rst).
-///
-/// KVM's accesses are faults of the kernel, so the plain system call is of use only with privilege or with
-/// `vm.unprivileged_userfaultfd`; since Linux 6.1 the device `/dev/userfaultfd` gives it to whom its file mode allows.
+/// Whether write faults in guest memory can be caught by userfaultfd, as a VMM finds out: ``UserfaultSource``.
 public struct UserfaultCheck: Sendable {
     /// What was tried, each 0 or an errno.
     public struct Facts: Equatable, Sendable {
@@ -20,26 +17,17 @@ public struct UserfaultCheck: Sendable {
             self.unprivileged = unprivileged
         }
 
-        /// Tries both ways.
+        /// Tries both ways, for just what a VMM asks for.
         public static func probe() -> Facts {
-            let call = mingle_userfaultfd(Int32(O_CLOEXEC))
-            if call >= 0 { _ = OwnedDescriptor(adopting: call) }
             let setting = SystemCall.text(of: "/proc/sys/vm/unprivileged_userfaultfd")
             return Facts(
-                systemCall: call < 0 ? -call : 0, device: tryDevice(),
+                systemCall: outcome(.systemCall), device: outcome(.device),
                 unprivileged: setting.flatMap { UInt64($0.prefix { $0.isNumber }) })
         }
 
-        private static func tryDevice() -> Int32 {
-            switch SystemCall.open(devicePath, flags: O_RDWR) {
-            case .failure(let error): return error.code
-            case .success(let number):
-                let device = OwnedDescriptor(adopting: number)
-                let made = mingle_ioctl(device.number, MINGLE_USERFAULTFD_IOC_NEW, UInt(O_CLOEXEC))
-                guard made >= 0 else { return -made }
-                _ = OwnedDescriptor(adopting: made)
-                return 0
-            }
+        private static func outcome(_ source: UserfaultSource) -> Int32 {
+            do throws(LinuxError) { _ = try source.protecting() } catch { return error.code }
+            return 0
         }
     }
 
@@ -49,10 +37,11 @@ public struct UserfaultCheck: Sendable {
         return facts.device == 0 || facts.systemCall == 0
     }
 
-    static let devicePath = "/dev/userfaultfd"
     /// What gives the device to those who may use KVM.
     public static let rule = #"KERNEL=="userfaultfd", GROUP="kvm", MODE="0660""#
     public static let ruleFile = "/etc/udev/rules.d/65-mingle-userfaultfd.rules"
+
+    private static let fallback = "not usable, vCPUs are paused instead when pages merge"
 
     /// Judges the facts.
     public static func check(_ facts: Facts) -> HostCheck {
@@ -61,19 +50,28 @@ public struct UserfaultCheck: Sendable {
             ("unprivileged", .optional(facts.unprivileged)),
         ]
         if facts.device == 0 {
-            return HostCheck("host.userfaultfd", .ok, "\(devicePath) works", values: values)
+            return HostCheck("host.userfaultfd", .ok, "\(UserfaultSource.devicePath) works", values: values)
         }
         if facts.systemCall == 0 {
             return HostCheck("host.userfaultfd", .ok, "the userfaultfd system call works", values: values)
         }
+        // Whatever a user is allowed: the kernel has one, and it does not do what it is for.
+        guard facts.device != EINVAL, facts.systemCall != EINVAL else {
+            return HostCheck(
+                "host.userfaultfd", .warning,
+                fallback + " (this kernel cannot protect shared memory)",
+                remedy: "use Linux 5.19 or later", values: values)
+        }
         let isThere = facts.device != ENOENT
         let reason =
-            isThere ? "\(devicePath): \(LinuxError.message(facts.device))" : "\(devicePath) does not exist"
+            isThere
+            ? "\(UserfaultSource.devicePath): \(LinuxError.message(facts.device))"
+            : "\(UserfaultSource.devicePath) does not exist"
         return HostCheck(
-            "host.userfaultfd", .warning, "not usable, vCPUs are paused instead when pages merge (\(reason))",
+            "host.userfaultfd", .warning, fallback + " (\(reason))",
             remedy: isThere
                 ? "put this line into \(ruleFile):\n\(rule)\n"
-                    + "sudo udevadm control --reload && sudo udevadm trigger \(devicePath)"
+                    + "sudo udevadm control --reload && sudo udevadm trigger \(UserfaultSource.devicePath)"
                 : "sudo sysctl vm.unprivileged_userfaultfd=1",
             values: values)
     }

@@ -20,38 +20,16 @@ package final class UserFault {
 
     /// Opens one with the best ability that this host grants, or none.
     package static func open() -> UserFault? {
-        for open in [fromSystemCall, fromDevice] {
-            if let fault = open(true) { return fault }
+        for source in UserfaultSource.allCases {
+            if let descriptor = try? source.protecting() { return UserFault(descriptor, .protect) }
         }
-        return fromSystemCall(false)
+        guard let descriptor = try? UserfaultSource.filling() else { return nil }
+        return UserFault(descriptor, .fill)
     }
 
-    /// `UFFD_USER_MODE_ONLY` is for everybody; kernel-mode faults need CAP_SYS_PTRACE, vm.unprivileged_userfaultfd or
-    /// access to /dev/userfaultfd.
-    private static func fromSystemCall(_ kernelFaults: Bool) -> UserFault? {
-        let flags = O_CLOEXEC | O_NONBLOCK | (kernelFaults ? 0 : Int32(UFFD_USER_MODE_ONLY))
-        let result = mingle_userfaultfd(flags)
-        return result < 0 ? nil : UserFault(OwnedDescriptor(adopting: result), protects: kernelFaults)
-    }
-
-    private static func fromDevice(_ kernelFaults: Bool) -> UserFault? {
-        guard let device = try? OwnedDescriptor.open("/dev/userfaultfd", flags: O_RDWR) else { return nil }
-        let result = mingle_ioctl(device.number, MINGLE_USERFAULTFD_IOC_NEW, UInt(O_CLOEXEC | O_NONBLOCK))
-        return result < 0 ? nil : UserFault(OwnedDescriptor(adopting: result), protects: kernelFaults)
-    }
-
-    private init?(_ descriptor: consuming OwnedDescriptor, protects: Bool) {
-        var request = uffdio_api()
-        request.api = UInt64(UFFD_API)
-        if protects {
-            request.features =
-                UInt64(UFFD_FEATURE_PAGEFAULT_FLAG_WP) | UInt64(UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
-        }
-        // SAFETY: a live local of the type that the request takes.
-        let result = unsafe mingle_ioctl_pointer(descriptor.number, MINGLE_UFFDIO_API, &request)
-        guard result == 0 else { return nil }
-        ability = protects ? .protect : .fill
+    private init(_ descriptor: consuming OwnedDescriptor, _ ability: Ability) {
         self.descriptor = descriptor
+        self.ability = ability
     }
 
     enum Mode { case writeProtect, missing }

@@ -11,9 +11,8 @@ extension HostKVM {
     struct Limits {
         /// Lowers what a process may map to what it has, and a little.
         private static func limitAddressSpace(of process: Int32, spare: Int) throws {
-            let text = try String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)
-            let line = try #require(text.split(separator: "\n").first { $0.hasPrefix("VmSize:") })
-            let kibibytes = try #require(Int(line.split(separator: " ")[1]))
+            let status = try #require(SystemCall.text(of: "/proc/\(process)/status"))
+            let kibibytes = Int(try #require(SmallFile.table(status)["VmSize"]))
             let child = try ChildProcess(
                 "/usr/bin/env",
                 ["prlimit", "--pid", "\(process)", "--as=\(kibibytes << 10 + spare):unlimited"],
@@ -83,11 +82,10 @@ extension HostKVM {
             let guest = try SharingGuest(
                 tool, "g", .init(arguments: "zero=0.1", domain: "lab", megabytes: 8, index: 0))
             try guest.waitUntilFilled()
-            let text = try String(contentsOfFile: "/proc/\(guest.process)/smaps", encoding: .utf8)
-            let lines = text.split(separator: "\n")
-            let heap = try #require(lines.firstIndex { $0.hasSuffix("[heap]") })
-            let flags = try #require(lines[heap...].first { $0.hasPrefix("VmFlags:") })
-            #expect(flags.split(separator: " ").contains("nh"), "\(flags)")
+            let smaps = try #require(SystemCall.text(of: "/proc/\(guest.process)/smaps", limit: 1 << 26))
+            var flags: [Substring]?
+            MappingUse.forEach(smaps) { if flags == nil, $0.path == "[heap]" { flags = $0.flags } }
+            #expect(flags?.contains("nh") == true, "\(flags ?? [])")
             try SharingGuest.exit([guest])
         }
 

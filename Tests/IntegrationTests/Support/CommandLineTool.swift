@@ -1,4 +1,5 @@
 import Foundation
+import LinuxHost
 import TestSupport
 
 /// `mingle` with a state directory of its own.

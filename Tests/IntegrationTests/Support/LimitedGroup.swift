@@ -91,11 +91,8 @@ final class LimitedGroup {
             guard let number = Int(text(name).prefix { $0.isNumber }) else { throw Failure("no \(name)") }
             return number
         }
-        var files = 0
-        for line in text("/memory.stat").split(separator: "\n") {
-            let words = line.split(separator: " ").map(String.init)
-            if words.count == 2, stat.contains(words[0]) { files += Int(words[1]) ?? 0 }
-        }
+        let found = SmallFile.table(text("/memory.stat"))
+        let files = stat.reduce(0) { $0 + Int(found[$1[...]] ?? 0) }
         return try number(limit) - number(file) + files
     }
 }

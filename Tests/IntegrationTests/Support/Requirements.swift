@@ -1,6 +1,6 @@
-import Foundation
 import Hypervisor
 import Sharing
+import TestSupport
 import Testing
 
 /// What a test needs of its host and build. `MINGLE_REQUIRE=kvm,payloads,linux` (or others of these) makes a lack a
@@ -14,12 +14,6 @@ enum Requirement: String, CaseIterable, Sendable {
     /// Programs that fail on purpose when they are told to.
     case faults
 
-    /// The words of `MINGLE_REQUIRE`.
-    static let demandedWords = (ProcessInfo.processInfo.environment["MINGLE_REQUIRE"] ?? "")
-        .split { $0 == "," || $0 == " " }.map(String.init)
-        // For tests of other targets: the edge tests of SharingTests, and those of GuestImagesTests.
-        .filter { $0 != "edge" && $0 != "images" }
-
     private static let problems: [Requirement: String] = {
         var problems: [Requirement: String] = [:]
         for requirement in allCases { problems[requirement] = requirement.findProblem() }
@@ -28,7 +22,7 @@ enum Requirement: String, CaseIterable, Sendable {
 
     /// Why it is not met, and what to do; nil when it is.
     var problem: String? { Self.problems[self] }
-    var isDemanded: Bool { Self.demandedWords.contains(rawValue) }
+    var isDemanded: Bool { Demands.include(rawValue) }
 
     private func findProblem() -> String? {
         switch self {
@@ -71,7 +65,8 @@ struct DemandTests {
     /// Without arguments of the test's own: where nothing is demanded, that is no skip.
     @Test("is known and there") func demanded() {
         let known = Requirement.allCases.map(\.rawValue).joined(separator: ", ")
-        for word in Requirement.demandedWords {
+        // Others are for tests of other targets: the edge tests of SharingTests, and those of GuestImagesTests.
+        for word in Demands.words where word != "edge" && word != "images" {
             let requirement = Requirement(rawValue: word)
             #expect(requirement != nil, "\(word): MINGLE_REQUIRE knows \(known)")
             #expect(requirement?.problem == nil, "\(word)")

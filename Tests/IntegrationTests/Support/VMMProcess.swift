@@ -1,4 +1,5 @@
 import Foundation
+import LinuxHost
 import Testing
 import TestSupport
 
@@ -14,8 +15,8 @@ final class VMMProcess {
         _ payload: String = "hello", _ arguments: String = "", kernel: String? = nil, memory: Int = 16 << 20,
         processors: Int = 1, options: [String] = [], folder: TemporaryDirectory? = nil,
         name: String = "guest",
-        input: ChildProcess.Stream? = nil, output: ChildProcess.Stream? = nil,
-        errors: ChildProcess.Stream? = nil,
+        input: ChildProgram.Stream? = nil, output: ChildProgram.Stream? = nil,
+        errors: ChildProgram.Stream? = nil,
         ownSession: Bool = false
     ) throws {
         let folder = try folder ?? TemporaryDirectory()

@@ -10,7 +10,7 @@ import TestSupport
 /// gets new ones.
 final class GuestGroup: @unchecked Sendable {
     static let domain = "debian"
-    let guests: [SharingGuest]
+    let guests: [ShellGuest]
     private let runtime: TemporaryDirectory
 
     private static let current = Mutex<GuestGroup?>(nil)
@@ -20,7 +20,7 @@ final class GuestGroup: @unchecked Sendable {
         let runtime = try TemporaryDirectory()
         self.runtime = runtime
         guests = try ["userfaultfd", "pause", "userfaultfd", "pause"].enumerated().map { index, window in
-            try SharingGuest("g\(index + 1)", domain: Self.domain, window: window, runtime: runtime)
+            try ShellGuest("g\(index + 1)", domain: Self.domain, window: window, runtime: runtime)
         }
     }
 

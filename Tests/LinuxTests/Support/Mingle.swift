@@ -1,4 +1,5 @@
 import Foundation
+import LinuxHost
 import Testing
 import TestSupport
 
@@ -23,7 +24,7 @@ final class Mingle {
     let child: ChildProcess
 
     /// - Parameter runtime: the folder of the state directory; guests see each other in `ps` only within it.
-    init(_ arguments: [String], input: ChildProcess.Stream = .nothing, runtime: TemporaryDirectory? = nil)
+    init(_ arguments: [String], input: ChildProgram.Stream = .nothing, runtime: TemporaryDirectory? = nil)
         throws
     {
         let folder = try TemporaryDirectory()
@@ -87,7 +88,7 @@ final class Mingle {
 
     /// One that runs to its end.
     static func run(
-        _ arguments: [String], input: ChildProcess.Stream = .nothing, runtime: TemporaryDirectory? = nil
+        _ arguments: [String], input: ChildProgram.Stream = .nothing, runtime: TemporaryDirectory? = nil
     )
         throws -> Result
     {

@@ -1,14 +1,10 @@
-import Foundation
 import Hypervisor
+import TestSupport
 import Testing
 
 /// What a test needs of its host. `MINGLE_REQUIRE=kvm,linux` makes a lack a failure instead of a skip.
 enum Requirement: String, CaseIterable, Sendable {
     case kvm, linux
-
-    /// The words of `MINGLE_REQUIRE`.
-    private static let demandedWords = (ProcessInfo.processInfo.environment["MINGLE_REQUIRE"] ?? "")
-        .split { $0 == "," || $0 == " " }.map(String.init)
 
     private static let problems: [Requirement: String] = {
         var problems: [Requirement: String] = [:]
@@ -18,7 +14,7 @@ enum Requirement: String, CaseIterable, Sendable {
 
     /// Why it is not met; nil when it is.
     var problem: String? { Self.problems[self] }
-    var isDemanded: Bool { Self.demandedWords.contains(rawValue) }
+    var isDemanded: Bool { Demands.include(rawValue) }
 
     private func findProblem() -> String? {
         do {

@@ -1,3 +1,4 @@
+@testable import SharingTestKit
 import GuestMemory
 import TestSupport
 
@@ -10,8 +11,8 @@ final class ModelRun {
     struct Setup: Sendable {
         var guests = 3
         var pages = 24
-        var options = FakeGuest.Options()
-        var sabotage = FakeGuest.Sabotage.none
+        var options = KernelModel.Options()
+        var sabotage = KernelModel.Sabotage.none
         var mappingLimit = 1000
         var domains = 2
         /// What the clock goes on with each pass at the end, nanoseconds.
@@ -164,7 +165,7 @@ final class ModelRun {
         devices[index].steps.append { Self.later(guest, page) { guest.inFlight.end(page..<page + 1) } }
     }
 
-    private static func later(_ guest: FakeGuest, _ page: Int, _ act: @escaping () -> Void) {
+    private static func later(_ guest: KernelModel, _ page: Int, _ act: @escaping () -> Void) {
         if guest.pauses > 0 || guest.blocked.contains(where: { $0.page == page }) {
             guest.blocked.append((page, { later(guest, page, act) }))
         } else {
@@ -213,9 +214,9 @@ final class ModelRun {
             domain.backing.failingWrites = 0
             domain.settle()
         }
-        try passes(150)
+        try passesOfAll(150)
         let arrangements = world.members.map(\.engine.statistics.arrangements)
-        try passes(50)
+        try passesOfAll(50)
         // With few mappings, what was arranged makes room for pages that had to wait.
         for (member, before) in zip(world.members, arrangements)
         where !member.engine.policy.arrangesAll && setup.mappingLimit >= 1000
@@ -235,7 +236,7 @@ final class ModelRun {
         try goHome()
     }
 
-    private func passes(_ count: Int) throws {
+    private func passesOfAll(_ count: Int) throws {
         for _ in 0..<count {
             world.time += setup.time
             for member in members { try member?.pass(world) }
@@ -326,7 +327,7 @@ final class ModelRun {
     }
 }
 
-extension FakeGuest {
+extension KernelModel {
     /// Runs an action once a transfer has its page.
     func whenPinned(_ isPinned: @escaping () -> Bool, _ act: @escaping () -> Void) {
         if isDestroyed { return }

@@ -1,3 +1,4 @@
+@testable import SharingTestKit
 @testable import FrameStore
 @testable import FrameIndex
 import GuestMemory
@@ -6,13 +7,13 @@ import GuestMemory
 
 /// A domain: a store that can die and be followed by another.
 final class FakeDomain {
-    private(set) var backing = FakeBacking()
+    private(set) var backing = ModelBacking()
     private(set) var core: FrameStoreCore
     private(set) var generation = 0
     /// Frames that got other places so far.
     private(set) var relocations = 0
     private let constantHash: Bool
-    private unowned let world: World
+    unowned let world: World
 
     init(_ world: World, constantHash: Bool) {
         self.world = world
@@ -21,14 +22,14 @@ final class FakeDomain {
         backing.world = world
     }
 
-    private static func makeCore(_ backing: FakeBacking, _ constantHash: Bool) -> FrameStoreCore {
+    private static func makeCore(_ backing: ModelBacking, _ constantHash: Bool) -> FrameStoreCore {
         FrameStoreCore(backing: backing, indexKey: 1) { Content(bytes: $0).hash(isConstant: constantHash) }
     }
 
     /// The broker ends, without a word to anybody. What maps its frames keeps them.
     func die() {
         generation += 1
-        backing = FakeBacking()
+        backing = ModelBacking()
         backing.world = world
         core = Self.makeCore(backing, constantHash)
     }
@@ -55,13 +56,13 @@ final class FakeStore: FrameStore {
     /// Comes with the next answer, as if sent before the store heard that the page is forgotten.
     var strayNews: [StoreReply.Promotion] = []
     private let domain: FakeDomain
-    private unowned let guest: FakeGuest
+    private unowned let guest: KernelModel
     private let generation: Int
     private(set) var isLost = false
     /// Exchanges so far.
     private(set) var exchanges = 0
 
-    init?(_ domain: FakeDomain, _ guest: FakeGuest, name: StoreClient) {
+    init?(_ domain: FakeDomain, _ guest: KernelModel, name: StoreClient) {
         guard domain.core.join(name, pageCount: guest.pageCount) else { return nil }
         self.domain = domain
         self.guest = guest
@@ -83,7 +84,7 @@ final class FakeStore: FrameStore {
             throw lose()
         }
         if batch.hasMovedOver {
-            let member = guest.world.members.first { $0.guest === guest }
+            let member = domain.world.members.first { $0.guest === guest }
             for earlier in member?.stores ?? [] where earlier !== self { earlier.end() }
         }
         if fate == .lostAfter { throw lose() }
@@ -118,7 +119,7 @@ final class FakeStore: FrameStore {
 
 /// A guest with its engine and store.
 final class Member {
-    let guest: FakeGuest
+    let guest: KernelModel
     let engine: SharingEngine
     let domain: FakeDomain
     /// The connections of its life, the last one current.
@@ -126,12 +127,13 @@ final class Member {
     var isPassing = false
 
     init(
-        _ name: String, pageCount: Int, options: FakeGuest.Options, policy: SharingPolicy,
+        _ name: String, pageCount: Int, options: KernelModel.Options, policy: SharingPolicy,
         _ domain: FakeDomain, _ world: World
     )
         throws
     {
-        guest = try FakeGuest(name, pageCount: pageCount, options: options, world: world)
+        guest = try KernelModel(
+            name, pageCount: pageCount, options: options, world: world, isPrivate: PageMap.isPrivate)
         self.domain = domain
         var ticks: UInt64 = 0
         engine = try SharingEngine(
@@ -188,7 +190,7 @@ final class Member {
 }
 
 /// All guests and domains of a run; collects what went wrong.
-final class World {
+final class World: ViolationLog {
     var members: [Member] = []
     var domains: [FakeDomain] = []
     var nextName: UInt32 = 1
@@ -199,7 +201,7 @@ final class World {
     func violated(_ what: String) { if violations.count < 8 { violations.append(what) } }
 
     /// Nobody may map a place of a store that is being changed.
-    func checkUnmapped(_ location: FrameLocation, of backing: FakeBacking, _ what: String) {
+    func checkUnmapped(_ location: FrameLocation, of backing: ModelBacking, _ what: String) {
         for member in members where !member.guest.isDestroyed {
             for page in 0..<member.guest.pageCount
             where member.guest.copies[page] == nil

@@ -49,6 +49,13 @@ public struct Argument {
         return millionths
     }
 
+    /// Whether the value is the second of two words.
+    public func choice(_ first: StaticString, _ second: StaticString) -> Bool {
+        if first ~= value { return false }
+        guard second ~= value else { refuse("\(first) or \(second)") }
+        return true
+    }
+
     /// Ends the guest: the value is not `expected`.
     public func refuse(_ expected: Message) -> Never {
         guest.fail("argument \(quoted: key)=\(quoted: value): expected \(expected)")

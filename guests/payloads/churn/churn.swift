@@ -48,12 +48,7 @@ struct ChurnSettings {
             case "seconds": seconds = argument.decimal(in: 0...86_400)
             case "common": commonShare = argument.fraction()
             case "rest": restMilliseconds = argument.decimal(in: 10...3_600_000)
-            case "after":
-                switch argument.value {
-                case "exit": staysUp = false
-                case "sleep": staysUp = true
-                default: argument.refuse("exit or sleep")
-                }
+            case "after": staysUp = argument.choice("exit", "sleep")
             default: argument.refuseKey()
             }
         }

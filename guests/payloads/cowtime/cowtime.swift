@@ -47,18 +47,8 @@ struct Experiment {
             case "common": common = argument.decimal(in: 0...limit)
             case "unique": unique = argument.decimal(in: 0...limit)
             case "delay": delay = argument.decimal(in: 0...86_400)
-            case "order":
-                switch argument.value {
-                case "scattered": isScattered = true
-                case "sequential": isScattered = false
-                default: argument.refuse("scattered or sequential")
-                }
-            case "after":
-                switch argument.value {
-                case "exit": staysUp = false
-                case "sleep": staysUp = true
-                default: argument.refuse("exit or sleep")
-                }
+            case "order": isScattered = argument.choice("sequential", "scattered")
+            case "after": staysUp = argument.choice("exit", "sleep")
             default: argument.refuseKey()
             }
         }

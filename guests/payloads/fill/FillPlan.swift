@@ -32,12 +32,7 @@ struct FillPlan {
             case "shifted": shifted = argument.fraction()
             case "unique": unique = argument.fraction()
             case "pages": pageCount = argument.decimal(in: 1...guest.freePages.count)
-            case "layout":
-                switch argument.value {
-                case "runs": isScattered = false
-                case "scattered": isScattered = true
-                default: argument.refuse("runs or scattered")
-                }
+            case "layout": isScattered = argument.choice("runs", "scattered")
             default: argument.refuseKey()
             }
         }

@@ -1,34 +1,31 @@
 import Foundation
+import LinuxHost
 import TestSupport
 import VMMProtocol
 
 /// A Linux guest that shares its memory, with a shell that takes lines from the test.
-final class SharingGuest {
+final class ShellGuest {
     let name: String
     let mingle: Mingle
     let control: ControlSocket
-    private let input: Int32
+    private let input: PipeEnds
     private var asked = 0
     private var seen = 0
 
     /// Starts a guest, and waits until its shell answers.
     init(_ name: String, domain: String, window: String, runtime: TemporaryDirectory) throws {
-        var ends: [Int32] = [-1, -1]
-        guard pipe(&ends) == 0 else { throw Failure("pipe: \(errno)") }
-        for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
-        defer { close(ends[0]) }
+        var pipe = try PipeEnds()
         self.name = name
-        input = ends[1]
         mingle = try Mingle(
             [
                 "run", "--name", name, "--memory", "128M", "--sharing", "builtin", "--domain", domain,
                 "--window", window, "--share-cpu", "100%", "--timeout", Mingle.leash, "--grace", "600",
-            ], input: .descriptor(ends[0]), runtime: runtime)
+            ], input: .descriptor(pipe.reading), runtime: runtime)
+        pipe.closeReading()
+        input = pipe
         control = try ControlSocket("\(runtime.path)/mingle/control/\(name)")
         try run("true")
     }
-
-    deinit { close(input) }
 
     /// Has the guest's shell run a line.
     /// - Returns: what it printed, without messages of the kernel.
@@ -38,7 +35,9 @@ final class SharingGuest {
         // The mark is put together by the shell, so that no message of it can look like the mark.
         let mark = "\nmark=\(asked)=\n"
         let bytes = Array("\(line)\necho; echo mark=$((\(asked)))=\n".utf8)
-        guard write(input, bytes, bytes.count) == bytes.count else { throw Failure("\(name) takes no input") }
+        guard write(input.writing, bytes, bytes.count) == bytes.count else {
+            throw Failure("\(name) takes no input")
+        }
         var fresh = ""
         let said = eventually(within: Mingle.patience) {
             fresh = String(decoding: mingle.folder.bytes("output").dropFirst(seen), as: UTF8.self)
@@ -93,11 +92,9 @@ final class SharingGuest {
 
 /// Memory that the host has given to anybody and cannot take back: shared memory and anonymous pages, in bytes.
 func hostMemoryInUse() throws -> Int {
-    let text = try String(contentsOfFile: "/proc/meminfo", encoding: .utf8)
-    let wanted = text.split(separator: "\n").filter { $0.hasPrefix("Shmem:") || $0.hasPrefix("AnonPages:") }
-    let kibibytes = wanted.compactMap { line in
-        line.split(separator: " ").dropFirst().first.flatMap { Int($0) }
+    let found = SmallFile.table(SystemCall.text(of: "/proc/meminfo") ?? "")
+    guard let shared = found["Shmem"], let anonymous = found["AnonPages"] else {
+        throw Failure("/proc/meminfo lacks Shmem or AnonPages")
     }
-    guard kibibytes.count == 2 else { throw Failure("/proc/meminfo lacks Shmem or AnonPages") }
-    return kibibytes.reduce(0, +) << 10
+    return Int(shared + anonymous) << 10
 }

@@ -1,11 +1,11 @@
-@testable import FrameStore
-import GuestMemory
+import FrameStore
+internal import GuestMemory
 import LinuxHost
 
-@testable import Sharing
+import Sharing
 
 // Looking at pages and replacing mappings.
-extension FakeGuest {
+extension KernelModel {
     func inspect(_ page: Int) -> PageContent {
         step("look", allowedInWindow: false)
         let content = touch(page)
@@ -180,7 +180,7 @@ extension FakeGuest {
 
     func arePrivate(_ pages: Range<Int>) -> [Bool] {
         step("prove", allowedInWindow: false)
-        return pages.map { PageMap.isPrivate(pageMapEntry($0)) }
+        return pages.map { isPrivate(pageMapEntry($0)) }
     }
 
     /// What /proc/PID/pagemap says, its two deceptive looks included.
@@ -200,7 +200,7 @@ extension FakeGuest {
 }
 
 // Arranging mappings anew.
-extension FakeGuest {
+extension KernelModel {
     func rearrange(
         _ pages: Range<Int>, _ target: PageBacking, keeping: inout [Bool]
     ) throws(MappingFailure) -> Bool {

@@ -47,9 +47,9 @@ final class HostPage {
 }
 
 /// A store's file: frames by place; a place without one is a hole. It knows which guests map what.
-final class FakeBacking: FrameBacking {
+final class ModelBacking: FrameBacking {
     private(set) var frames: [FrameLocation: Content] = [:]
-    weak var world: World?
+    weak var world: (any ViolationLog)?
     /// Writes that fail from now on.
     var failingWrites = 0
 

@@ -1,14 +1,21 @@
-@testable import FrameStore
-import GuestMemory
+import FrameStore
+internal import GuestMemory
 import LinuxHost
 import TestSupport
 
-@testable import Sharing
+import Sharing
 
-/// A guest's memory on plain arrays that behaves as the kernel does: a home file with holes, private mappings of frames
-/// and of zeros with copy on write, write protection, pauses, KVM's dirty log. It checks each step of the engine, and
-/// all of guest memory against an oracle.
-final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sendable {
+/// Hears of what a model finds wrong.
+protocol ViolationLog: AnyObject {
+    func violated(_ what: String)
+    /// Nobody may map a place of a store that is being changed.
+    func checkUnmapped(_ location: FrameLocation, of backing: ModelBacking, _ what: String)
+}
+
+/// The kernel as a guest's memory knows it, on plain arrays: a home file with holes, private mappings of frames and of
+/// zeros with copy on write, write protection, pauses, KVM's dirty log. It checks each step of the engine, and all of
+/// guest memory against an oracle.
+final class KernelModel: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sendable {
     enum Backing: Equatable {
         case home
         case zero
@@ -40,8 +47,10 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
     let pageCount: Int
     let copyLimit = 8
     let options: Options
-    unowned let world: World
-    var backingStore: FakeBacking?
+    unowned let world: any ViolationLog
+    /// What the engine makes of an entry of `pagemap`.
+    let isPrivate: (UInt64) -> Bool
+    var backingStore: ModelBacking?
     var mapFault = MapFault.none
     /// Calls that replace a mapping so far; the one that fails, and how.
     var replacements = 0
@@ -58,7 +67,7 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
     var home: [HostPage?]
     var copies: [HostPage?]
     var backing: [Backing]
-    var storeOf: [ObjectIdentifier: FakeBacking] = [:]
+    var storeOf: [ObjectIdentifier: ModelBacking] = [:]
     var isTouched: [Bool]
     var isRegistered: [Bool]
     var isProtected: [Bool]
@@ -94,11 +103,15 @@ final class FakeGuest: GuestMapping, DirtyPageLog, WriterControl, @unchecked Sen
     let vmmWrites: DirtyBitmap
     let inFlight: InFlightCounts
 
-    init(_ name: String, pageCount: Int, options: Options, world: World) throws {
+    init(
+        _ name: String, pageCount: Int, options: Options, world: any ViolationLog,
+        isPrivate: @escaping (UInt64) -> Bool
+    ) throws {
         self.name = name
         self.pageCount = pageCount
         self.options = options
         self.world = world
+        self.isPrivate = isPrivate
         home = [HostPage?](repeating: nil, count: pageCount)
         copies = home
         backing = [Backing](repeating: .home, count: pageCount)

@@ -1,0 +1,2 @@
+// What Swift needs of libmd.
+#include <sha2.h>
