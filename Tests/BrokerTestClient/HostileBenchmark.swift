@@ -27,7 +27,7 @@ struct HostileBenchmark {
             children.append(
                 try HostProcess.spawn(
                     HostProcess.ownExecutable, ["crowd", path, String(share)], name: "broker-test-client",
-                    newSession: true))
+                    leads: .session))
         }
         // Until they are all there, or as many as are let in.
         var count = 0

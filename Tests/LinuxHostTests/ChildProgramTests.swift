@@ -71,18 +71,24 @@ import Testing
         await #expect(processExitsWith: .success) {
             signal(SIGHUP, SIG_IGN)
             HostProcess.block([SIGTERM])
-            func masks(_ keeps: Bool) throws -> [UInt64] {
-                let script = "grep -E '^Sig(Blk|Ign):' /proc/$$/status; cut -d ' ' -f 6 /proc/$$/stat"
-                var program = ChildProgram("/bin/sh", ["-c", script + "; echo $$"])
+            func output(_ words: [String], _ keeps: Bool) throws -> [Substring] {
+                // No shell: one blocks signals itself while it waits.
+                var program = ChildProgram(words[0], Array(words.dropFirst()))
+                program.searchesPath = true
                 program.keepsIgnoredSignals = keeps
-                program.leadsSession = true
-                let lines = try ChildProcess.run(program).output.split(separator: "\n")
-                guard lines.count == 4, lines[2] == lines[3] else { exit(2) }
-                // The C library makes its own two signals ignored.
-                return lines.prefix(2).compactMap {
-                    UInt64($0.split(separator: "\t").last ?? "", radix: 16).map { $0 & ~(3 << 31) }
+                program.leads = .session
+                return try ChildProcess.run(program).output.split(separator: "\n")
+            }
+            func masks(_ keeps: Bool) throws -> [UInt64] {
+                try output(["grep", "-E", "^Sig(Blk|Ign):", "/proc/self/status"], keeps).map {
+                    // The C library makes its own two signals ignored.
+                    (UInt64($0.split(separator: "\t").last ?? "", radix: 16) ?? .max) & ~(3 << 31)
                 }
             }
+            let numbers = try output(["cut", "-d", " ", "-f", "1,6", "/proc/self/stat"], false)
+            guard let numbers = numbers.first?.split(separator: " "), numbers.count == 2,
+                numbers[0] == numbers[1]
+            else { exit(2) }
             let hangUp = UInt64(1) << (SIGHUP - 1)
             guard try masks(false) == [0, 0] else { exit(3) }
             guard try masks(true).map({ $0 & hangUp }) == [0, hangUp] else { exit(4) }

@@ -25,7 +25,7 @@ public final class ChildProcess: Sendable {
         program.environment =
             ProcessInfo.processInfo.environment.merging(environment) { $1 }.map { "\($0)=\($1)" }
         program.streams = streams
-        program.leadsSession = ownSession
+        program.leads = ownSession ? .session : .nothing
         identifier = try program.start()
     }
 

@@ -78,7 +78,7 @@ final class Guardian {
                 HostProcess.ownExecutable, ["adopt", files.directory] + options,
                 inherited: [
                     listener, lock.number, pair.second.descriptor.number, own.descriptor.number,
-                ], newSession: true)
+                ], leads: .group)
             channel = pair.onlyFirst()
         } catch { files.note("mingle-broker: no supervisor could be started: \(error)") }
     }

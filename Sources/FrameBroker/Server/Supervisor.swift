@@ -51,7 +51,7 @@ public enum BrokerProgram {
             var errors = try ErrorPipe()
             let supervisor = try HostProcess.spawn(
                 HostProcess.ownExecutable, ["supervise"] + arguments.dropFirst(),
-                errors: .descriptor(errors.childEnd), newSession: true)
+                errors: .descriptor(errors.childEnd), leads: .group)
             // Until it listens, or has said why not.
             let said = errors.readAll(milliseconds: 10_000)
             if !said.isEmpty {

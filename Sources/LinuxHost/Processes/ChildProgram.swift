@@ -35,8 +35,20 @@ package struct ChildProgram: Sendable {
     /// Whether the child ignores the signals that this process ignores, as a program does that a shell starts;
     /// otherwise it ignores none.
     package var keepsIgnoredSignals = false
-    /// Whether the child leads a session of its own.
-    package var leadsSession = false
+    /// What the child leads, beside itself.
+    package var leads = Leads.nothing
+
+    /// Whose leader a child is.
+    package enum Leads: Sendable {
+        /// It is a member of our process group.
+        case nothing
+        /// A process group of its own: keys of the terminal do not reach it, nor does its hang-up, which goes to the session's
+        /// leader and to the group in the foreground.
+        case group
+        /// A session of its own. Where the kernel gives each session a share of the CPU (sched_autogroup), a process alone in one
+        /// that often sleeps may get next to nothing beside busy sessions (docs/broker.md).
+        case session
+    }
 
     /// - Parameter name: the first word of the command line; nil: the path.
     package init(_ path: String, _ arguments: [String] = [], name: String? = nil) {
@@ -80,7 +92,11 @@ package struct ChildProgram: Sendable {
         unsafe posix_spawnattr_setsigmask(&attributes, &none)
         var flags = Int16(POSIX_SPAWN_SETSIGMASK)
         if !keepsIgnoredSignals { flags |= Int16(POSIX_SPAWN_SETSIGDEF) }
-        if leadsSession { flags |= MINGLE_SPAWN_SETSID }
+        switch leads {
+        case .nothing: break
+        case .group: flags |= Int16(POSIX_SPAWN_SETPGROUP)
+        case .session: flags |= MINGLE_SPAWN_SETSID
+        }
         unsafe posix_spawnattr_setflags(&attributes, flags)
 
         var words = unsafe words.map { unsafe strdup($0) }

@@ -10,14 +10,14 @@ package enum HostProcess {
     ///   - name: what the program finds as its own name.
     ///   - errors: what takes the place of its standard error.
     ///   - inherited: become the child's descriptors from 3 on; everything else is close-on-exec.
-    ///   - newSession: whether the child leads a session of its own.
+    ///   - leads: whose leader the child is.
     package static func spawn(
         _ path: String, _ arguments: [String], name: String = "mingle-broker",
-        errors: ChildProgram.Stream = .nothing, inherited: [Int32] = [], newSession: Bool = false
+        errors: ChildProgram.Stream = .nothing, inherited: [Int32] = [], leads: ChildProgram.Leads = .nothing
     ) throws(LinuxError) -> Int32 {
         var program = ChildProgram(path, arguments, name: name)
         program.streams = [.nothing, .nothing, errors] + inherited.map { .descriptor($0) }
-        program.leadsSession = newSession
+        program.leads = leads
         return try program.start()
     }
 

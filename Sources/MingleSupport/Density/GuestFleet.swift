@@ -41,7 +41,7 @@ final class GuestFleet {
         invocation.diesWithParent = true
         do throws(LinuxError) {
             let process = try HostProcess.spawn(
-                program, invocation.arguments, name: "mingle-vmm", errors: .onto(errors), newSession: true)
+                program, invocation.arguments, name: "mingle-vmm", errors: .onto(errors), leads: .group)
             members.append(
                 Member(
                     name: invocation.name, process: process, serial: output, errors: errors, control: control)
