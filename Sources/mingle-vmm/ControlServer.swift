@@ -119,8 +119,10 @@ final class ControlServer {
         return client.waiting.isEmpty ? answer(client) : flush(client)
     }
 
-    /// A new client takes the place of the one that has been idle longest. Who keeps the guest paused is not idle.
+    /// A new client takes the place of one that has left, else of the one that has been idle longest. Who keeps the guest paused is
+    /// not idle.
     private func makeRoom() -> Bool {
+        if clients.count >= Self.clientLimit { dropThoseThatLeft() }
         while clients.count >= Self.clientLimit {
             let idle = clients.filter { $0.pauses == 0 }.min { $0.lastActive < $1.lastActive }
             guard let idle else { return false }
@@ -129,6 +131,14 @@ final class ControlServer {
             if found[0].isEmpty || !idle.waiting.isEmpty || !serve(idle) { drop(idle) }
         }
         return true
+    }
+
+    /// Some knock and go, to see who listens here: each such was taken in as a client a moment ago.
+    private func dropThoseThatLeft() {
+        let found = HostIO.poll(clients.map { ($0.socket.descriptor.number, .input) }, timeout: 0)
+        for (client, found) in zip(clients, found) where !found.isEmpty && client.waiting.isEmpty {
+            if !serve(client) { drop(client) }
+        }
     }
 
     private func drop(_ client: Client) {

@@ -2,4 +2,6 @@
 package enum BrokerOffer {
     /// The command of a guest's control socket that a connection comes with.
     package static let command = "broker"
+    /// The answer of a guest that will never want one. Any other error may pass.
+    package static let unwanted = "error: this guest was started with --sharing off"
 }
