@@ -197,26 +197,27 @@ final class ControlServer {
     }
 
     private func takeBroker(_ descriptor: consuming OwnedDescriptor?) -> String {
-        guard let sharing else { return "error: this guest was started with --sharing off" }
+        guard let sharing else { return BrokerOffer.unwanted }
         return sharing.take(descriptor)
     }
 
     /// Of a page, or in several packets of all.
     private func explain(_ argument: String, _ client: Client) -> Bool {
-        guard let sharing else { return say("error: this guest was started with --sharing off", client) }
-        if argument.isEmpty {
-            guard let explanation = sharing.explain() else { return say(SharingSession.noAnswer, client) }
-            client.waiting += explanation.packets.map { $0[...] }
-            return flush(client)
-        }
-        guard let page = Int(argument) else {
-            return say("error: explain takes the number of a page, or nothing", client)
-        }
-        return say(sharing.explain(page: page), client)
+        guard let sharing else { return say(BrokerOffer.unwanted, client) }
+        do throws(SharingSession.NoExplanation) {
+            if argument.isEmpty {
+                client.waiting += try sharing.explain().packets.map { $0[...] }
+                return flush(client)
+            }
+            guard let page = Int(argument) else {
+                return say("error: explain takes the number of a page, or nothing", client)
+            }
+            return say(try sharing.explain(page: page), client)
+        } catch { return say(error.rawValue, client) }
     }
 
     private func changeSharing(_ command: String, _ argument: String) -> String {
-        guard let sharing else { return "error: this guest was started with --sharing off" }
+        guard let sharing else { return BrokerOffer.unwanted }
         switch (command, argument) {
         case ("sharing", "on"): sharing.setEnabled(true)
         case ("sharing", "off"): sharing.setEnabled(false)

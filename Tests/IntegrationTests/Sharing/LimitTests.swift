@@ -1,6 +1,7 @@
 import Foundation
 import GuestMemory
 import LinuxHost
+import MingleSupport
 import Testing
 import TestSupport
 
@@ -12,7 +13,7 @@ extension HostKVM {
         private static func limitAddressSpace(of process: Int32, spare: Int) throws {
             let text = try String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)
             let line = try #require(text.split(separator: "\n").first { $0.hasPrefix("VmSize:") })
-            let kibibytes = try #require(Int(line.split(separator: " ")[1]))
+            let kibibytes = try #require(Int(line.split(whereSeparator: \.isWhitespace)[1]))
             let child = try ChildProcess(
                 "/usr/bin/env",
                 ["prlimit", "--pid", "\(process)", "--as=\(kibibytes << 10 + spare):unlimited"],
@@ -74,6 +75,23 @@ extension HostKVM {
                 #expect(try !guest.flag("home"))
             }
             try expectNothingLost(pair, "no address space, \(window), \(spare >> 10) KiB left", tool)
+        }
+
+        /// A byte for each page of a large guest is more than the heap has in reserve.
+        @Test("an explanation for which there is no address space is refused")
+        func explanation() throws {
+            let tool = try CommandLineTool()
+            let guest = try SharingGuest(
+                tool, "g",
+                .init(
+                    payload: "hello", arguments: "do=sleep", megabytes: 16 << 10, options: ["--overcommit"]))
+            try guest.wait("it has its broker") { try guest.flag("broker_connected") }
+            try Self.limitAddressSpace(of: guest.process, spare: 64 << 10)
+            let error = #expect(throws: SupportError.self) { try guest.ask("explain") }
+            #expect(error?.description.contains("no memory left") == true, "\(error as Any)")
+            #expect(try guest.ask("explain 0").contains("reason="))
+            _ = try tool.run(["stop", "g"])
+            #expect(try guest.end() == 143)
         }
 
         @Test("the reserve of the heap is never a huge page")
