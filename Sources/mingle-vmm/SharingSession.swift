@@ -119,11 +119,11 @@ final class SharingSession: Sendable {
 
     var snapshot: SharingThread.Snapshot { thread.snapshot }
 
-    /// Takes a connection to a broker that somebody hands on, for the case that this guest has none.
+    /// Takes a connection to a broker that somebody hands on, for the case that this guest has none. While sharing is off as well:
+    /// references of an earlier connection may have to be given back, and who is turned on again has nobody to ask.
     /// - Returns: what to answer.
     func take(_ descriptor: consuming OwnedDescriptor?) -> String {
         guard let descriptor else { return "error: a connection to a frame broker must come along" }
-        guard thread.snapshot.policy.isEnabled else { return "error: sharing is off" }
         do throws(BrokerError) { broker.take(try BrokerConnection(descriptor)) } catch {
             return "error: \(error)"
         }
