@@ -1,3 +1,5 @@
+internal import VMMProtocol
+
 /// A JSON document (RFC 8259) to be printed. Objects keep the order of their keys, so that output is stable.
 public enum JSONValue: Equatable, Sendable {
     case null
@@ -50,7 +52,7 @@ public enum JSONValue: Equatable, Sendable {
             case "\n": result += "\\n"
             case "\t": result += "\\t"
             case "\r": result += "\\r"
-            case _ where scalar.value < 0x20:
+            case _ where OneLine.isControl(scalar):
                 let digits = String(scalar.value, radix: 16)
                 result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
             default: result.unicodeScalars.append(scalar)
