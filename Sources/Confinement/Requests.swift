@@ -1,5 +1,18 @@
 internal import CLinux
 
+/// What madvise(2) may be told (asm-generic/mman-common.h). Among the rest is what fails memory that others map, for who may (root).
+enum Advice {
+    private static let dontNeed: UInt32 = 4
+    private static let dontFork: UInt32 = 10
+    /// The C library says it of its heap where the user wants that (GLIBC_TUNABLES).
+    private static let hugePage: UInt32 = 14
+    private static let noHugePage: UInt32 = 15
+    private static let dontDump: UInt32 = 16
+    private static let populateWrite: UInt32 = 23
+
+    static let all = [dontNeed, dontFork, hugePage, noHugePage, dontDump, populateWrite]
+}
+
 /// The requests of ioctl(2) that threads may make, by what they are for.
 enum Requests {
     private static func numbers(_ requests: UInt...) -> [UInt32] {

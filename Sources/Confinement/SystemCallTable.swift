@@ -97,7 +97,10 @@ public enum SystemCallTable {
         SystemCallRule(
             .munmap, [.main, .sharing, .prices], "heap, stacks of threads that ended, the small guest"),
         SystemCallRule(.munmap, [.vcpu], "heap", rare: "as mmap"),
-        SystemCallRule(.madvise, everyone, "gives memory back that is free; the stack of a thread that ends"),
+        SystemCallRule(
+            .madvise, everyone, [.isOne(of: Advice.all, argument: 2)],
+            "gives memory back that is free; the stack of a thread that ends; what new mappings need said again"
+        ),
         SystemCallRule(.brk, [.main], "heap"),
         SystemCallRule(
             .brk, [.vcpu, .sharing, .prices], "heap",

@@ -15,8 +15,9 @@ public struct Console: Sendable {
         if level >= self.level { Self.write("mingle: \(level.rawValue): \(message())") }
     }
 
-    /// Writes one line to standard error. If that fails, nobody is there to be told.
-    public static func write(_ line: String) { show(line + "\n") }
+    /// Writes one line to standard error. If that fails, nobody is there to be told. What guests' VMMs said may be in it, and
+    /// moves no cursor.
+    public static func write(_ line: String) { show(OneLine.lines(line) + "\n") }
 
     /// Writes text to standard error as it is.
     public static func show(_ text: String) {
@@ -50,8 +51,8 @@ public struct Console: Sendable {
 
 /// Standard output, for results: what cannot be written is an error.
 public enum StandardOutput {
-    /// Writes text and a newline, all of it.
-    public static func print(_ text: String) throws(SupportError) { try show(text + "\n") }
+    /// Writes text and a newline, all of it. What guests' VMMs said may be in it, and moves no cursor.
+    public static func print(_ text: String) throws(SupportError) { try show(OneLine.lines(text) + "\n") }
 
     /// Writes text as it is, all of it; waits for a slow reader.
     public static func show(_ text: String) throws(SupportError) {

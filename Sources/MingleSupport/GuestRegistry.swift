@@ -85,6 +85,16 @@ public struct GuestRegistry: Sendable {
         return .unreadable(DamagedRecord(name: name, process: holder, problem: problem))
     }
 
+    /// Whether a guest that did not answer is ending: then it is so within a moment.
+    func isEnding(_ name: String) -> Bool {
+        let deadline = Clock.monotonic.nanoseconds + 1_000_000_000
+        while true {
+            if case .absent? = try? probe(name) { return true }
+            if Clock.monotonic.nanoseconds >= deadline { return false }
+            SystemCall.sleep(milliseconds: 20)
+        }
+    }
+
     private func look(_ path: String) throws(SupportError) -> Look {
         let descriptor: OwnedDescriptor
         switch SystemCall.open(path, flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK) {

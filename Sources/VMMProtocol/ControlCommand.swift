@@ -116,6 +116,8 @@ public enum ControlAnswer: Equatable, Sendable {
 
     /// It was done, and there is nothing to tell.
     public static let done = ControlAnswer.said("ok")
+    /// Of a guest that will never share: a broker need not ask again. Any other refusal may pass.
+    public static let sharesNothing = ControlAnswer.refused("this guest was started with --sharing off")
 
     /// Bytes of any packet of an answer, at most.
     public static let packetLimit = 60_000

@@ -27,10 +27,11 @@ public struct ShareExplanation: Equatable, Sendable {
             [("domain", domain), ("pages", "\(reasons.count)")] + (hold.map { [("hold", $0)] } ?? []))
         let numbers = Dictionary(
             uniqueKeysWithValues: zip(PageSharingReason.allCases, UInt8(0)...).map { ($0, $1) })
-        let bytes = reasons.map { numbers[$0] ?? 0 }
-        let starts = stride(from: 0, to: bytes.count, by: Self.packetLimit)
+        let starts = stride(from: 0, to: reasons.count, by: Self.packetLimit)
         return [Array(head.utf8)]
-            + starts.map { Array(bytes[$0..<min($0 + Self.packetLimit, bytes.count)]) }
+            + starts.map { start in
+                reasons[start..<min(start + Self.packetLimit, reasons.count)].map { numbers[$0] ?? 0 }
+            }
     }
 
     /// Reads packets as they come.

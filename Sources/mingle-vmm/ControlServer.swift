@@ -140,8 +140,10 @@ final class ControlServer {
             client.source, client.socket.descriptor.number, client.waiting.isEmpty ? .input : .output)
     }
 
-    /// A new client takes the place of the one that has been idle longest. Who keeps the guest paused is not idle.
+    /// A new client takes the place of one that has left, else of the one that has been idle longest. Who keeps the guest paused is
+    /// not idle.
     private func makeRoom() -> Bool {
+        if clients.count >= Self.clientLimit { dropThoseThatLeft() }
         while clients.count >= Self.clientLimit {
             let idle = clients.filter { $0.pauses == 0 }.min { $0.lastActive < $1.lastActive }
             guard let idle else { return false }
@@ -150,6 +152,14 @@ final class ControlServer {
             if asks, idle.waiting.isEmpty, serve(idle) { wait(for: idle) } else { drop(idle) }
         }
         return true
+    }
+
+    /// Some knock and go, to see who listens here: each such was taken in as a client a moment ago.
+    private func dropThoseThatLeft() {
+        for client in clients
+        where client.waiting.isEmpty && PollList.isReady(client.socket.descriptor.number, .input) {
+            if serve(client) { wait(for: client) } else { drop(client) }
+        }
     }
 
     private func drop(_ client: Client) {
@@ -198,26 +208,25 @@ final class ControlServer {
         case .shareCPU(let percent): return say(changed { $0.setShare(percent: percent) }, client)
         case .explain(let page): return explain(page, client)
         case .broker:
-            guard let sharing else { return say(Self.sharesNothing, client) }
+            guard let sharing else { return say(.sharesNothing, client) }
             return say(sharing.take(descriptor), client)
         }
     }
 
-    private static let sharesNothing = ControlAnswer.refused("this guest was started with --sharing off")
-
     private func changed(_ change: (SharingSession) -> Void) -> ControlAnswer {
-        guard let sharing else { return Self.sharesNothing }
+        guard let sharing else { return .sharesNothing }
         change(sharing)
         return .done
     }
 
     /// Of a page, or in several packets of all.
     private func explain(_ page: Int?, _ client: Client) -> Bool {
-        guard let sharing else { return say(Self.sharesNothing, client) }
-        if let page { return say(sharing.explain(page: page), client) }
-        guard let explanation = sharing.explain() else { return say(SharingSession.noAnswer, client) }
-        client.waiting += explanation.packets.map { $0[...] }
-        return flush(client)
+        guard let sharing else { return say(.sharesNothing, client) }
+        do throws(SharingSession.NoExplanation) {
+            if let page { return say(try sharing.explain(page: page), client) }
+            client.waiting += try sharing.explain().packets.map { $0[...] }
+            return flush(client)
+        } catch { return say(.refused(error.rawValue), client) }
     }
 
     private var state: GuestStatistics.State {

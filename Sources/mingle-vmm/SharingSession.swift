@@ -16,6 +16,7 @@ final class SharingSession: Sendable {
     /// Stretches may be mapped across private pages.
     let absorbsGaps: Bool
     let domain: String
+    private let pageCount: Int
     private let thread: SharingThread
     private let broker: BrokerSeeker
     private let prices: PriceThread
@@ -41,6 +42,7 @@ final class SharingSession: Sendable {
         }
         absorbsGaps = ability != nil
         domain = sharing.domain ?? SharingFigures.ownDomain
+        pageCount = Int(machine.memory.sizeInBytes >> Page.shift)
         var policy = SharingPolicy()
         policy.window = window
         policy.isEnabled = !sharing.waits
@@ -117,11 +119,11 @@ final class SharingSession: Sendable {
 
     var snapshot: SharingThread.Snapshot { thread.snapshot }
 
-    /// Takes a connection to a broker that somebody hands on, for the case that this guest has none.
+    /// Takes a connection to a broker that somebody hands on, for the case that this guest has none. While sharing is off as well:
+    /// references of an earlier connection may have to be given back, and who is turned on again has nobody to ask.
     /// - Returns: what to answer.
     func take(_ descriptor: consuming OwnedDescriptor?) -> ControlAnswer {
         guard let descriptor else { return .refused("a connection to a frame broker must come along") }
-        guard thread.snapshot.policy.isEnabled else { return .refused("sharing is off") }
         do throws(BrokerError) { broker.take(try BrokerConnection(descriptor)) } catch {
             return .refused("\(error)")
         }
@@ -156,13 +158,30 @@ final class SharingSession: Sendable {
     /// How long the sharing thread may take to answer a question, nanoseconds. The main thread waits for it, which has signals and
     /// keys to serve: a broker that is stopped holds neither up for as long as an exchange waits for it.
     private static let questionPatience: UInt64 = 5_000_000_000
-    static let noAnswer = ControlAnswer.refused(
-        "sharing of this guest's memory has stopped, or the broker does not answer")
+    /// Why nothing is explained now: what to answer instead.
+    enum NoExplanation: String, Error {
+        case noAnswer = "sharing of this guest's memory has stopped, or the broker does not answer"
+        case noMemory = "the guest's process has no memory left for that: try again later"
+    }
 
-    /// Why its pages are shared or not, each; nil: ``noAnswer``.
-    func explain() -> ShareExplanation? {
-        let deadline = monotonicNanoseconds() + Self.questionPatience
-        guard let reasons = thread.ask(until: deadline, { $0.explain() }) else { return nil }
+    /// Asks the engine something that it may ask the store for.
+    /// - Parameter bytes: what the answer takes of the heap until it is sent.
+    private func ask<Answer: Sendable>(
+        heapBytes bytes: Int, _ question: @escaping @Sendable (SharingEngine) -> Answer
+    ) throws(NoExplanation) -> Answer {
+        guard HeapReserve.has(bytes + SharingWork.talk.heapBytes + HeapReserve.size / 2) else {
+            throw .noMemory
+        }
+        guard let answer = thread.ask(until: monotonicNanoseconds() + Self.questionPatience, question) else {
+            throw .noAnswer
+        }
+        return answer
+    }
+
+    /// Why its pages are shared or not, each.
+    func explain() throws(NoExplanation) -> ShareExplanation {
+        // A byte for each page, and once more while packets are made of them.
+        let reasons = try ask(heapBytes: pageCount * 2) { $0.explain() }
         let known = snapshot
         let hold =
             !known.policy.isEnabled ? "off" : known.policy.holdsMerges ? "memory" : known.hold?.rawValue
@@ -170,12 +189,10 @@ final class SharingSession: Sendable {
     }
 
     /// Why a page is shared or not.
-    func explain(page: Int) -> ControlAnswer {
-        let deadline = monotonicNanoseconds() + Self.questionPatience
-        guard let answer = thread.ask(until: deadline, { $0.explain(page: page) }) else {
-            return Self.noAnswer
+    func explain(page: Int) throws(NoExplanation) -> ControlAnswer {
+        guard let answer = try ask(heapBytes: 0, { $0.explain(page: page) }) else {
+            return .refused("this guest has no page \(page)")
         }
-        guard let answer else { return .refused("this guest has no page \(page)") }
         let backing =
             switch answer.backing {
             case .home: "home"

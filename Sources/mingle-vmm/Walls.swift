@@ -25,7 +25,13 @@ final class Walls: Sendable {
     /// The calling thread has opened what it needs.
     func enter(_ kind: ThreadKind, name: String? = nil) throws(LinuxError) {
         if enlists { OwnThreads.enlist(name ?? (kind == .sharing ? "scanner" : kind.rawValue)) }
-        if kind == .main { try confinement?.enterLast(.main) } else { try confinement?.enter(kind) }
+        if kind == .main {
+            // What a shell, say, had open is nothing that a guest should find.
+            if isConfined { HostProcess.closeInherited() }
+            try confinement?.enterLast(.main)
+        } else {
+            try confinement?.enter(kind)
+        }
         #if DEBUG
             if attempt?.kind == kind { attempt?.make() }
         #endif

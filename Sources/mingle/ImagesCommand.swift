@@ -94,8 +94,10 @@ struct ImagesCommand: ParsableCommand {
 
         func run() throws {
             let path = try ImageProvider(console: log.console).path(name)
+            // A path is for programs, whatever is in it.
+            if !json { return try StandardOutput.show(path + "\n") }
             try StandardOutput.print(
-                json ? JSONValue.object([("name", .string(name)), ("path", .string(path))]).text() : path)
+                JSONValue.object([("name", .string(name)), ("path", .string(path))]).text())
         }
     }
 

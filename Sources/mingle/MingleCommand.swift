@@ -65,7 +65,8 @@ enum Main {
         }
     }
 
-    private static func restoreBroker() {
+    /// Before a command, and after one by which guests may want a broker.
+    static func restoreBroker() {
         do throws(SupportError) {
             for message in try LostBroker.restore(in: .current()) {
                 Console(level: .info).log(.info, message)

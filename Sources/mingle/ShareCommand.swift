@@ -23,7 +23,10 @@ struct ShareCommand: ParsableCommand {
             abstract: "Let guests share memory again.", discussion: "EXAMPLES\n  mingle share on web")
         @Argument(help: "The names of the guests.") var names: [String]
         @OptionGroup var log: LogOptions
-        func run() throws { try ShareCommand.tell(names, .sharing(isOn: true)) }
+        func run() throws {
+            defer { Main.restoreBroker() }
+            try ShareCommand.tell(names, .sharing(isOn: true))
+        }
     }
 
     /// `mingle share off`

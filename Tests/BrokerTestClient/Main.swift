@@ -9,6 +9,9 @@ import LinuxHost
 /// (maps its frames, without reading them), `read` (how many of them hold what they should), `move` (joins anew, and says
 /// that it moved over).
 /// `hand SOCKET TO`: connects to the broker, hands the connection to who listens at TO, and ends.
+/// `guest SOCKET CONTROL DOMAIN BUSY`: as a guest that connects to nothing: listens at CONTROL, says `ready`, joins over what it is
+/// offered there, and says `joined OFFERS`, how many that took; it declines the first BUSY of them, for the moment. Of who connects
+/// and says nothing it says `looked`.
 /// `bench SOCKET`, `bench-hostile SOCKET CLIENTS PROCESSES`: measure; see docs/broker.md. `crowd`, `mute`, `hoard`: hostile, see there.
 @main
 struct BrokerTestClient {
@@ -33,6 +36,9 @@ struct BrokerTestClient {
             let meeting = try PacketSocket.connect(to: arguments[3])
             guard case .done = meeting.send([1], passing: connection.descriptor.number) else { exit(1) }
             return
+        }
+        if arguments.count == 6, arguments[1] == "guest", let busy = Int(arguments[5]) {
+            return try OfferedGuest(control: arguments[3], domain: arguments[4], busy: busy).run()
         }
         if arguments.count == 4, let number = Int(arguments[3]) {
             switch arguments[1] {

@@ -98,6 +98,17 @@ struct FilterTests {
             Self.interpreter(kind).verdict(1, architecture: 0x4000_0003) == FilterProgram.Verdict.killProcess)
     }
 
+    /// Not everything that advises is about one's own memory: MADV_HWPOISON and MADV_SOFT_OFFLINE (asm-generic/mman-common.h)
+    /// take a frame from all who map it.
+    @Test("memory that others map cannot be failed", arguments: ThreadKind.allCases)
+    func advice(kind: ThreadKind) {
+        for advice: UInt64 in [9, 12, 21, 100, 101] {
+            #expect(
+                Self.interpreter(kind).verdict(28, [4096, 4096, advice]) == FilterProgram.Verdict.trap,
+                "\(advice)")
+        }
+    }
+
     @Test("the lists are short")
     func lengths() {
         #expect(SystemCallTable.count(of: .main) <= 45)

@@ -194,6 +194,74 @@ import TestSupport
         }
     }
 
+    /// More than one process has places for as a stranger: the worker connects for all of them, and none gives way to the next
+    /// before its guest could greet.
+    @Test func aNewWorkersOffersDoNotTakeEachOthersPlaces() throws {
+        let stand = try BrokerStand()
+        let keeper = try stand.join("x")
+        let control = stand.directory.path("control")
+        #expect(mkdir(control, 0o700) == 0)
+        let guests = try (0..<48).map {
+            try ClientProcess(stand, role: "guest", control + "/g\($0)", "x", "0")
+        }
+        for guest in guests { #expect(guest.line() == "ready") }
+        // None greets before all have been offered one.
+        for guest in guests { #expect(kill(guest.identifier, SIGSTOP) == 0) }
+        let old = try stand.worker()
+        #expect(kill(old, SIGKILL) == 0)
+        eventually("there is a new worker") { (try? stand.worker()).map { $0 != old } ?? false }
+        usleep(1_000_000)
+        for guest in guests { #expect(kill(guest.identifier, SIGCONT) == 0) }
+        let offers = guests.map { Int(joined($0).dropFirst("joined ".count)) ?? 1000 }
+        // One that is late is offered another.
+        #expect(offers.reduce(0, +) < 48 * 3 / 2, "\(offers)")
+        withExtendedLifetime(keeper) {}
+    }
+
+    /// One that is busy, and one that is stopped for longer than its door has room, are offered another; all others are left alone
+    /// meanwhile.
+    @Test func whoAnswersLateIsOfferedAnother() throws {
+        let stand = try BrokerStand()
+        let keeper = try stand.join("x")
+        let control = stand.directory.path("control")
+        #expect(mkdir(control, 0o700) == 0)
+        func start(_ name: String, busy: Int) throws -> ClientProcess {
+            let guest = try ClientProcess(stand, role: "guest", control + "/" + name, "x", "\(busy)")
+            #expect(guest.line() == "ready")
+            return guest
+        }
+        let calm = try start("calm", busy: 0)
+        let busy = try start("busy", busy: 4)
+        let stopped = try start("stopped", busy: 0)
+        #expect(kill(stopped.identifier, SIGSTOP) == 0)
+        // As those who only look do: they stay in its queue.
+        for _ in 0..<12 { _ = try? PacketSocket.connect(to: control + "/stopped").peer() }
+        #expect(kill(try stand.worker(), SIGKILL) == 0)
+        #expect(joined(calm) == "joined 1" && joined(busy) == "joined 5")
+        #expect(kill(stopped.identifier, SIGCONT) == 0)
+        #expect(joined(stopped).hasPrefix("joined "))
+        // Who looked for the others knocked once or twice.
+        calm.killNow()
+        var looks = 0
+        while calm.line() == "looked" { looks += 1 }
+        #expect(looks < 3)
+        withExtendedLifetime(keeper) {}
+    }
+
+    /// What it says when it has joined; empty when it does not within a minute.
+    private func joined(_ guest: ClientProcess) -> String {
+        let said = Monitor("")
+        nonisolated(unsafe) let guest = guest
+        Thread.detachNewThread {
+            while true {
+                let line = guest.line()
+                if line == "looked" { continue }
+                return said.update { $0 = line }
+            }
+        }
+        return said.wait(until: monotonicNanoseconds() + 60_000_000_000) { $0.isEmpty ? nil : $0 } ?? ""
+    }
+
     @Test func domainsNeverShare() throws {
         let stand = try BrokerStand()
         let stores = [try stand.join("a"), try stand.join("b"), try stand.join(nil), try stand.join(nil)]

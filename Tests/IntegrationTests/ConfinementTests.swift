@@ -62,6 +62,26 @@ extension HostKVM {
             #expect(try guest.wait(within: 60) == 143)
         }
 
+        @Test("what its starter had open is closed")
+        func inherited() throws {
+            let user = try OrdinaryUser()
+            let script = "exec 7</etc/passwd 8>>\"$1/kept\"; shift; exec \"$@\""
+            let guest = try user.start(
+                ["--arguments", "do=sleep", "--serial", "file:/proc/self/fd/8"],
+                behind: ["/bin/sh", "-c", script, "sh", user.folder.path])
+            #expect(eventually { user.folder.text("kept").contains("guest 0") })
+            let descriptors = "/proc/\(guest.identifier)/fd"
+            let names = try FileManager.default.contentsOfDirectory(atPath: descriptors)
+            let files = names.compactMap {
+                try? FileManager.default.destinationOfSymbolicLink(atPath: "\(descriptors)/\($0)")
+            }
+            #expect(!files.contains("/etc/passwd"), "\(files)")
+            // What it was named of it, it has opened once more.
+            #expect(files.count { $0.hasSuffix("/kept") } == 1, "\(files)")
+            guest.kill(SIGTERM)
+            #expect(try guest.wait(within: 60) == 143)
+        }
+
         @Test("its threads have no new privileges, a filter each, and no core file")
         func process() throws {
             let user = try OrdinaryUser()
@@ -112,9 +132,10 @@ final class OrdinaryUser {
     }
 
     /// Starts `mingle-vmm` with the payload `hello`.
-    func start(_ options: [String]) throws -> ChildProcess {
+    /// - Parameter behind: words in front of it.
+    func start(_ options: [String], behind: [String] = []) throws -> ChildProcess {
         try run(
-            [
+            behind + [
                 Locations.vmm, "--kvm", folder.path("kvm"), "--kernel", try Locations.payload("hello"),
                 "--memory",
                 "\(16 << 20)", "--timeout", "600",

@@ -38,6 +38,19 @@ extension HostKVM {
             withExtendedLifetime((guest, silent)) {}
         }
 
+        /// As a broker does that looks who listens: all of them are taken in at once by a guest that was stopped.
+        @Test("who has left takes nobody's place")
+        func knocks() throws {
+            let (guest, path) = try guest("hello", "do=sleep")
+            let silent = try clients(4, path)
+            for client in silent { _ = try client.statistics() }
+            guest.child.kill(SIGSTOP)
+            for _ in 0..<8 { _ = try ControlClient(guest: "guest", path: path, seconds: 20) }
+            guest.child.kill(SIGCONT)
+            for client in silent { _ = try client.statistics() }
+            withExtendedLifetime((guest, silent)) {}
+        }
+
         @Test("who keeps the guest paused is not idle; eight of them are told of")
         func paused() throws {
             let (guest, path) = try guest("hello", "do=spin")

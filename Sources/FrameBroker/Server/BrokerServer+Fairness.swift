@@ -54,7 +54,10 @@ extension BrokerServer {
                 number: session.number, process: session.owner, isObserver: session.state == .observing,
                 isKnown: isKnown(session))
         }
-        let places = Places(places: limits.strangers, placesOfProcess: limits.strangersOfProcess)
+        // Those that this process offered are of as many guests.
+        let isOwn = ownProcess != nil && newcomer.owner == ownProcess
+        let places = Places(
+            places: limits.strangers, placesOfProcess: isOwn ? limits.strangers : limits.strangersOfProcess)
         let number = places.victim(for: describe(newcomer), among: strangers.map(describe))
         return strangers.first { $0.number == number }
     }

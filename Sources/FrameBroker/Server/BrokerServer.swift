@@ -12,6 +12,8 @@ final class BrokerServer {
     private(set) var limits: BrokerLimits
     private let guardian: Guardian?
     let offers: OfferBook?
+    /// This process, which connects on behalf of the guests that it offers a connection.
+    let ownProcess: PeerIdentity?
     private let hasOwnCgroup: () -> Bool
     private(set) var sessions: [Session] = []
     var accounts: [Session.Owner: ProcessAccount] = [:]
@@ -43,6 +45,7 @@ final class BrokerServer {
         self.limits.fit(descriptors: descriptorLimit)
         self.guardian = guardian
         self.offers = offers
+        ownProcess = try? Peer(number: HostProcess.number, ability: limits.ability).identity
         self.hasOwnCgroup = hasOwnCgroup
         lastClient = monotonicNanoseconds()
     }
@@ -324,7 +327,7 @@ final class BrokerServer {
             if session.state == .observing, isOver(session.since, limits.unread) { session.close() }
             if session.hasUnsent, isOver(session.since, limits.unread) { session.close() }
         }
-        offers?.settle { identity in
+        offers?.settle(atMost: limits.strangers / 2) { identity in
             sessions.contains { $0.state == .joined && $0.identity == identity }
         }
         for domain in domains.values {

@@ -124,6 +124,25 @@ package enum HostProcess {
     /// Closes what whoever started the starter had open, a lock or a pipe perhaps: every descriptor from `first` on.
     package static func closeInherited(from first: Int32) { _ = mingle_close_from(first) }
 
+    /// Closes what whoever started this process had open, standard streams apart: all that is not close-on-exec, since all that this
+    /// process opens is. For who has no use for it, and has opened what it was named of it.
+    package static func closeInherited() {
+        // SAFETY: the path is a constant; the stream is closed below and used by this thread alone, and an entry is read before
+        // the next call replaces it.
+        guard let stream = unsafe opendir("/proc/self/fd") else { return }
+        var inherited: [Int32] = []
+        while let entry = unsafe readdir(stream) {
+            let name = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+                unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            guard let number = Int32(name), number > 2 else { continue }
+            let flags = mingle_fcntl(number, F_GETFD, 0)
+            if flags >= 0, flags & FD_CLOEXEC == 0 { inherited.append(number) }
+        }
+        unsafe closedir(stream)
+        for number in inherited { _ = close(number) }
+    }
+
     /// Lets go of standard error: whoever reads it learns that nothing more will be said.
     package static func detachErrors() { _ = dup2(0, 2) }
 }

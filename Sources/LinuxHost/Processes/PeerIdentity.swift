@@ -60,8 +60,8 @@ package struct Peer: ~Copyable {
 
     /// A process by a number of this PID namespace. That the number is still that of who is meant is for the caller to prove,
     /// after this.
-    package init(number: Int32) throws(Unknown) {
-        try self.init(pidfd: -1, process: number) { true }
+    package init(number: Int32, ability: Ability = .all) throws(Unknown) {
+        try self.init(pidfd: -1, process: number, ability: ability) { true }
     }
 
     private static func handle(_ given: Int32, _ process: Int32, _ ability: Ability, _ isStill: () -> Bool)

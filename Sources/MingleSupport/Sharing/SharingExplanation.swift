@@ -44,13 +44,18 @@ public struct SharingExplanation: Sendable {
         return found
     }
 
-    private static func contents(of guests: [String], _ directory: StateDirectory) throws(SupportError)
+    static func contents(of guests: [String], _ directory: StateDirectory) throws(SupportError)
         -> Set<PageDigest>
     {
         var held: Set<PageDigest> = []
         for name in guests {
-            guard let client = try? ControlClient(guest: name, in: directory) else { continue }
-            held.formUnion(try client.digests(everyPage: false, isChecksum: true))
+            do throws(SupportError) {
+                let client = try ControlClient(guest: name, in: directory)
+                held.formUnion(try client.digests(everyPage: false, isChecksum: true))
+            } catch {
+                // Who ends meanwhile holds nothing.
+                guard GuestRegistry(directory: directory).isEnding(name) else { throw error }
+            }
         }
         return held
     }

@@ -50,7 +50,8 @@ public struct SharingOverview: Equatable, Sendable {
     public static func read(in directory: StateDirectory, names: [String]) throws(SupportError)
         -> (SharingOverview, [SupportError])
     {
-        let found = try GuestRegistry(directory: directory).guests()
+        let registry = GuestRegistry(directory: directory)
+        let found = try registry.guests()
         var problems: [SupportError] = []
         // A damaged record tells the name at least, by which the guest can be asked.
         let running = found.running.map(\.name) + found.unreadable.map(\.name)
@@ -66,7 +67,13 @@ public struct SharingOverview: Equatable, Sendable {
                         guest: name, path: directory.controlPath + "/" + name, seconds: 3
                     )
                     .statistics())
-            } catch { problems.append(error) }
+            } catch {
+                // Nobody asked for one that has ended since.
+                guard names.isEmpty, registry.isEnding(name) else {
+                    problems.append(error)
+                    continue
+                }
+            }
         }
         var stores: [String: BrokerReport] = [:]
         for socket in Set(guests.compactMap(\.broker)) {

@@ -113,6 +113,28 @@ extension HostKVM {
             try tool.expectNothingLeft(but: "broker.log")
         }
 
+        /// Who does not share is offered the next broker all the same: it may come to share again, and then there is nobody to ask.
+        @Test("a guest that is turned off while its broker is replaced shares again when it is turned on")
+        func off() throws {
+            let tool = try CommandLineTool()
+            let guests = try Self.start(tool, 2)
+            try guests[1].goHome()
+            kill(try #require(try tool.broker().processes.last), SIGKILL)
+            for guest in guests {
+                try guest.wait("it joined the next worker") { try guest.count(\.brokerConnections) == 2 }
+            }
+            try guests[1].ask("sharing on")
+            try Self.waitUntilShared(guests)
+            // With the supervisor gone as well, the command that turns it on brings a broker back.
+            for guest in guests { try guest.goHome() }
+            try Self.killBoth(tool)
+            _ = try tool.run(["share", "on", "g0", "g1"])
+            try Self.waitUntilShared(guests)
+            try SharingGuest.check(guests)
+            try SharingGuest.exit(guests)
+            try tool.expectNothingLeft(but: "broker.log")
+        }
+
         /// The path that the guest knows leads nowhere: what it is handed is all it has.
         @Test("a guest joins over a connection that it is handed")
         func offer() throws {

@@ -1,6 +1,7 @@
 import Foundation
 import GuestMemory
 import LinuxHost
+import MingleSupport
 import Testing
 import VMMProtocol
 import TestSupport
@@ -74,6 +75,23 @@ extension HostKVM {
                 #expect(try !guest.flag(\.isHome))
             }
             try expectNothingLost(pair, "no address space, \(window), \(spare >> 10) KiB left", tool)
+        }
+
+        /// A byte for each page of a large guest is more than the heap has in reserve.
+        @Test("an explanation for which there is no address space is refused")
+        func explanation() throws {
+            let tool = try CommandLineTool()
+            let guest = try SharingGuest(
+                tool, "g",
+                .init(
+                    payload: "hello", arguments: "do=sleep", megabytes: 16 << 10, options: ["--overcommit"]))
+            try guest.wait("it has its broker") { try guest.flag(\.hasBroker) }
+            try Self.limitAddressSpace(of: guest.process, spare: 64 << 10)
+            let error = #expect(throws: SupportError.self) { try guest.ask("explain") }
+            #expect(error?.description.contains("no memory left") == true, "\(error as Any)")
+            #expect(try guest.ask("explain 0").contains("reason="))
+            _ = try tool.run(["stop", "g"])
+            #expect(try guest.end() == 143)
         }
 
         @Test("the reserve of the heap is never a huge page")
