@@ -2,7 +2,9 @@
 PREFIX ?= /usr/local
 DESTDIR ?=
 STATIC := .build-static
-VMMFLAGS := -c release --scratch-path $(STATIC) --static-swift-stdlib -Xswiftc -static-executable
+# Each function in a section of its own: the linker leaves out what a program does not call.
+VMMFLAGS := -c release --scratch-path $(STATIC) --static-swift-stdlib -Xswiftc -static-executable \
+	-Xswiftc -Xfrontend -Xswiftc -function-sections
 SOURCES := Package.swift Sources Tests Benchmarks
 export MINGLE_SHARE := $(CURDIR)/.build-guests
 

@@ -4,7 +4,7 @@
 public enum ExitStatus: UInt8, CaseIterable, Sendable {
     /// Wrong usage of the command line, as sysexits(3) has it.
     case usage = 64
-    /// A thread of the VMM asked the kernel for what no thread of its kind may: `MINGLE_REFUSED_STATUS` of CLinux.
+    /// A thread of the VMM asked the kernel for what none of its kind may: `MINGLE_REFUSED_STATUS` of CLinux.
     case refusedCall = 117
     /// Our init found the RAM disk incomplete, and wrote this to the exit port (guests/linux).
     case incompleteRAMDisk = 118

@@ -1,7 +1,7 @@
 /// A JSON object that is written and read by one list, which names each member once.
 ///
-/// It is written here, without Foundation, and read where there is Foundation: by `init(json:)` of MingleSupport. Members that
-/// are not known are ignored, so that a newer VMM may say more.
+/// It is written here, without Foundation, and read where there is Foundation: by `init(json:)` of MingleSupport.
+/// Members that are not known are ignored, so that a newer VMM may say more.
 public protocol JSONObject {
     /// As it is before anything of it was read.
     init()
@@ -11,9 +11,9 @@ public protocol JSONObject {
 
 /// Goes over the members of an object, to write them or to read them.
 ///
-/// A `member` has to be there; one that is `optional` is null, or is not there, when the property is nil; one that is `new` is
-/// not written by VMMs of older versions, and the property then stays as it is. No method is generic where it need not
-/// be: each type would make the VMM larger.
+/// A `member` has to be there. One that is `optional` is null, or is not there, when the property is nil. One that
+/// is `new` is not written by VMMs of older versions, and the property then stays as it is. No method is generic
+/// where it need not be: each type would make the VMM larger.
 public protocol JSONMembers: AnyObject {
     func member(_ key: String, _ value: inout Bool)
     func member(_ key: String, _ value: inout UInt64)

@@ -14,7 +14,7 @@ public enum JSONValue: Equatable, Sendable {
     public static func == (left: JSONValue, right: JSONValue) -> Bool { left.text() == right.text() }
 
     /// The document, indented by two spaces a level.
-    /// - Parameter levels: how many levels of objects and arrays stand over several lines; those below stand in one.
+    /// - Parameter levels: how many levels of objects and arrays stand over several lines; what is below is in one.
     public func text(levels: Int = .max) -> String {
         var result = ""
         write(to: &result, indent: 0, levels: levels)
