@@ -29,9 +29,9 @@ public final class FrameStoreCore {
     public static let stagingSlots = StagingArea.slots
     /// Promotions in one reply.
     public static let promotionLimit = 512
-    /// Pages of a client that one look for lonely frames passes, and that it may find.
-    static let lonelyLook = 1 << 15
-    public static let lonelyLimit = 256
+    /// Pages of a client that one look for frames with a single mapper passes, and that it may find.
+    static let singleMapperLook = 1 << 15
+    public static let singleMapperLimit = 256
     /// Pages of retired frames that may wait for their memory to be freed; beyond it nothing new is published.
     public static let retiredLimit = 1 << 16
     /// Retired frames that one batch frees at most, besides ``sweep(limit:)``.
@@ -53,10 +53,10 @@ public final class FrameStoreCore {
         /// Its connection is closed but its process may still map frames: it keeps its references and hears nothing.
         var isSilent = false
         var isLeaving = false
-        /// Its last empty batch was for news only.
-        var hearsOnlyNews = false
+        /// Its last empty batch was for promotions only.
+        var hearsPromotionsOnly = false
         /// Where the look for frames that should not be as they are goes on.
-        var lonelyCursor = 0
+        var singleMapperCursor = 0
         /// ``FrameStoreCore/unrest`` when the current round of looks began, and when the last one began that found nothing
         /// while this client got no further lease; 0: not so.
         var roundUnrest: UInt64 = 0
@@ -85,7 +85,7 @@ public final class FrameStoreCore {
     private var current: (client: Client, next: Int)?
     var retired = FIFO<Retired>()
     private(set) var generation: UInt64 = 1
-    /// Counts what may have made a frame lonely, or freed a better place for one.
+    /// Counts what may have left a frame a single mapper, or freed a better place for one.
     var unrest: UInt64 = 1 { didSet { occurrences += 1 } }
     /// Counts what may have made ``wantsToHear(_:)`` true for somebody.
     public internal(set) var occurrences: UInt64 = 0
@@ -139,12 +139,12 @@ public final class FrameStoreCore {
     /// References that a client holds; nil when there is no such client (any more).
     public func leases(of name: StoreClient) -> Int? { clients[name]?.map.leases }
 
-    /// Whether a client should send a batch: there is news for it, retired frames wait for it, or its frames are to be
+    /// Whether a client should send a batch: there are promotions for it, retired frames wait for it, or its frames are to be
     /// looked at. Asking for nothing suffices, as often as this is so.
     public func wantsToHear(_ name: StoreClient) -> Bool {
         guard let client = clients[name], !client.isSilent else { return false }
         if client.promotions.count > 0 || isHoldingBack(client) { return true }
-        return !client.hearsOnlyNews && !isCalm(client)
+        return !client.hearsPromotionsOnly && !isCalm(client)
     }
 
     // MARK: slices of work
@@ -204,8 +204,8 @@ public final class FrameStoreCore {
         if batch.questions.count == 1 { reply.companions = companions(of: batch.questions[0], client) }
         takePromotions(client, &reply)
         if batch.isEmpty {
-            client.hearsOnlyNews = batch.isForNewsOnly
-            if !batch.isForNewsOnly, reply.promotions.isEmpty, !isCalm(client) {
+            client.hearsPromotionsOnly = batch.isForPromotionsOnly
+            if !batch.isForPromotionsOnly, reply.promotions.isEmpty, !isCalm(client) {
                 lookAtPlaces(of: client, &reply)
             }
         }
@@ -338,7 +338,7 @@ public final class FrameStoreCore {
         client.pending.remove(Int(page))
         statistics.references -= 1
         if case .uniform(let pattern) = removal { forgetUniform(pattern) }
-        // Its frame is a lonely one's now.
+        // Its frame has a single mapper now.
         if removal == .shared(left: 1) { unrest += 1 }
     }
 }

@@ -202,15 +202,15 @@ import TestSupport
             usleep(300_000)
             return !first.hasNotice()
         }
-        #expect(try first.exchange(StoreBatch()).lonely == [])
+        #expect(try first.exchange(StoreBatch()).singleMappers == [])
         _ = try second.forget([7])
         eventually("it is told") { first.hasNotice() }
         // As often as it is so: the client decides when to act on it.
-        for _ in 0..<3 { #expect(try first.exchange(StoreBatch()).lonely == [3]) }
-        #expect(try first.exchange(.forNewsOnly).lonely == [])
+        for _ in 0..<3 { #expect(try first.exchange(StoreBatch()).singleMappers == [3]) }
+        #expect(try first.exchange(.forPromotionsOnly).singleMappers == [])
         _ = try first.forget([3])
         _ = try first.exchange(StoreBatch())
-        #expect(try first.exchange(StoreBatch()).lonely == [])
+        #expect(try first.exchange(StoreBatch()).singleMappers == [])
     }
 
     @Test(arguments: StoreKind.allCases)

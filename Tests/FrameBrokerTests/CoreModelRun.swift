@@ -46,7 +46,7 @@ final class CoreModelRun {
                 guard let reply = core.exchange(name, StoreBatch(), staging: { _ in nil }) else { continue }
                 // As its pages go home.
                 var batch = StoreBatch()
-                batch.forgotten = reply.lonely
+                batch.forgotten = reply.singleMappers
                 batch.relocated = reply.moved
                 if !batch.isEmpty { _ = core.exchange(name, batch) { _ in nil } }
             }
@@ -54,7 +54,7 @@ final class CoreModelRun {
         Issue.record("clients are told to speak without end")
     }
 
-    /// Who must be told to speak, by what is to be told: news, retired places, lonely frames and those that moved.
+    /// Who must be told to speak, by what is to be told: promotions, retired places, frames with a single mapper and those that moved.
     private func checkNotices() {
         let waiting = core.clientsHoldingBack()
         for (name, member) in model.members where !member.isSilent {

@@ -101,12 +101,12 @@ import Testing
         var batch = StoreBatch()
         batch.forgotten = [99_000]
         _ = core.exchange(second, batch) { _ in nil }
-        var lonely: [ClientPage] = []
-        for _ in 0..<10 where lonely.isEmpty {
+        var singleMappers: [ClientPage] = []
+        for _ in 0..<10 where singleMappers.isEmpty {
             #expect(core.wantsToHear(first))
-            lonely = core.exchange(first, StoreBatch(), staging: { _ in nil })?.lonely ?? []
+            singleMappers = core.exchange(first, StoreBatch(), staging: { _ in nil })?.singleMappers ?? []
         }
-        #expect(lonely == [99_000])
+        #expect(singleMappers == [99_000])
     }
 
     @Test func segmentsAreUsedAgain() {

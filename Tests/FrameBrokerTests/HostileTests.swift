@@ -336,7 +336,7 @@ import TestSupport
         _ = try evil.forget([1])
         var moved: [Relocation] = []
         try eventually("the frame moves") {
-            for store in [evil, second] { _ = try store.exchange(.forNewsOnly) }
+            for store in [evil, second] { _ = try store.exchange(.forPromotionsOnly) }
             moved = try first.exchange(StoreBatch()).moved
             return !moved.isEmpty
         }
@@ -349,7 +349,7 @@ import TestSupport
             if round == 10 { #expect(try evil.publish([(1, page(9, 14))]).publications == [.frame(new)]) }
             batch.relocated = (0..<4096).map { .init(page: round % 2 == 0 ? 1 : $0, location: new) }
             _ = try evil.exchange(batch)
-            for store in [first, second, evil] { _ = try store.exchange(.forNewsOnly) }
+            for store in [first, second, evil] { _ = try store.exchange(.forPromotionsOnly) }
             check(frames, pages, in: first)
         }
         // More than fit, and pages that it does not have.
@@ -365,7 +365,7 @@ import TestSupport
         for store in [first, second] { _ = try store.exchange(batch) }
         check([frames[1]], [pages[1]], in: second)
         try eventually("the old place is free") {
-            for store in [first, second, evil] { _ = try store.exchange(.forNewsOnly) }
+            for store in [first, second, evil] { _ = try store.exchange(.forPromotionsOnly) }
             return try stand.figures().total.retired == 0
         }
         try honest.check(2)

@@ -49,8 +49,8 @@ extension FrameStoreCore {
         batch.forgotten = [1]
         _ = core.exchange(names[2], batch) { _ in nil }
         // Who would not move is not asked to, and the frame stays where others find it.
-        let unmoved = core.exchange(names[0], .forNewsOnly) { _ in nil }
-        #expect(unmoved?.moved == [] && unmoved?.lonely == [])
+        let unmoved = core.exchange(names[0], .forPromotionsOnly) { _ in nil }
+        #expect(unmoved?.moved == [] && unmoved?.singleMappers == [])
         #expect(publish(names[2], 5, 20) == .frame(aside))
         batch.forgotten = [5]
         _ = core.exchange(names[2], batch) { _ in nil }
@@ -144,7 +144,7 @@ extension FrameStoreCore {
                 let reply = try #require(core.exchange(name, StoreBatch()) { _ in nil })
                 var batch = StoreBatch()
                 batch.relocated = reply.moved
-                #expect(batch.count <= FrameStoreCore.lonelyLimit)
+                #expect(batch.count <= FrameStoreCore.singleMapperLimit)
                 if !batch.isEmpty { _ = core.exchange(name, batch) { _ in nil } }
             }
         }

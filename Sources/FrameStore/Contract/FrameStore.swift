@@ -21,9 +21,9 @@ public struct StoreBatch: Equatable, Sendable {
     /// This process maps no frame that it learned of over an earlier connection: what is still counted for those goes.
     public var hasMovedOver = false
     /// The client would take no page home now, nor map one from elsewhere, so the store shall not look for any that should be,
-    /// nor ask the client to speak because of such, until an empty batch that is not for news only.
+    /// nor ask the client to speak because of such, until an empty batch that is not for promotions only.
     /// Without meaning in a batch that is not empty.
-    public var isForNewsOnly = false
+    public var isForPromotionsOnly = false
     /// Thousandths of the time that the vCPUs of the client's guest wait for a CPU of the host.
     public var waiting: UInt16 = 0
 
@@ -55,9 +55,9 @@ public struct StoreBatch: Equatable, Sendable {
 
     public init() {}
     /// An empty batch that only hears what others published.
-    package static var forNewsOnly: StoreBatch {
+    package static var forPromotionsOnly: StoreBatch {
         var batch = StoreBatch()
-        batch.isForNewsOnly = true
+        batch.isForPromotionsOnly = true
         return batch
     }
     /// Asks for nothing.
@@ -96,7 +96,7 @@ public enum StoreAnswer: Equatable, Sendable {
     case refused
 }
 
-/// The store's answer to a batch: a list for each list, in its order, and news.
+/// The store's answer to a batch: a list for each list, in its order, and promotions.
 public struct StoreReply: Equatable, Sendable {
     public var sightings: [StoreAnswer] = []
     public var uniform: [StoreAnswer] = []
@@ -107,8 +107,8 @@ public struct StoreReply: Equatable, Sendable {
     /// Whether more promotions wait.
     public var hasMore = false
     /// Pages of this client whose frames nobody else maps, as far as a short look at some of its pages showed: a frame for
-    /// one saves nothing. Only in answers to batches that ask for nothing, and are not for news only.
-    public var lonely: [ClientPage] = []
+    /// one saves nothing. Only in answers to batches that ask for nothing, and are not for promotions only.
+    public var singleMappers: [ClientPage] = []
     /// Pages of this client whose frames have been given other places, with equal bytes: to be mapped from there, and said to be
     /// (``StoreBatch/relocated``). Until then the old place stays as it is. Found by the same look, again and again.
     public var moved: [Relocation] = []
@@ -155,7 +155,7 @@ public protocol FrameStore: AnyObject {
     var stagingSlots: Int { get }
     /// Carries out a batch.
     func exchange(_ batch: StoreBatch) throws(FrameStoreError) -> StoreReply
-    /// Whether the store has asked, since the last batch that asked for nothing, to hear from this client: it has news for
+    /// Whether the store has asked, since the last batch that asked for nothing, to hear from this client: it has promotions for
     /// it, or frames wait for it to speak. Also when the store is lost, which the next exchange tells. Never waits.
     func hasNotice() -> Bool
 }

@@ -68,7 +68,7 @@ package struct Welcome: Equatable {
 }
 
 package enum BatchCoding {
-    private static let newsOnly: UInt32 = 1
+    private static let promotionsOnly: UInt32 = 1
 
     /// - Parameter movedFrom: earlier sessions of this client of which it maps no frame any more.
     package static func encode(_ batch: StoreBatch, number: UInt32, movedFrom: [SessionToken] = []) -> [UInt8]
@@ -80,7 +80,7 @@ package enum BatchCoding {
                 + batch.publications.count * 8 + batch.questions.count * 4 + movedFrom.count
                 * SessionToken.size)
         writer.put(number)
-        writer.put(batch.isForNewsOnly ? newsOnly : 0)
+        writer.put(batch.isForPromotionsOnly ? promotionsOnly : 0)
         writer.put(batch.waiting)
         for count in [
             movedFrom.count, batch.relocated.count, batch.forgotten.count, batch.sightings.count,
@@ -113,7 +113,7 @@ package enum BatchCoding {
         -> (number: UInt32, batch: StoreBatch, movedFrom: [SessionToken])?
     {
         guard let number = reader.take(UInt32.self), let flags = reader.take(UInt32.self),
-            flags & ~newsOnly == 0, let waiting = reader.take(UInt16.self),
+            flags & ~promotionsOnly == 0, let waiting = reader.take(UInt16.self),
             let tokens = reader.take(UInt32.self), tokens <= SessionToken.limit,
             let relocated = reader.take(UInt32.self), let forgotten = reader.take(UInt32.self),
             let sightings = reader.take(UInt32.self), let uniform = reader.take(UInt32.self),
@@ -140,7 +140,7 @@ package enum BatchCoding {
             reader.left == 0
         else { return nil }
         batch.hasMovedOver = !movedFrom.isEmpty
-        batch.isForNewsOnly = flags & newsOnly != 0
+        batch.isForPromotionsOnly = flags & promotionsOnly != 0
         batch.waiting = waiting
         batch.relocated = moved
         batch.forgotten = pages
@@ -184,8 +184,8 @@ package enum ReplyCoding {
             writer.put(promotion.page)
             writer.put(promotion.location.value)
         }
-        writer.put(UInt32(reply.lonely.count))
-        for page in reply.lonely { writer.put(page) }
+        writer.put(UInt32(reply.singleMappers.count))
+        for page in reply.singleMappers { writer.put(page) }
         writer.put(UInt32(reply.moved.count))
         for moved in reply.moved { writer.put(moved) }
         writer.put(UInt32(reply.sharing.count))
@@ -271,8 +271,9 @@ package enum ReplyCoding {
                     }
                     return StoreReply.Promotion(page: page, location: location)
                 }),
-            let lonelyCount = reader.take(UInt32.self),
-            let lonely = reader.list(count: lonelyCount, elementSize: 4, { $0.take(ClientPage.self) }),
+            let singleMapperCount = reader.take(UInt32.self),
+            let singleMappers = reader.list(
+                count: singleMapperCount, elementSize: 4, { $0.take(ClientPage.self) }),
             let movedCount = reader.take(UInt32.self),
             let moved = reader.list(count: movedCount, elementSize: 12, { $0.relocation() }),
             let sharingCount = reader.take(UInt32.self),
@@ -287,7 +288,7 @@ package enum ReplyCoding {
         reply.hasMore = more == 1
         (reply.market.sharers, reply.market.waiting) = (sharers, waiting)
         reply.microseconds = microseconds
-        reply.lonely = lonely
+        reply.singleMappers = singleMappers
         reply.moved = moved
         (reply.sharing, reply.companions) = (sharing, companions)
         return (number, reply)

@@ -13,7 +13,7 @@ extension SharingEngine {
         }
         let started = clock()
         merge(link.takeKept())
-        while let reply = link.ask(.forNewsOnly) {
+        while let reply = link.ask(.forPromotionsOnly) {
             merge(link.hits(of: reply.promotions))
             if !reply.hasMore { break }
         }

@@ -90,12 +90,12 @@ extension SharingEngine {
     /// - Returns: how many came.
     private func takePromotions() -> Int {
         var taken = 0
-        while let reply = link.ask(mayMove ? StoreBatch() : .forNewsOnly) {
+        while let reply = link.ask(mayMove ? StoreBatch() : .forPromotionsOnly) {
             let hits = link.hits(of: reply.promotions)
             taken += hits.count
             merge(hits)
             if mayMove {
-                rehomer.noteSingleMappers(reply.lonely)
+                rehomer.noteSingleMappers(reply.singleMappers)
                 relocate(reply.moved)
             }
             if !reply.hasMore { break }

@@ -11,7 +11,7 @@ public final class SharingEngine {
         public var activity = 0
         /// The time given was over before the work.
         public var isUnfinished = false
-        /// So many pages were looked at, or heard of, that others have news soon: see ``SharingEngine/pollPromotions()``.
+        /// So many pages were looked at, or heard of, that others publish soon: see ``SharingEngine/pollPromotions()``.
         public var isEager = false
     }
 

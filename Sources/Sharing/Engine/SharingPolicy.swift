@@ -42,7 +42,7 @@ public struct SharingPolicy: Equatable, Sendable {
     public var arrangementRest = 3
     /// Every stretch is mapped anew each time, whether or not that changes anything; for tests.
     public var arrangesAll = false
-    /// Pages looked at in a pass, with news, from which on news is asked for between passes.
+    /// Pages looked at in a pass, promotions included, from which on promotions are asked for between passes.
     public var eagerFrom = 2048
     /// A page must have stayed clean for so long, nanoseconds, before it is looked at.
     public var quietTime: UInt64 = 0

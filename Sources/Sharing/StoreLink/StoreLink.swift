@@ -98,7 +98,7 @@ final class StoreLink {
             hasMore = reply.hasMore
             market = reply.market
             storeNanoseconds += UInt64(reply.microseconds) * 1000
-            if batch.isEmpty { asksForPromotionsOnly = batch.isForNewsOnly }
+            if batch.isEmpty { asksForPromotionsOnly = batch.isForPromotionsOnly }
             return reply
         } catch {
             lose()
@@ -124,7 +124,7 @@ final class StoreLink {
     /// A word with the store, so that it does not take this client for lost, nor waits for it to free frames. Promotions are
     /// kept for the next pass.
     func sendKeepalive() {
-        guard let reply = ask(.forNewsOnly) else { return }
+        guard let reply = ask(.forPromotionsOnly) else { return }
         keep(reply.promotions)
     }
 

@@ -20,29 +20,30 @@ extension FrameStoreCore {
 
     /// Looks at some of a client's pages, from where the last look ended.
     func lookAtPlaces(of client: Client, _ reply: inout StoreReply) {
-        if client.lonelyCursor == 0 { client.roundUnrest = unrest }
+        if client.singleMapperCursor == 0 { client.roundUnrest = unrest }
         findPlaces(of: client, &reply)
-        if client.map.words.firstPossible(from: client.lonelyCursor) == client.map.pageCount {
-            client.lonelyCursor = 0
+        if client.map.words.firstPossible(from: client.singleMapperCursor) == client.map.pageCount {
+            client.singleMapperCursor = 0
         }
-        if !reply.lonely.isEmpty || !reply.moved.isEmpty { client.roundUnrest = 0 }
-        if client.lonelyCursor == 0 { client.calmUnrest = client.roundUnrest }
+        if !reply.singleMappers.isEmpty || !reply.moved.isEmpty { client.roundUnrest = 0 }
+        if client.singleMapperCursor == 0 { client.calmUnrest = client.roundUnrest }
     }
 
     private func findPlaces(of client: Client, _ reply: inout StoreReply) {
         /// Where a page would continue what comes before it.
         var next: FrameLocation?
         var gap = 0
-        var last = client.lonelyCursor - 1
+        var last = client.singleMapperCursor - 1
         let count = client.map.pageCount
-        for _ in 0..<min(Self.lonelyLook, count) {
-            let page = client.map.words.firstPossible(from: client.lonelyCursor)
-            guard page < count, reply.lonely.count < Self.lonelyLimit, reply.moved.count < Self.lonelyLimit
+        for _ in 0..<min(Self.singleMapperLook, count) {
+            let page = client.map.words.firstPossible(from: client.singleMapperCursor)
+            guard page < count, reply.singleMappers.count < Self.singleMapperLimit,
+                reply.moved.count < Self.singleMapperLimit
             else {
-                client.lonelyCursor = page < count ? page : 0
+                client.singleMapperCursor = page < count ? page : 0
                 return
             }
-            client.lonelyCursor = page + 1
+            client.singleMapperCursor = page + 1
             if page != last + 1 { next = nil }
             last = page
             let mapper = ReverseMap.Mapper(client.map, ClientPage(page))
@@ -53,7 +54,7 @@ extension FrameStoreCore {
             }
             gap = 0
             if map.references(frame) == 1 {
-                reply.lonely.append(mapper.page)
+                reply.singleMappers.append(mapper.page)
             } else if let next, client.mayMakeFrames, isBetter(next, than: map.slot(of: frame)) {
                 relocate(frame, to: next)
             }
