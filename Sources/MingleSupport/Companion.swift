@@ -46,6 +46,9 @@ public enum VMMProgram {
         // after, so that nothing needs to be freed. The array ends with nil, as execv asks.
         var words = unsafe (["mingle-vmm"] + arguments).map { unsafe strdup($0) }
         unsafe words.append(nil)
+        // Where Swift's toolchain is installed, its handler of crashes asks for calls that no filter allows, and takes the crash's
+        // own line with it.
+        _ = unsafe setenv("SWIFT_BACKTRACE", "enable=no", 1)
         _ = unsafe execv(path, words)
         throw .systemCall(operation: "execute", subject: path, code: errno)
     }
