@@ -18,34 +18,8 @@ struct GuestLoad: Equatable {
         demand < Self.restingDemand || running < Self.restingDemand && demand < Self.sleeperDemand
     }
     private static let sleeperDemand = 0.5
-    /// The same, on average over some seconds: one that wakes up for a moment rests all the same.
-    fileprivate static let averageSleeperDemand = 0.3
     /// vCPUs that a guest may want to run on average, and is still said to rest.
     static let restingDemand = 0.1
-}
-
-/// What a guest's vCPUs did over the last seconds: a weighted average, whose weights fall with age. Until more is known, the guest was at
-/// rest.
-struct AverageLoad: Equatable {
-    /// After so long, what was counts for half as much as what is; nanoseconds.
-    private static let memory: Double = 2e9
-
-    private var running = 0.0
-    private var waiting = 0.0
-
-    mutating func take(_ load: GuestLoad) {
-        let time = Double(load.nanoseconds)
-        let weight = time / (time + Self.memory)
-        running += (load.running - running) * weight
-        waiting += (load.waiting - waiting) * weight
-    }
-
-    /// As ``GuestLoad/isResting``, of these seconds.
-    var isResting: Bool {
-        let demand = running + waiting
-        return demand < GuestLoad.restingDemand
-            || running < GuestLoad.restingDemand && demand < GuestLoad.averageSleeperDemand
-    }
 }
 
 /// Turns times that only grow into loads.

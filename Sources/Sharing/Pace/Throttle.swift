@@ -45,7 +45,6 @@ struct Throttle {
     private(set) var loss = LossBudget()
     private(set) var pace: SharingPace
     private(set) var load: GuestLoad?
-    private var average = AverageLoad()
     private var prices: DisturbancePrices?
     private let started: UInt64
     private var wasEnabled = false
@@ -59,12 +58,11 @@ struct Throttle {
 
     /// Thousandths of the time that this guest's vCPUs wait for a CPU and miss it: of one that rests, none.
     var waiting: UInt16 {
-        guard let load, !isFree else { return 0 }
+        guard let load, !load.isResting else { return 0 }
         return UInt16(min(load.waiting * 1000, 60_000))
     }
-    /// Nothing that is done can be a loss to it: it rests now, or woke up for a moment. (A kernel's housekeeping takes a tenth of a second
-    /// where the processor is emulated, and a guest that was taken for one at work then would slow all others down for seconds.)
-    private var isFree: Bool { load.map { $0.isResting || average.isResting } ?? true }
+    /// Nothing that is done can be a loss to it.
+    private var isFree: Bool { load?.isResting ?? true }
     /// Nanoseconds that the guest may lose in the next pass.
     var lossLimit: Double { isFree ? .infinity : max(loss.credit, 0) }
     var scale: LossScale { LossScale(prices ?? .assumed, load) }
@@ -84,12 +82,10 @@ struct Throttle {
         if policy.isEnabled, !wasEnabled {
             meter = LoadMeter()
             load = nil
-            average = AverageLoad()
         }
         wasEnabled = policy.isEnabled
         if let times, let new = meter.take(time, times) {
             load = new
-            average.take(new)
             loss.earn(new)
         }
         if times == nil { load = nil }
