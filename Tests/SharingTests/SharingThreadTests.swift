@@ -1,4 +1,5 @@
 @testable import SharingTestKit
+import FrameStore
 import Glibc
 import GuestMemory
 import LinuxHost
@@ -146,6 +147,66 @@ import TestSupport
         isReady.update { $0 = true }
         #expect(
             thread.wait(until: monotonicNanoseconds() + 30_000_000_000) { $0.passes > 0 && $0.hold == nil })
+        thread.stop()
+    }
+
+    /// A store to which nobody else lacks CPU time, and which writes down what this client says of its own.
+    private final class Listener: FrameStore {
+        let batchLimit = 4096
+        let stagingSlots = 256
+        private let said: Monitor<[UInt16]>
+        init(_ said: Monitor<[UInt16]>) { self.said = said }
+        func exchange(_ batch: StoreBatch) throws(FrameStoreError) -> StoreReply {
+            said.update { $0.append(batch.waiting) }
+            var reply = StoreReply()
+            reply.sightings = batch.sightings.map { _ in .recorded }
+            reply.uniform = batch.uniform.map { _ in .recorded }
+            reply.publications = batch.publications.map { _ in .refused }
+            return reply
+        }
+        /// It asks until it has heard that CPU time is lacking, and not again.
+        func hasNotice() -> Bool { !said.withLock { $0.contains { $0 >= StoreMarket.scarceFrom } } }
+    }
+
+    /// All others hold back while a guest lacks CPU time, so its end is told at once, not with the next thing to ask.
+    @Test func whoDoesNotWaitAnyMoreSaysSo() throws {
+        let said = Monitor<[UInt16]>([])
+        let made = Made()
+        var policy = SharingPolicy()
+        // A pass every 50 ms, so that passes are a clock.
+        policy.longestInterval = 50_000_000
+        let started = monotonicNanoseconds()
+        let isWorking = Monitor(true)
+        let rested = Monitor<UInt64?>(nil)
+        let thread = try SharingThread(
+            policy: policy,
+            signals: GuestSignals(
+                times: {
+                    let now = monotonicNanoseconds()
+                    let end = isWorking.withLock { $0 } ? now : rested.withLock { $0 } ?? now
+                    return ProcessorTimes(running: (end - started) / 2, waiting: (end - started) / 2)
+                }, isReady: { true }, measurePrices: { nil }),
+            make: {
+                var setup = ModelRun.Setup()
+                setup.guests = 1
+                let run = try ModelRun(setup)
+                guard let member = run.member(0) else { throw LinuxError(operation: "make", code: 2) }
+                made.run = run
+                return member.engine
+            },
+            connect: { $0.connect(Listener(said)) }, failed: { Issue.record("the engine failed: \($0)") })
+        let limit = monotonicNanoseconds() + 60_000_000_000
+        let scarce: Bool? = said.wait(until: limit) {
+            $0.contains { $0 >= StoreMarket.scarceFrom } ? true : nil
+        }
+        #expect(scarce == true)
+        rested.update { $0 = monotonicNanoseconds() }
+        isWorking.update { $0 = false }
+        let before = thread.snapshot.passes
+        let quiet: Bool? = said.wait(until: limit) { $0.last ?? 0 < StoreMarket.scarceFrom ? true : nil }
+        #expect(quiet == true)
+        // Nothing is written and nothing is left to look at: else it would speak after some seconds, a hundred passes.
+        #expect(thread.snapshot.passes - before < 40)
         thread.stop()
     }
 }

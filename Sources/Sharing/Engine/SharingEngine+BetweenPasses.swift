@@ -24,11 +24,12 @@ extension SharingEngine {
 
     /// Speaks to the store if it asks for it, so that it does not take this client for lost, nor waits for it to free frames.
     public func keepInTouch() {
-        if link.isKeepaliveDue, budget.hasMemory(for: .talk) { sendKeepalive() }
+        if link.isKeepaliveDue { sendKeepalive() }
     }
 
     /// Speaks to the store, whether or not it asks for it. What it says is merged later.
     func sendKeepalive() {
+        guard budget.hasMemory(for: .talk) else { return }
         link.sendKeepalive()
         if !policy.isEnabled { merge(link.takeKept()) }
     }

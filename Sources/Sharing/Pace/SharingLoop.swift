@@ -20,7 +20,7 @@ final class SharingLoop {
     private static let hearings = 3
     private static let noticeInterval = SharingEngine.noticeInterval
     /// How often a guest that is left alone tells the store how long its vCPUs wait, and hears how scarce CPU time is.
-    private static let reportInterval: UInt64 = 1_000_000_000
+    private static let reportInterval: UInt64 = 500_000_000
 
     private let engine: SharingEngine
     private let state: Monitor<SharingThread.State>
@@ -105,6 +105,7 @@ final class SharingLoop {
             monotonicNanoseconds(), cpu: spent, policy: policy, market: engine.link.market)
         engine.setPolicy(throttle.adjust(policy))
         engine.link.waiting = throttle.waiting
+        sayThatNobodyWaits()
         if let hold {
             leaveAlone(hold.reason)
             wait(until: monotonicNanoseconds() + hold.nanoseconds, for: requests, hearings: 0)
@@ -171,6 +172,13 @@ final class SharingLoop {
             statistics.wantedNanoseconds = UInt64(throttle.loss.wanted)
             statistics.recentLoss = throttle.loss.recentShare
         }
+    }
+
+    /// Who said that its vCPUs lack CPU time says as soon as they do not any more: all others hold back until then.
+    private func sayThatNobodyWaits() {
+        guard engine.link.saidWaiting >= StoreMarket.scarceFrom, throttle.waiting < StoreMarket.scarceFrom
+        else { return }
+        engine.sendKeepalive()
     }
 
     /// There is no pass now.

@@ -26,6 +26,8 @@ final class StoreLink {
     private(set) var store: (any FrameStore)?
     /// Thousandths of the time that the guest's vCPUs wait for a CPU; the store is told with every batch.
     var waiting: UInt16 = 0
+    /// What it was told last of that.
+    private(set) var saidWaiting: UInt16 = 0
     /// What the store said of others last, and CPU time that its answers took it, nanoseconds.
     private(set) var market = StoreMarket()
     private(set) var storeNanoseconds: UInt64 = 0
@@ -94,6 +96,7 @@ final class StoreLink {
         do throws(FrameStoreError) {
             var batch = batch
             batch.waiting = waiting
+            saidWaiting = waiting
             let reply = try store.exchange(batch)
             hasMore = reply.hasMore
             market = reply.market
