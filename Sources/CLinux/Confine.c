@@ -1,6 +1,7 @@
 // For REG_RSI.
 #define _GNU_SOURCE 1
 #include "CLinux.h"
+#include <linux/capability.h>
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
 #include <ucontext.h>
@@ -67,6 +68,12 @@ int mingle_catch_refusals(void) {
 }
 
 void mingle_name_thread_kind(const char *kind) { thread_kind = kind; }
+
+int mingle_drop_capabilities(void) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    return syscall(SYS_capset, &header, none) < 0 ? -errno : 0;
+}
 
 int mingle_can_filter(void) {
     unsigned int action = SECCOMP_RET_TRAP;

@@ -1,5 +1,6 @@
 import Foundation
 import LinuxHost
+import MingleSupport
 import TestSupport
 import Testing
 
@@ -80,6 +81,33 @@ extension HostKVM {
             #expect(files.count { $0.hasSuffix("/kept") } == 1, "\(files)")
             guest.kill(SIGTERM)
             #expect(try guest.wait(within: 60) == 143)
+        }
+
+        @Test("one that root started has no capabilities, and does all that it does")
+        func capabilities() throws {
+            let folder = try TemporaryDirectory()
+            let guest = try VMMProcess(
+                "hello", "do=sleep",
+                options: [
+                    "--sharing", "builtin", "--report", folder.path("report"), "--control",
+                    folder.path("control"),
+                ], folder: folder)
+            #expect(eventually { folder.text("output").contains("guest 0") })
+            let tasks = "/proc/\(guest.child.identifier)/task"
+            for thread in try FileManager.default.contentsOfDirectory(atPath: tasks) {
+                let status = try String(contentsOfFile: "\(tasks)/\(thread)/status", encoding: .utf8)
+                // The kernel's own thread of a VM is listed as well.
+                if status.contains("Seccomp:\t0") { continue }
+                for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+                    #expect(status.contains("\(set):\t0000000000000000"), "\(status)")
+                }
+            }
+            let control = try ControlClient(guest: "guest", path: folder.path("control"))
+            #expect(try control.ask("debug").contains("vCPU 0"))
+            #expect(try control.ask("memory").contains("Pss"))
+            guest.child.kill(SIGTERM)
+            #expect(try guest.wait() == 143)
+            #expect(folder.text("report").contains("\"status\": 143"), "\(folder.text("report"))")
         }
 
         @Test("its threads have no new privileges, a filter each, and no core file")

@@ -334,6 +334,8 @@ int mingle_can_filter(void);
 int mingle_filter_thread(const struct sock_filter *instructions, size_t count);
 /// The version of Landlock's interface.
 int mingle_landlock_version(void);
+/// Gives up all capabilities of the calling thread. 0, or -errno.
+int mingle_drop_capabilities(void);
 /// A descriptor of a set of rules under which nothing is allowed, as far as that version can forbid it.
 int mingle_landlock_nothing(int version);
 /// The calling thread is under that set from now on.

@@ -68,6 +68,8 @@ public final class Confinement: Sendable {
     public func enter(_ kind: ThreadKind) throws(LinuxError) {
         unsafe mingle_name_thread_kind(kind.label)
         let instructions = instructions(of: kind)
+        // Of a VMM that root started, too.
+        try checked(mingle_drop_capabilities(), "capset")
         if let number = rules.number { try checked(mingle_landlock_enter(number), "landlock_restrict_self") }
         let program = instructions.map {
             sock_filter(code: $0.code, jt: $0.whenTrue, jf: $0.whenFalse, k: $0.operand)
