@@ -41,7 +41,7 @@ struct BootTests {
             command: ["printf", "[%s]\n"] + awkward, status: 0, output: awkward.map { "[\($0)]\n" }.joined()),
         Case(
             command: ["sh", "-c", "echo $FOO $HOME; hostname; tty; wc -l < /proc/modules"], status: 0,
-            output: "b'a r /root\nbob\n/dev/ttyS0\n4\n", environment: ["FOO": "b'a r"]),
+            output: "b'a r /root\nbob\n/dev/ttyS0\n8\n", environment: ["FOO": "b'a r"]),
         Case(
             command: ["sh", "-c", "stty size; exit 3"], status: 3, output: "33 99\r\n", terminal: true),
         Case(
