@@ -20,7 +20,7 @@ final class BrokerServer {
     var order = TurnOrder<Session.Owner, ObjectIdentifier>()
     private var memory = HostMemoryWatch()
     private var domains: [String: BrokerDomain] = [:]
-    private var nextSession: UInt32 = 1
+    private var nextSession: UInt32 = 0
     private var nextPrivate: UInt64 = 1
     private var board = PaceBoard<Session.Owner>()
     private var buffer = [UInt8](repeating: 0, count: BrokerProtocol.messageLimit)
@@ -126,15 +126,20 @@ final class BrokerServer {
         }
     }
 
+    /// A number that no session has: they come around after 2^32 connections.
+    private func takeNumber() -> UInt32 {
+        repeat { nextSession &+= 1 } while nextSession == 0 || sessions.contains { $0.number == nextSession }
+        return nextSession
+    }
+
     private func acceptConnections() {
         for _ in 0..<limits.acceptsPerTurn {
             do throws(LinuxError) {
                 let socket = try listener.accept()
-                let session = try Session(number: nextSession, socket: socket, limits.ability)
+                let session = try Session(number: takeNumber(), socket: socket, limits.ability)
                 makePlace(for: session)
                 remember(session)
                 sessions.append(session)
-                nextSession += 1
             } catch {
                 if error.code == EAGAIN { return }
                 // Out of descriptors or memory: the door stays shut for a moment, instead of a busy loop.

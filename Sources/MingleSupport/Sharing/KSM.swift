@@ -111,7 +111,7 @@ final class KSMLease {
         case .failure(let error): throw .systemCall(operation: "create", subject: beside, code: error.code)
         }
         let file = OwnedDescriptor(adopting: number)
-        guard flock(file.number, LOCK_EX | LOCK_NB) == 0 else { throw busy }
+        guard (try? file.lock()) == true else { throw busy }
         defer { SystemCall.remove(beside) }
         guard case .success(let ours) = SystemCall.status(ofDescriptor: file.number),
             case .success(let named) = SystemCall.linkStatus(beside), named.isSameFile(as: ours)
@@ -141,7 +141,7 @@ final class KSMLease {
             return false
         }
         let file = OwnedDescriptor(adopting: number)
-        guard flock(file.number, LOCK_EX | LOCK_NB) == 0,
+        guard (try? file.lock()) == true,
             case .success(let bytes) = SystemCall.read(file.number, count: 65536, at: 0)
         else { return false }
         // Empty: it was not yet written down, so nothing was changed.

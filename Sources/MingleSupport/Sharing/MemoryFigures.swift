@@ -11,17 +11,11 @@ public struct ProcessFigures: Equatable, Sendable {
 
     /// Reads the text of `/proc/PID/status`; nil without such lines (a zombie has none).
     public init?(status text: String) {
-        var found: [Substring: UInt64] = [:]
-        for line in text.split(separator: "\n") {
-            let fields = line.split(whereSeparator: { $0 == " " || $0 == "\t" })
-            if fields.count == 3, fields[2] == "kB", let number = UInt64(fields[1]) {
-                found[fields[0]] = number * 1024
-            }
-        }
-        guard let anonymous = found["RssAnon:"] else { return nil }
-        anonymousBytes = anonymous
-        swapBytes = found["VmSwap:"] ?? 0
-        pageTableBytes = found["VmPTE:"] ?? 0
+        let kibibytes = SmallFile.table(text)
+        guard let anonymous = kibibytes["RssAnon"] else { return nil }
+        anonymousBytes = anonymous * 1024
+        swapBytes = (kibibytes["VmSwap"] ?? 0) * 1024
+        pageTableBytes = (kibibytes["VmPTE"] ?? 0) * 1024
     }
 
     public init?(process: Int32) {
@@ -147,8 +141,7 @@ enum ProcessTable {
             let sum = times.reduce(0) { $0 + ($1 ?? 0) }
             if sum > 0, !times.contains(nil) { return Double(sum) / 1e9 }
         }
-        guard let (_, fields) = SystemCall.text(of: "/proc/\(process)/stat").flatMap(split),
-            fields.count > 12,
+        guard let fields = ProcessStat(process: process)?.fields, fields.count > 12,
             let user = Double(fields[11]), let system = Double(fields[12])
         else { return nil }
         return (user + system) / ticksPerSecond
@@ -157,21 +150,7 @@ enum ProcessTable {
     private static func processes(_ isWanted: (_ name: String, _ fields: [Substring]) -> Bool) -> [Int32] {
         guard case .success(let names) = SystemCall.names(in: "/proc") else { return [] }
         return names.compactMap { Int32($0) }.filter { process in
-            guard let (name, fields) = SystemCall.text(of: "/proc/\(process)/stat").flatMap(split) else {
-                return false
-            }
-            return isWanted(name, fields)
+            ProcessStat(process: process).map { isWanted($0.name, $0.fields) } ?? false
         }
-    }
-
-    /// Name, and the fields behind it: state, parent, ... The name may hold anything, parentheses too.
-    static func split(_ stat: String) -> (String, [Substring])? {
-        guard let open = stat.firstIndex(of: "("), let close = stat.lastIndex(of: ")"), open < close else {
-            return nil
-        }
-        return (
-            String(stat[stat.index(after: open)..<close]),
-            stat[stat.index(after: close)...].split(separator: " ")
-        )
     }
 }
