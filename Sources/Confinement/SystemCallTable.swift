@@ -137,8 +137,11 @@ public enum SystemCallTable {
         SystemCallRule(.rt_sigprocmask, everyone, "lets the stop signal through; ends a thread; abort"),
         SystemCallRule(.rt_sigreturn, [.vcpu], "back from the signal that makes a vCPU leave the guest"),
         SystemCallRule(
-            .getrandom, everyone, "seeds of hash tables",
-            rare: "the first table of the process asks, and may be there before"),
+            .getrandom, everyone,
+            "seeds of hash tables; on the main thread also what the entropy device hands out",
+            rare:
+                "the first table of the process asks, and may be there before; Linux guests alone have that device"
+        ),
         SystemCallRule(.exit, [.vcpu, .sharing, .prices], "the end of a thread"),
         SystemCallRule(.exit_group, [.main], "the end of the process"),
         SystemCallRule(

@@ -23,19 +23,15 @@ final class ControlServer {
 
     private final class Client {
         let socket: PacketSocket
-        let source: EventLoop.Source
-        let number: Int
+        /// Set as soon as there is a handler.
+        var source: EventLoop.Source?
         /// Pauses that it asked for and that end with it.
         var pauses = 0
         /// Packets that it has not taken yet; no command of it is read meanwhile.
         var waiting: [ArraySlice<UInt8>] = []
         /// When it last connected, asked or took something, monotonic nanoseconds.
         var lastActive = monotonicNanoseconds()
-        init(_ socket: consuming PacketSocket, _ source: EventLoop.Source, _ number: Int) {
-            self.socket = socket
-            self.source = source
-            self.number = number
-        }
+        init(_ socket: consuming PacketSocket) { self.socket = socket }
     }
 
     /// The socket itself, at which clients may wait before there is anybody to answer them.
@@ -60,7 +56,6 @@ final class ControlServer {
     private let door: Door
     private let events: EventLoop
     private var clients: [Client] = []
-    private var nextNumber = 0
     private let options: Options
     private let machine: VirtualMachine
     private let sharing: SharingSession?
@@ -107,24 +102,19 @@ final class ControlServer {
     private func letIn() {
         for _ in 0..<Self.clientLimit {
             guard let socket = try? door.socket.accept() else { return }
-            let hasRoom = makeRoom()
-            // The handler finds its client by the source: the client is made after it.
-            let number = nextNumber
-            nextNumber += 1
-            let source = events.add { [unowned self] _ in serve(number: number) }
-            let client = Client(socket, source, number)
-            if hasRoom {
-                clients.append(client)
-                wait(for: client)
-            } else {
+            let client = Client(socket)
+            guard makeRoom() else {
                 _ = say(.refused("\(Self.clientLimit) other clients hold this guest paused"), client)
-                events.remove(source)
+                continue
             }
+            // Both live as long as the source: the server as the loop does, a client until it is dropped.
+            client.source = events.add { [unowned self, unowned client] _ in turn(of: client) }
+            clients.append(client)
+            wait(for: client)
         }
     }
 
-    private func serve(number: Int) {
-        guard let client = clients.first(where: { $0.number == number }) else { return }
+    private func turn(of client: Client) {
         if serve(client) { wait(for: client) } else { drop(client) }
     }
 
@@ -136,20 +126,23 @@ final class ControlServer {
     }
 
     private func wait(for client: Client) {
-        events.watch(
-            client.source, client.socket.descriptor.number, client.waiting.isEmpty ? .input : .output)
+        guard let source = client.source else { return }
+        events.watch(source, client.socket.descriptor.number, client.waiting.isEmpty ? .input : .output)
     }
 
     /// A new client takes the place of one that has left, else of the one that has been idle longest. Who keeps the guest paused is
     /// not idle.
     private func makeRoom() -> Bool {
         if clients.count >= Self.clientLimit { dropThoseThatLeft() }
+        // Clients that ask without end must not keep this thread.
+        var chances = Self.clientLimit
         while clients.count >= Self.clientLimit {
             let idle = clients.filter { $0.pauses == 0 }.min { $0.lastActive < $1.lastActive }
             guard let idle else { return false }
             // It may have asked something a moment ago.
             let asks = PollList.isReady(idle.socket.descriptor.number, .input)
-            if asks, idle.waiting.isEmpty, serve(idle) { wait(for: idle) } else { drop(idle) }
+            if asks, idle.waiting.isEmpty, chances > 0 { turn(of: idle) } else { drop(idle) }
+            chances -= 1
         }
         return true
     }
@@ -158,12 +151,12 @@ final class ControlServer {
     private func dropThoseThatLeft() {
         for client in clients
         where client.waiting.isEmpty && PollList.isReady(client.socket.descriptor.number, .input) {
-            if serve(client) { wait(for: client) } else { drop(client) }
+            turn(of: client)
         }
     }
 
     private func drop(_ client: Client) {
-        events.remove(client.source)
+        if let source = client.source { events.remove(source) }
         for _ in 0..<client.pauses { machine.resume() }
         clients.removeAll { $0 === client }
     }

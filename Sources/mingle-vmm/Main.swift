@@ -57,8 +57,9 @@ struct VMM {
         var devices: VirtioMachine?
         let machine = try VirtualMachine(opening: options.configuration, observer: observer) {
             context throws(HypervisorError) in
+            guard options.hasEntropy else { return [] }
             let virtio = try VirtioMachine(context, events)
-            if options.hasEntropy { try virtio.add(EntropyDevice()) }
+            try virtio.add(EntropyDevice())
             devices = virtio
             return virtio.descriptions
         }

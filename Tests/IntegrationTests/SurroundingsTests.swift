@@ -110,6 +110,20 @@ extension HostKVM {
             _ = try tool.run(["stop", "--all", "--force"])
         }
 
+        /// It would ask for calls that no filter allows, and the crash's own words would be lost.
+        @Test("Swift's handler of crashes is off in a guest's process")
+        func crashes() throws {
+            let tool = try CommandLineTool()
+            let guest = try start(tool, "g", "exec \"$@\"")
+            try waitForClients(1, tool, ["g"])
+            let process = guest.identifier
+            let variables = try Data(contentsOf: URL(fileURLWithPath: "/proc/\(process)/environ"))
+                .split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
+            #expect(variables.contains("SWIFT_BACKTRACE=enable=no"), "\(variables)")
+            _ = try tool.run(["stop", "g"])
+            _ = try guest.wait()
+        }
+
         @Test("limits, priority and processors of the first guest are not the broker's")
         func lifted() throws {
             let tool = try CommandLineTool()

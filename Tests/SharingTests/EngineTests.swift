@@ -50,6 +50,29 @@ import FrameStore
         #expect(member.engine.statistics.pagesMerged == unshared + 2, "page 1 was mapped once")
     }
 
+    /// A page that the store is to forget is sighted again before it was told: sent after that, the word would give back the new
+    /// reference, and the frame that the page maps could be freed.
+    @Test func aSightingReplacesARemoval() throws {
+        let run = try ModelRun.ofTwo()
+        for guest in 0...1 { try run.fill(guest, 0..<4) }
+        let member = try #require(run.member(1))
+        var inserted = 0
+        member.guest.hook = { name in
+            guard name == "look" else { return }
+            inserted += 1
+            member.engine.pages.removals.insert(2)
+        }
+        for _ in 0..<6 {
+            try run.pass(0)
+            try member.pass(run.world)
+        }
+        member.guest.hook = { _ in }
+        #expect(inserted > 0)
+        #expect(member.mappedFrames == Array(0..<4))
+        #expect(member.stores.last?.leases == 4)
+        #expect(run.world.violations.isEmpty)
+    }
+
     @Test func zerosBetweenEqualPagesStayZeroMappings() throws {
         let run = try ModelRun.ofTwo()
         for guest in 0...1 {

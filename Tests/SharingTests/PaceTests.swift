@@ -297,6 +297,26 @@ import TestSupport
         #expect(throttle.waiting == 900 && throttle.market.isScarce && throttle.lossLimit < .infinity)
     }
 
+    /// A guest with small merges in every pass gives buffers back before it rests; one that is merged at full speed keeps them.
+    @Test func buffersGoBackBeforeARest() {
+        let (short, long) = (UInt64(20_000_000), UInt64(100_000_000))
+        var use = BufferUse()
+        func pass(_ activity: Int, _ hadWindow: Bool, _ rest: UInt64) -> Bool {
+            use.passed(activity: activity, hadWindow: hadWindow, rest: rest)
+        }
+        for _ in 0..<100 { #expect(!pass(5000, true, short)) }
+        #expect(pass(0, true, long))
+        #expect(!pass(0, true, long), "there is next to nothing in them")
+        // Little by little.
+        let turns = (0..<70).map { _ in pass(10, true, long) }
+        #expect(turns.count { $0 } == 10)
+        use = BufferUse()
+        let idle = (0..<10).map { _ in pass(1, false, short) }
+        #expect(idle == [false, false, true] + [Bool](repeating: false, count: 7), "once")
+        // What a pass reports that left work behind does not overflow.
+        for _ in 0..<3 { #expect(!pass(SharingPace.unfinished, true, 0)) }
+    }
+
     /// Where the host's kernel does not count, the guest is merged as one at rest once it has booted.
     @Test func withoutTimesReadinessDecides() {
         let isReady = Monitor(false)

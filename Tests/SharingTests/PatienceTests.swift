@@ -104,6 +104,21 @@ import FrameIndex
         #expect(member.mappedFrames.count == 400)
     }
 
+    /// The guest keeps a pass's time busy with its first pages; the others have their turn all the same.
+    @Test func aPassGoesOnWhereTheLastOneStopped() throws {
+        let run = try makeRun(pages: 1024) { $0.faultsPerSecond = .infinity }
+        let engine = try #require(run.member(0)).engine
+        try run.fill(0, 512..<1024)
+        for round in 0..<24 {
+            // What was written before the last pass is clean now, and as much as a pass has time for.
+            let first = round % 2 * 256
+            try run.fill(0, first..<first + 256, base: UInt64(10_000 + round * 1000))
+            run.world.time += 10
+            try run.perform(.pass(0, budget: 1, meanwhile: []))
+        }
+        #expect((512..<1024).allSatisfy { engine.pages.isKnown($0) })
+    }
+
     /// KVM never reports a write to a merged page: only the audit sees that the page is private, and gives back its reference.
     @Test func theAuditFindsWhatWasNeverReported() throws {
         let run = try makeRun()

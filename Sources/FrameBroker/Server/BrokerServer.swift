@@ -20,7 +20,7 @@ final class BrokerServer {
     var order = TurnOrder<Session.Owner, ObjectIdentifier>()
     private var memory = HostMemoryWatch()
     private var domains: [String: BrokerDomain] = [:]
-    private var nextSession: UInt32 = 0
+    private var numbers = SessionNumbers()
     private var nextPrivate: UInt64 = 1
     private var board = PaceBoard<Session.Owner>()
     private var buffer = [UInt8](repeating: 0, count: BrokerProtocol.messageLimit)
@@ -126,17 +126,13 @@ final class BrokerServer {
         }
     }
 
-    /// A number that no session has: they come around after 2^32 connections.
-    private func takeNumber() -> UInt32 {
-        repeat { nextSession &+= 1 } while nextSession == 0 || sessions.contains { $0.number == nextSession }
-        return nextSession
-    }
-
     private func acceptConnections() {
         for _ in 0..<limits.acceptsPerTurn {
             do throws(LinuxError) {
                 let socket = try listener.accept()
-                let session = try Session(number: takeNumber(), socket: socket, limits.ability)
+                let session = try Session(
+                    number: numbers.next { number in sessions.contains { $0.number == number } },
+                    socket: socket, limits.ability)
                 makePlace(for: session)
                 remember(session)
                 sessions.append(session)

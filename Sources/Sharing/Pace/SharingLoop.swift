@@ -9,12 +9,6 @@ internal import FrameStore
 ///          (store hears from us)              \--yes: why, and for how long--^     there are promotions
 /// ```
 final class SharingLoop {
-    /// Passes without a window after which buffers are given back.
-    private static let passesToRest = 3
-    /// And before a rest of so many nanoseconds, if so many pages were looked at since the last time: what a guest's buffers
-    /// hold, two MiB and more, is a hundredth of what four idle Linux guests save.
-    private static let longRest: UInt64 = 100_000_000
-    private static let muchActivity = 64
     private static let connectInterval: UInt64 = 500_000_000
     /// Between a pass that merged much and the next.
     private static let hearings = 3
@@ -31,9 +25,7 @@ final class SharingLoop {
     private var nextReport: UInt64 = 0
     private var quiet = 0
     private var windows = 0
-    private var passesWithout = 0
-    /// Pages looked at since buffers were given back.
-    private var pagesLooked = 0
+    private var buffers = BufferUse()
 
     init(
         _ engine: SharingEngine, _ state: Monitor<SharingThread.State>, _ signals: GuestSignals,
@@ -118,12 +110,11 @@ final class SharingLoop {
         throttle.spend(now, cpu: spent, policy: policy, market: engine.link.market)
         let rest = throttle.rest(after: activity, policy: policy)
         let isHome = !policy.isEnabled && activity == 0
-        pagesLooked += min(activity, SharingPace.quick)
+        let hadWindow = engine.statistics.windows.count != windows
+        windows = engine.statistics.windows.count
+        let isRest = buffers.passed(activity: activity, hadWindow: hadWindow, rest: rest)
+        if isRest || isHome { engine.releaseBuffers() }
         if isHome { throttle.hurry() }
-        if isHome || rest >= Self.longRest && pagesLooked >= Self.muchActivity {
-            engine.releaseBuffers()
-            pagesLooked = 0
-        }
         state.update { $0.isInPass = false }
         // At home there is nothing to do, unless a store has to be told so.
         let next = isHome ? (engine.mustReconnect ? nextConnect : nil) : now + rest
@@ -153,9 +144,6 @@ final class SharingLoop {
 
     private func publish(_ policy: SharingPolicy, _ activity: Int, _ requests: Int) {
         quiet = activity == 0 ? quiet + 1 : 0
-        passesWithout = engine.statistics.windows.count == windows ? passesWithout + 1 : 0
-        windows = engine.statistics.windows.count
-        if passesWithout == Self.passesToRest { engine.releaseBuffers() }
         noteLoss()
         state.update { state in
             state.snapshot.statistics = engine.statistics

@@ -75,6 +75,7 @@ extension Hello {
     func takeEntropy() {
         let driver = EntropyDriver(window: address, queue: guest.freePages.address(of: 0))
         guard driver.begin() else { guest.fail("no entropy device at \(hex: address)") }
+        say("hello: entropy queue at \(hex: driver.queue)")
         for number in UInt64(0)..<pages {
             let count = driver.request(UInt16(truncatingIfNeeded: number), 4096)
             var differing: UInt64 = 0
